@@ -1,0 +1,208 @@
+"""Real plates from directories, with the labels their file names hold; checks; training batches.
+
+Two ways of naming are understood. In the plain one the name is the label, and whatever follows
+a `-` or `_` is not: `皖A12345-2.jpg`. In CCPD's (Xu et al., ECCV 2018) seven fields are joined
+by `-`; the third is the plate's box in the photo, the fifth the label as places in three lists.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import grain
+import numpy as np
+
+import plate_render
+from plate_charset import encode, frames_needed, unknown_characters
+from plate_models import FRAMES
+
+cv2.setNumThreads(1)  # the pictures are tiny, and Grain already reads in several threads
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+LABEL_WIDTH = 12
+
+# CCPD's own lists; the O at the end of each stands for "no character".
+CCPD_PROVINCES = "皖沪津渝冀晋蒙辽吉黑苏浙京闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新警学O"
+CCPD_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZO"
+CCPD_OTHERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789O"
+_CCPD_BOX = re.compile(r"(\d+)&(\d+)_(\d+)&(\d+)")
+
+
+class Plate(NamedTuple):
+    """A picture, uint8[24, 94, 3] in BGR, what it says ("" if unknown), and where it is from."""
+
+    image: np.ndarray
+    text: str
+    file: str
+
+
+def list_images(paths: Sequence[str | os.PathLike]) -> list[str]:
+    """Returns the image files at `paths`, looking into directories, in a fixed order.
+
+    Names are bytes read as UTF-8, whatever the locale says, because the labels are.
+    """
+    found = []
+    for path in paths:
+        if not os.path.exists(path):
+            raise SystemExit(f"{path}: no such file or directory")
+        if not os.path.isdir(path):
+            found.append(os.fsencode(path))
+        for folder, _, names in os.walk(os.fsencode(path)):
+            found += [
+                os.path.join(folder, name)
+                for name in names
+                if name.decode("utf-8", "replace").lower().endswith(SUFFIXES)
+            ]
+    return [name.decode("utf-8", "surrogateescape") for name in sorted(found)]
+
+
+def _ccpd_fields(file: str) -> list[str] | None:
+    fields = os.path.splitext(os.path.basename(file))[0].split("-")
+    is_ccpd = len(fields) == 7 and re.fullmatch(r"\d+(_\d+)+", fields[4])
+    return fields if is_ccpd else None
+
+
+def label_from_name(file: str) -> str:
+    """Returns the label in a file's name. Raises ValueError if a CCPD name makes no sense."""
+    fields = _ccpd_fields(file)
+    if fields is None:
+        return re.split("[-_]", os.path.splitext(os.path.basename(file))[0])[0]
+    text = ""
+    for place, index in enumerate(map(int, fields[4].split("_"))):
+        names = (CCPD_PROVINCES, CCPD_LETTERS, CCPD_OTHERS)[min(place, 2)]
+        if index >= len(names) - 1:
+            raise ValueError(f"CCPD's list for character {place + 1} has no index {index}")
+        text += names[index]
+    return text
+
+
+def load_image(file: str) -> np.ndarray:
+    """Returns a file's plate, uint8[24, 94, 3] in BGR. Raises ValueError if it can't be read.
+
+    Of a photo with a CCPD name the plate's box is cut out first.
+    """
+    try:
+        # Not cv2.imread, which can't open such names everywhere.
+        data = np.fromfile(file.encode("utf-8", "surrogateescape"), np.uint8)
+    except OSError as error:
+        raise ValueError(f"unreadable image ({error.strerror})") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError("unreadable image")
+    box = _CCPD_BOX.fullmatch(fields[2]) if (fields := _ccpd_fields(file)) else None
+    if box:
+        left, top, right, bottom = map(int, box.groups())
+        if right <= image.shape[1] and bottom <= image.shape[0]:  # else it is a crop already
+            image = image[top:bottom, left:right]
+    if image.shape[:2] == plate_render.IMAGE_SIZE:
+        return image
+    smaller = image.shape[1] < plate_render.WIDTH
+    how = cv2.INTER_CUBIC if smaller else cv2.INTER_AREA
+    return cv2.resize(image, plate_render.IMAGE_SIZE[::-1], interpolation=how)
+
+
+def label_problem(text: str, charset: str) -> str | None:
+    """Says what is wrong with a label for training, or None."""
+    if not text:
+        return "the name holds no label"
+    if unknown := unknown_characters(text, charset):
+        return f"{text}: not in the character set: {' '.join(unknown)}"
+    if (needed := frames_needed(text)) > FRAMES:
+        return f"{text}: needs {needed} frames with its repeats, the model has {FRAMES}"
+    if len(text) > LABEL_WIDTH:
+        return f"{text}: {len(text)} characters, more than {LABEL_WIDTH}"
+    return None
+
+
+def load_plates(directories: Sequence[str], charset: str) -> list[Plate]:
+    """Returns the plates in `directories`; says on stderr which files can't be used, and why."""
+    plates, problems = [], 0
+    for file in list_images(directories):
+        try:
+            text = label_from_name(file)
+            problem = label_problem(text, charset)
+            if problem is None:
+                plates.append(Plate(load_image(file), text, file))
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            problems += 1
+            print(f"{file}: {problem}", file=sys.stderr)
+    where = " ".join(map(str, directories))
+    print(f"{where}: {len(plates)} plates, {problems} files left out", file=sys.stderr)
+    if not plates:
+        raise SystemExit(f"{where}: not one image to use")
+    return plates
+
+
+def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Returns another view of a real plate: moved, tilted, relit, photographed again."""
+    height, width = plate_render.IMAGE_SIZE
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    centred = corners - corners.mean(0)
+    slant, tilt = rng.normal(0, 0.25), rng.normal(0, 0.025)
+    moved = centred @ np.array([[1, tilt], [slant, 1]]) * rng.uniform(0.92, 1.08, 2)
+    moved += rng.normal(0, [1.5, 1]) + rng.uniform([-2, -1], [2, 1], (4, 2))
+    matrix = cv2.getPerspectiveTransform(corners, (moved + corners.mean(0)).astype(np.float32))
+    scene = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_CUBIC,
+                                borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    scene = scene.astype(np.float32) / 255
+    scene = scene ** np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.25))
+    scene = scene * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32)
+    if rng.random() < 0.3:  # something small in front
+        y, x = rng.integers(height - 4), rng.integers(width - 4)
+        scene[y : y + rng.integers(2, 7), x : x + rng.integers(2, 7)] = rng.random(3)
+    return plate_render.camera(rng, scene)
+
+
+def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]:
+    """Returns one row of a batch: image, classes and how many classes count."""
+    labels = encode(text, charset, LABEL_WIDTH)
+    return {"images": image, "labels": labels, "label_lengths": np.int32(len(text))}
+
+
+def training_batches(
+    charset: str, batch_size: int, seed: int, plates: Sequence[Plate] = (), real_share: float = 0.0
+) -> grain.DatasetIterator:
+    """Returns an endless iterator of batches, each image drawn afresh.
+
+    Example i is a function of `seed` and i alone, and the iterator's state is one number: this
+    is what lets a run resume on exactly the batch that comes next.
+
+    Args:
+      charset: the characters, in class order.
+      batch_size: images a batch.
+      seed: what to draw from.
+      plates: real plates, drawn evenly, each time in another view.
+      real_share: the part of images that are real; the others are rendered.
+    """
+
+    def draw(_, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        if rng.random() < real_share:
+            plate = plates[rng.integers(len(plates))]
+            return example(augment(rng, plate.image), plate.text, charset)
+        text = plate_render.random_plate(rng, charset)
+        return example(plate_render.render(rng, text), text, charset)
+
+    # 2**40 examples: not endless, but longer than anyone waits.
+    dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw).batch(batch_size)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))
+
+
+def rendered_plates(charset: str, count: int, seed: int) -> list[Plate]:
+    """Returns `count` rendered plates that no training batch of any seed holds."""
+    plates = []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])  # a pair: training seeds are single numbers
+        text = plate_render.random_plate(rng, charset)
+        plates.append(Plate(plate_render.render(rng, text), text, f"rendered {i}"))
+    return plates
+
+
+def stack_images(plates: Sequence[Plate]) -> np.ndarray:
+    """Returns the pictures as one array, uint8[N, 24, 94, 3]."""
+    return np.stack([plate.image for plate in plates])

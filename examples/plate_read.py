@@ -1,0 +1,67 @@
+"""Reads licence plates with a trained or imported checkpoint.
+
+    python examples/plate_read.py --checkpoint RUN IMAGE_OR_DIR…
+
+Prints `file<TAB>text<TAB>confidence` a line; the confidence is the model's probability of the
+text. If file names hold labels, the last line is JSON: how many were read exactly. Files that
+can't be read are named on stderr, and the exit code is then 1.
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+import plate_models
+import training
+from plate_charset import unknown_characters
+from plate_data import label_from_name, list_images, load_image
+from plate_reading import read_images, scores
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Read licence plates.")
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="IMAGE_OR_DIR")
+    add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
+    add("--batch-size", type=int, default=256, help="images a batch; imported weights depend on it")
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error("--batch-size must be at least 1")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
+    sys.stderr.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
+
+    config = training.load_config(args.checkpoint)
+    charset = config["charset"]
+    model = plate_models.build(config["model"], len(charset) + 1)
+    training.load_model(args.checkpoint, model)
+
+    files, images, failures = [], [], 0
+    for file in list_images(args.paths):
+        try:
+            images.append(load_image(file))
+            files.append(file)
+        except ValueError as error:
+            failures += 1
+            print(f"{file}: {error}", file=sys.stderr)
+    if not files:
+        print("no image to read", file=sys.stderr)
+        return 1
+    texts, confidences, _ = read_images(model, np.stack(images), charset, args.batch_size)
+    labelled = []
+    for file, text, confidence in zip(files, texts, confidences, strict=True):
+        print(f"{file}\t{text}\t{confidence:.4f}")
+        try:
+            label = label_from_name(file)
+        except ValueError:
+            continue
+        if label and not unknown_characters(label, charset):
+            labelled.append((text, label))
+    if labelled:
+        print(json.dumps(scores(*zip(*labelled, strict=True))))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

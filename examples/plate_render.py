@@ -1,0 +1,230 @@
+"""Renders licence plates as a camera and a plate detector would deliver them, with labels.
+
+A plate is laid out in millimetres after the Chinese standard (GA 36): blue plates carry seven
+characters in white, green ones eight in black. It is drawn as four flat layers (ink, plate,
+height on the plate, fittings), which are put into perspective and scaled down together; only
+then, on the few pixels that are left, colours, light and camera are added. That order costs a
+fraction of a millisecond a plate, so training can draw every image afresh.
+
+Images are uint8[24, 94, 3] in BGR, as OpenCV reads them.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import fontpkg_barlow_condensed
+import numpy as np
+import pylopdf_fonts_zh_cn
+from PIL import Image, ImageDraw, ImageFont
+
+from plate_charset import DIGITS, LETTERS, PROVINCES
+
+IMAGE_SIZE = HEIGHT, WIDTH = 24, 94
+SCALE = 0.5  # canvas pixels a millimetre: twice what is left in the crop
+SUPERSAMPLE = 2  # the perspective is drawn this much larger, then averaged down
+
+CHINESE_FONT = pylopdf_fonts_zh_cn.sans_path()
+LATIN_FONTS = [
+    Path(fontpkg_barlow_condensed.ROOT) / "files" / f"BarlowCondensed-{weight}.ttf"
+    for weight in ("Regular", "Medium", "SemiBold")
+] + [CHINESE_FONT]
+
+# Left edges and widths of the characters in millimetres. They are 90 high, from 25 to 115.
+BLUE_CELLS = [(15.5, 45), (72.5, 45)] + [(151.5 + 57 * i, 45) for i in range(5)]
+GREEN_CELLS = [(15.5, 45), (69.5, 43)] + [(161.5 + 52 * i, 43) for i in range(6)]
+
+
+def _pick(rng: np.random.Generator, options):
+    """Returns one of `options`; Generator.choice does too, in ten times the time."""
+    return options[rng.integers(len(options))]
+
+
+@cache
+def _groups(charset: str) -> tuple[str, str, str]:
+    """Returns the provinces, letters and digits that `charset` has."""
+    provinces, letters, digits = (
+        "".join(c for c in group if c in charset) for group in (PROVINCES, LETTERS, DIGITS)
+    )
+    return provinces, letters, digits
+
+
+def can_render(charset: str) -> bool:
+    """Says whether plates can be written with `charset` at all."""
+    return all(_groups(charset))
+
+
+def random_plate(rng: np.random.Generator, charset: str) -> str:
+    """Returns the text of a plate that could exist: about a third are green (electric cars)."""
+    provinces, letters, digits = _groups(charset)
+    head = _pick(rng, provinces) + _pick(rng, letters)
+    mixed = "".join(_pick(rng, letters if rng.random() < 0.3 else digits) for _ in range(5))
+    if rng.random() < 0.65:
+        return head + mixed
+    numbers = "".join(_pick(rng, digits) for _ in range(4))
+    # Small cars carry the kind's letter first, then perhaps another one; large ones last.
+    if rng.random() < 0.8:
+        return head + _pick(rng, letters) + mixed[0] + numbers
+    return head + numbers + _pick(rng, digits) + _pick(rng, letters)
+
+
+def render(rng: np.random.Generator, text: str) -> np.ndarray:
+    """Returns a picture of the plate `text`, uint8[24, 94, 3]; eight characters make it green."""
+    layers = _view(rng, _layers(rng, text))
+    return camera(rng, _colour(rng, layers, green=len(text) == 8))
+
+
+# --- the flat plate ---------------------------------------------------------------------------
+
+
+@cache
+def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
+    """Returns a character's coverage, uint8[height, ≤ width], stretched to its cell."""
+    if character in PROVINCES:
+        font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 1, 3, 5)[variant]
+    else:
+        font, stroke = ImageFont.truetype(LATIN_FONTS[variant], 160), (0, 0, 0, 2)[variant]
+    # A plate's 1 is a bar with hardly a flag; at 24 pixels it is the letter I of most fonts.
+    drawn = "I" if character == "1" and variant != 1 else character
+    canvas = Image.new("L", (320, 320))
+    ImageDraw.Draw(canvas).text((60, 40), drawn, 255, font, stroke_width=stroke)
+    ink = canvas.crop(canvas.getbbox())
+    if ink.width < 0.3 * ink.height:
+        width = max(2, round(height * ink.width / ink.height))
+    return np.asarray(ink.resize((width, height), Image.Resampling.BOX))
+
+
+@cache
+def _blank_plate(green: bool, frame: float) -> np.ndarray:
+    """Returns the layers of a plate without characters, uint8[h, w, 4]."""
+    width, height = round((480 if green else 440) * SCALE), round(140 * SCALE)
+    layers = np.zeros((height, width, 4), np.uint8)
+    layers[..., 1] = 255
+    layers[..., 2] = np.linspace(0, 255, height)[:, None]
+    ink = np.zeros((height, width), np.uint8)
+    inset = round(4 * SCALE)
+    corners = (inset, inset), (width - 1 - inset, height - 1 - inset)
+    cv2.rectangle(ink, *corners, round(255 * frame), 1, cv2.LINE_AA)
+    if green:  # the emblem of electric cars, a ring with a bar
+        centre = round(137 * SCALE), round(70 * SCALE)
+        cv2.circle(ink, centre, round(17 * SCALE), 160, 2, cv2.LINE_AA)
+        cv2.line(ink, (centre[0] - 4, centre[1]), (centre[0] + 4, centre[1]), 160, 2)
+    else:
+        cv2.circle(ink, (round(134.5 * SCALE), round(70 * SCALE)), round(5.5 * SCALE), 255, -1)
+    layers[..., 0] = ink
+    return layers
+
+
+def _layers(rng: np.random.Generator, text: str) -> np.ndarray:
+    """Returns ink, plate, height and fittings of a flat plate, uint8[h, w, 4]."""
+    green = len(text) == 8
+    layers = _blank_plate(green, _pick(rng, [0.4, 0.7, 1.0])).copy()
+    variant, weight = int(rng.integers(len(LATIN_FONTS))), int(rng.integers(4))
+    squeeze = _pick(rng, [0.85, 0.92, 1.0])
+    for i, (character, (left, cell)) in enumerate(
+        zip(text, GREEN_CELLS if green else BLUE_CELLS, strict=True)
+    ):
+        width, height = round(cell * SCALE * squeeze), round(_pick(rng, [86, 90, 94]) * SCALE)
+        glyph = _glyph(character, width, height, weight if i == 0 else variant)
+        x = round((left + cell / 2) * SCALE - glyph.shape[1] / 2)
+        y = round(70 * SCALE - height / 2)
+        patch = layers[y : y + height, x : x + glyph.shape[1], 0]
+        np.maximum(patch, glyph, out=patch)
+    # Two screws above, sometimes two below, often hiding a corner of a character.
+    if rng.random() < 0.7:
+        fittings = np.zeros(layers.shape[:2], np.uint8)
+        inset = rng.uniform(90, 125) * SCALE
+        rows = [rng.uniform(6, 20), rng.uniform(120, 134)][: rng.integers(1, 3)]
+        for x in (inset, layers.shape[1] - inset):
+            for y in rows:
+                radius = rng.uniform(3, 9) * SCALE
+                cv2.circle(fittings, (round(x), round(y * SCALE)), round(radius), 255, -1)
+        layers[..., 3] = fittings
+    return layers
+
+
+# --- the view of it ---------------------------------------------------------------------------
+
+
+def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
+    """Returns the layers as a detector crops them, float32[24, 94, 4] in 0…1.
+
+    A detector's box is upright and touches the tilted plate's outermost corners, more or less.
+    """
+    height, width = layers.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    angle = np.deg2rad(np.clip(rng.normal(0, 5), -14, 14))
+    shear_x, shear_y = rng.normal(0, 0.12), rng.normal(0, 0.02)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    quad = (corners - corners.mean(0)) @ np.array([[1, shear_y], [shear_x, 1]]) @ turn.T
+    quad *= 1 + rng.uniform(-0.06, 0.06, (4, 1))  # the far end of the plate is smaller
+    low, high = quad.min(0), quad.max(0)
+    size = high - low
+    low = low - size * rng.uniform([-0.02, -0.04], [0.03, 0.08])
+    high = high + size * rng.uniform([-0.02, -0.04], [0.03, 0.08])
+    target = (quad - low) / (high - low) * [WIDTH * SUPERSAMPLE, HEIGHT * SUPERSAMPLE]
+    matrix = cv2.getPerspectiveTransform(corners, target.astype(np.float32))
+    seen = cv2.warpPerspective(layers, matrix, (WIDTH * SUPERSAMPLE, HEIGHT * SUPERSAMPLE))
+    small = cv2.resize(seen, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32) / 255
+
+
+def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.ndarray:
+    """Returns the lit scene, float32[24, 94, 3] in BGR with 1 as white."""
+    ink, plate, level, fittings = (layers[..., i : i + 1] for i in range(4))
+    if green:
+        top = np.array([0.93, 0.97, 0.93]) - rng.uniform(0, 0.12, 3)
+        bottom = np.array([0.45, 0.78, 0.30]) + rng.uniform(-0.15, 0.15, 3)
+        surface = top + (bottom - top) * np.clip(level * rng.uniform(0.9, 1.6), 0, 1)
+        ink_colour = rng.uniform(0.02, 0.2, 3)
+    else:
+        hue, saturation = rng.uniform(202, 240) / 60, rng.uniform(0.6, 1)
+        # On the hue circle from cyan (180°) to blue (240°): red falls out first, then green.
+        rgb = np.array([0, 4 - hue, 1])
+        surface = (1 - saturation * (1 - rgb[::-1])) * rng.uniform(0.55, 0.9)
+        ink_colour = rng.uniform(0.75, 1) + rng.uniform(-0.06, 0.06, 3)
+    around = rng.uniform(0, 0.9) * rng.uniform(0.7, 1, 3)
+    patches = around + rng.uniform(-0.35, 0.35, (3, 4, 1)) * rng.uniform(0.6, 1, 3)
+    background = cv2.resize(patches, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    scene = background + (surface - background) * plate
+    scene = scene + (ink_colour - scene) * (ink * rng.uniform(0.8, 1))
+    scene = scene + (rng.uniform(0, 1) - scene) * (fittings * rng.uniform(0.4, 1))
+    # Light: a slope over the picture, sometimes the edge of a shadow, haze, exposure and a cast.
+    x, y = np.linspace(-1, 1, WIDTH)[:, None], np.linspace(-1, 1, HEIGHT)[:, None, None]
+    light = 1 + rng.normal(0, 0.1) * x + rng.normal(0, 0.1) * y
+    if rng.random() < 0.2:
+        edge = x * rng.normal() + y * rng.normal() + rng.normal(0, 0.5)
+        light = light * np.where(edge > 0, 1, rng.uniform(0.4, 0.9))
+    haze = rng.uniform(0, 0.3) if rng.random() < 0.3 else 0.0
+    scene = scene * light * (1 - haze) + haze * rng.uniform(0.4, 1)
+    exposure = np.exp(np.clip(rng.normal(0.05, 0.4), -1.3, 0.7))
+    return (scene * exposure * np.exp(rng.normal(0, 0.1, 3))).astype(np.float32)
+
+
+@cache
+def _noise() -> np.ndarray:
+    """Returns a sheet of normal noise to cut from: drawing it anew would cost the most of all."""
+    return np.random.default_rng(0).standard_normal((512, 512, 3), np.float32)
+
+
+def camera(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
+    """Returns what a camera makes of a scene: uint8, blurred, coarse, noisy and JPEG-coded."""
+    if rng.random() < 0.2:  # far away: fewer pixels than the crop has
+        share = rng.uniform(0.65, 0.95)
+        coarse = cv2.resize(scene, (round(WIDTH * share), round(HEIGHT * share)),
+                            interpolation=cv2.INTER_AREA)
+        scene = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    kind = rng.random()
+    if kind < 0.3:
+        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, 0.8))
+    elif kind < 0.4:  # moved while the shutter was open
+        scene = cv2.blur(scene, _pick(rng, [(2, 1), (3, 1), (1, 2)]))
+    y, x = rng.integers(512 - HEIGHT), rng.integers(512 - WIDTH)
+    sheet = _noise()[y : y + HEIGHT, x : x + WIDTH]
+    # The darker the scene, the less light for the same noise, but it cannot drown the plate.
+    scene = scene + sheet * min(rng.exponential(0.015), 0.12 * float(scene.std()))
+    picture = (np.clip(scene, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.7:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]
+        picture = cv2.imdecode(cv2.imencode(".jpg", picture, quality)[1], cv2.IMREAD_COLOR)
+    return picture

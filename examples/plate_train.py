@@ -1,0 +1,135 @@
+"""Trains a licence-plate recogniser with CTC. Without arguments: on rendered plates, in minutes.
+
+    python examples/plate_train.py
+
+See examples/README.md for training on real plates.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import plate_data
+import plate_models
+import plate_render
+import training
+from plate_charset import load_charset
+from plate_reading import exact_matches, read_images, scores
+
+EVALUATION_SEED = 20_240_101
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train a licence-plate recogniser with CTC.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
+    add("--steps", type=int, default=1600, help="training steps")
+    add("--batch-size", type=int, default=128, help="images a step")
+    add("--learning-rate", type=float, default=4e-3, help="its highest value")
+    add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
+    add("--seed", type=int, default=0, help="what initial weights and images are drawn from")
+    add("--model", choices=sorted(plate_models.MODELS), help="default: that of --init, or light")
+    add("--init", metavar="RUN", help="start from the weights of this run or import")
+    add("--charset", metavar="FILE", help="characters in class order; default: those of plates")
+    add("--train-data", nargs="+", metavar="DIR", default=[], help="real plates to train on")
+    add("--real-share", type=float, default=0.5, help="part of a batch drawn from --train-data")
+    add("--eval-data", nargs="+", metavar="DIR", default=[], help="real plates to be judged by")
+    add("--eval-images", type=int, default=1000, help="rendered plates to be judged by")
+    add("--save-every", type=int, default=200, help="steps between checkpoints")
+    add("--log-every", type=int, default=20, help="steps between lines of metrics.jsonl")
+    return parser.parse_args()
+
+
+def describe_model(args: argparse.Namespace) -> dict[str, str]:
+    """Returns what to build: the model asked for, or the one whose weights are taken."""
+    initial = training.load_config(args.init)["model"] if args.init else {"name": "light"}
+    name = args.model or initial["name"]
+    if args.init and name != initial["name"]:
+        raise SystemExit(f"--init {args.init} is a {initial['name']}, not a {name}")
+    # Published weights divide by a mean over the batch; training is better off without that.
+    return {"name": name, "normalise": "image"} if name == "lprnet" else {"name": name}
+
+
+def make_optimizer(model: nnx.Module, args: argparse.Namespace) -> nnx.Optimizer:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, args.learning_rate, warmup_steps=args.steps // 10, decay_steps=args.steps
+    )
+    matrices = lambda parameters: jax.tree.map(lambda p: p.ndim > 1, parameters)  # noqa: E731
+    adamw = optax.adamw(schedule, weight_decay=args.weight_decay, mask=matrices)
+    return nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adamw), wrt=nnx.Param)
+
+
+@nnx.jit(static_argnames="seed")
+def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
+    """Takes one step of training in place; returns the batch's loss and exact matches."""
+    labels, lengths = batch["labels"], batch["label_lengths"]
+    # Every step has its own dropout, whatever happened before: a resumed run depends on it.
+    key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
+
+    def mean_loss(model):
+        logits = model(batch["images"], key)
+        blank = logits.shape[-1] - 1
+        paddings = jnp.arange(labels.shape[1]) >= lengths[:, None]
+        losses = optax.ctc_loss(
+            logits, jnp.zeros(logits.shape[:2]), labels, paddings, blank_id=blank
+        )
+        return losses.mean(), exact_matches(logits, labels, lengths, blank_id=blank)
+
+    (loss, exact), gradients = nnx.value_and_grad(mean_loss, has_aux=True)(model)
+    optimizer.update(model, gradients)
+    return {"loss": loss, "exact_match": exact.mean()}
+
+
+def main() -> None:
+    args = parse_arguments()
+    charset = load_charset(args.charset)
+    real_share = args.real_share if args.train_data else 0.0
+    if real_share < 1 and not plate_render.can_render(charset):
+        raise SystemExit("plates can't be rendered in this character set: give --real-share 1")
+    plates = plate_data.load_plates(args.train_data, charset) if args.train_data else []
+    if args.eval_data:
+        held_out = plate_data.load_plates(args.eval_data, charset)
+    else:
+        held_out = plate_data.rendered_plates(charset, args.eval_images, EVALUATION_SEED)
+
+    description = describe_model(args)
+    model = plate_models.build(description, len(charset) + 1, args.seed)
+    if args.init:
+        training.load_model(args.init, model)
+    optimizer = make_optimizer(model, args)
+    batches = plate_data.training_batches(charset, args.batch_size, args.seed, plates, real_share)
+
+    unsettled = ("out", "save_every", "log_every", "eval_data", "eval_images", "model", "charset")
+    settings = {k: v for k, v in vars(args).items() if k not in unsettled}
+    training.train(
+        lambda model, optimizer, batch: train_step(model, optimizer, batch, seed=args.seed),
+        model,
+        optimizer,
+        batches,
+        out=args.out,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        config={"model": description, "charset": charset, "settings": settings},
+        unit="images",
+        log_every=args.log_every,
+        save_every=args.save_every,
+    )
+
+    truth = [plate.text for plate in held_out]
+    images = plate_data.stack_images(held_out)
+    texts, confidences, logits = read_images(model, images, charset)
+    result = scores(texts, truth)
+    Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

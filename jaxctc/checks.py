@@ -1,0 +1,117 @@
+"""Every check of an argument, each with one wording.
+
+Shapes and dtypes are checked always, since they are known while tracing; values only
+when the array is concrete. Values are looked at with numpy: inside someone else's `jit` even an
+operation of jax on a concrete array would be traced.
+"""
+
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ArrayLike = Any  # what jnp.asarray takes
+
+
+def logits_array(name: str, value: ArrayLike, trailing: tuple[str, ...] = ("T", "C")) -> jax.Array:
+    """`value` as a floating-point array of at least ``len(trailing)`` axes."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be floating-point.")
+    if array.ndim < len(trailing):
+        shape = ", ".join(("*batch", *trailing))
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{shape}].")
+    if "C" in trailing and array.shape[trailing.index("C") - len(trailing)] == 0:
+        raise ValueError(f"{name} has shape {array.shape}; there must be at least one class.")
+    return array
+
+
+def integer_array(name: str, value: ArrayLike) -> jax.Array:
+    """`value` as an int32 array. Integers beyond its range are moved to its ends."""
+    if not isinstance(value, jax.Array):
+        value = np.asarray(value)
+        if value.size == 0 and value.dtype == np.float64:
+            value = value.astype(np.int32)  # np.asarray([]): an empty list has no dtype
+    if not np.issubdtype(value.dtype, np.integer):
+        raise TypeError(f"{name} has dtype {value.dtype}; it must be an integer type.")
+    if value.dtype == np.int32:
+        return jnp.asarray(value)
+    if isinstance(value, np.ndarray):
+        limits = np.iinfo(np.int32)
+        return jnp.asarray(np.clip(value, limits.min, limits.max).astype(np.int32))
+    return value.astype(jnp.int32)
+
+
+def labels_array(name: str, value: ArrayLike, batch: tuple[int, ...]) -> jax.Array:
+    """`value` as an int32 array of shape ``[*batch, S]``."""
+    array = integer_array(name, value)
+    if array.ndim == 0 or array.shape[:-1] != batch:
+        expected = ", ".join([*map(str, batch), "S"])
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{expected}].")
+    return array
+
+
+def lengths_array(
+    name: str, value: ArrayLike | None, batch: tuple[int, ...], maximum: int
+) -> jax.Array:
+    """`value` as an int32 array of shape `batch`, in ``0…maximum``; None means `maximum`."""
+    if value is None:
+        return jnp.full(batch, maximum, jnp.int32)
+    array = integer_array(name, value)
+    if array.shape != batch:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {batch}.")
+    known = concrete(value)
+    if known is not None and known.size and (known.min() < 0 or known.max() > maximum):
+        worst = known.max() if known.max() > maximum else known.min()
+        raise ValueError(f"{name} has the value {worst}; it must be in 0…{maximum}.")
+    return array
+
+
+def class_id(name: str, value: Any, classes: int) -> int:
+    """`value` as an int that names one of `classes` classes."""
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be an int known while tracing."
+        ) from None
+    if not 0 <= index < classes:
+        raise ValueError(f"{name} is {index}; it must be a class, in 0…{classes - 1}.")
+    return index
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """`value` as a numpy array, or None while it is being traced."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+class SequencePair(NamedTuple):
+    """Checked arguments of everything that takes logits and labels, with leading batch axes."""
+
+    logits: jax.Array
+    labels: jax.Array
+    logit_lengths: jax.Array
+    label_lengths: jax.Array
+    blank_id: int
+
+
+def sequence_pair(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    blank_id: Any,
+) -> SequencePair:
+    """Checks the arguments that `ctc_loss` and its like share."""
+    logits = logits_array("logits", logits)
+    *batch, frames, classes = logits.shape
+    labels = labels_array("labels", labels, tuple(batch))
+    return SequencePair(
+        logits,
+        labels,
+        lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        lengths_array("label_lengths", label_lengths, tuple(batch), labels.shape[-1]),
+        class_id("blank_id", blank_id, classes),
+    )

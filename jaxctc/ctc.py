@@ -1,0 +1,310 @@
+"""Connectionist temporal classification (Graves et al. 2006) on the package's one recursion.
+
+States are ``blank[s]``, where s labels have been emitted and the last frame was a blank, and
+``label[s]``, where the last frame was label s. One frame does (Graves et al. 2006, eqs. 6–8)::
+
+    blank'[s] = (blank[s] + label[s]) · p(blank)
+    label'[s] = (label[s] + blank[s-1] + [y_s ≠ y_{s-1}] · label[s-1]) · p(y_s)
+
+``label[0]`` does not exist; it is kept with weight zero so that both arrays are
+alike and the blanks need no shift.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc import checks, recursion
+from jaxctc.semirings import Semiring, State, Weight, shift, where
+
+
+class CTCScores(NamedTuple):
+    """Log-probabilities on the lattice, frames first; one of the other axes is the states'."""
+
+    blank: jax.Array  # [T, B, 1] or [T, 1, B]
+    labels: jax.Array  # [T, B, 1 + S] or [T, 1 + S, B]; the first label is the one that isn't
+
+
+class CTCTopology(NamedTuple):
+    """The lattice of a batch of label sequences."""
+
+    skip: jax.Array  # bool, of the shape of a weight: may label s be followed by label s + 1?
+    label_lengths: jax.Array  # [B]
+    axis: int
+
+    @property
+    def neutral(self) -> CTCScores:
+        return CTCScores(0.0, -jnp.inf)  # type: ignore[arg-type]  # scalars in place of arrays
+
+    def start(self, semiring: Semiring, dtype) -> State:
+        nothing = semiring.zeros(self.skip.shape, dtype)
+        first = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis) == 0
+        return where(first, semiring.from_log(jnp.zeros(self.skip.shape, dtype)), nothing), nothing
+
+    def step(self, semiring: Semiring, state: State, weights: CTCScores) -> State:
+        blank, label = state
+        # Terms stand in order of preference: staying, advancing by one, skipping the blank.
+        either = semiring.plus(blank, label)
+        entering = shift(semiring, where(self.skip, either, blank), self.axis)
+        return (
+            semiring.times(either, weights.blank),
+            semiring.times(semiring.plus(label, entering), weights.labels),
+        )
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        blank, label = state
+        index = jnp.expand_dims(self.label_lengths, self.axis)
+        total = semiring.plus(label, blank)
+        return jax.tree.map(
+            lambda x: jnp.take_along_axis(x, index, self.axis).squeeze(self.axis), total
+        )
+
+
+class Lattice(NamedTuple):
+    """What a batch of logits and labels, ``[B, T, C]`` and ``[B, S]``, is to the recursion."""
+
+    topology: CTCTopology
+    scores: CTCScores
+    possible: jax.Array  # bool [B]: are the lengths in range?
+
+
+def lattice(
+    logits: jax.Array,
+    labels: jax.Array,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    blank_id: int,
+) -> Lattice:
+    """The lattice of flat batches. Nothing past a length is ever read."""
+    batch, frames, classes = logits.shape
+    spaces = labels.shape[1] + 1
+    # The longer of the two runs along the vector registers.
+    axis = 0 if batch > spaces else 1
+
+    usable = jnp.arange(1, spaces) <= label_lengths[:, None]
+    usable &= (labels >= 0) & (labels < classes) & (labels != blank_id)
+    classes_read = jnp.pad(jnp.where(usable, labels, blank_id), ((0, 0), (1, 0)))
+    usable = jnp.pad(usable, ((0, 0), (1, 0)))
+    skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
+    inside = jnp.arange(frames)[:, None] < logit_lengths  # [T, B]
+
+    read = _pick(logits, classes_read, axis)  # [T, B, S+1] or [T, S+1, B]
+    normaliser = _log_normaliser(logits, inside.T)  # two arrays [B, T]
+    read_blank = jnp.expand_dims(_to_compute_dtype(logits[:, :, blank_id].T), axis + 1)
+    inside = jnp.expand_dims(inside, axis + 1)
+    usable = usable.T if axis == 0 else usable
+
+    def normalised(x: jax.Array) -> jax.Array:
+        # In two steps: the sum of the two would round where logits are large.
+        for part in normaliser:
+            x = x - jnp.expand_dims(part.T, axis + 1)
+        return x
+
+    scores = CTCScores(
+        jnp.where(inside, normalised(read_blank), 0),
+        jnp.where(inside & usable, normalised(read), -jnp.inf),
+    )
+    possible = (logit_lengths >= 0) & (logit_lengths <= frames)
+    possible &= (label_lengths >= 0) & (label_lengths < spaces)
+    topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
+    return Lattice(topology, scores, possible)
+
+
+def _to_compute_dtype(x: jax.Array) -> jax.Array:
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def _pick(logits: jax.Array, classes: jax.Array, axis: int) -> jax.Array:
+    """Logits of the classes [B, N] at every frame: [T, B, N] with axis 1, [T, N, B] with axis 0."""
+    if logits.shape[2] <= classes.shape[1]:
+        # Few classes: gather, and scatter back in the transpose, whole rows of frames.
+        rows = jnp.swapaxes(_to_compute_dtype(logits), 1, 2)
+        picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
+        return picked.transpose((2, 1, 0) if axis == 0 else (2, 0, 1))
+    picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
+    return _to_compute_dtype(picked).transpose((1, 2, 0) if axis == 0 else (1, 0, 2))
+
+
+def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two arrays [B, T] whose sum is ``logsumexp(logits)``: the maximum, and the rest."""
+    x = jnp.where(inside[:, :, None], _to_compute_dtype(logits), 0)
+    top = jnp.max(lax.stop_gradient(x), axis=2)
+    top = jnp.where(top > -jnp.inf, top, 0)
+    total = jnp.sum(jnp.exp(x - top[:, :, None]), axis=2)
+    return top, jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)), 0)
+
+
+def ctc_loss(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+) -> jax.Array:
+    r"""The CTC loss, ``-log p(labels | logits)``, of every sequence.
+
+    .. math:: L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_{t=1}^{T} p_t(\pi_t)
+
+    where the sum is over all alignments: frame-by-frame label sequences which, with runs
+    of equal labels merged and blanks removed, are the labels.
+
+    The gradient is exact in float32 at any length: it is that of extended-range arithmetic, not
+    of log-space. All of `jax.grad`, `jax.jvp`, `jax.hessian`, `jax.vmap` and `jax.jit`
+    apply. Padding is never read: whatever it holds, NaN included, changes nothing, and
+    its gradient is 0.
+
+    Args:
+      logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: they are normalised
+        inside. ``-inf`` masks a class out. Half precision is computed in float32.
+      labels: integer ``[*batch, S]``, without blanks.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      blank_id: The class that is the blank.
+
+    Returns:
+      float ``[*batch]``, never negative. A pair that no alignment joins, since there are
+      fewer frames than labels and the blanks between equal neighbours, or a label is not
+      a class or is the blank, has loss ``inf`` and gradient 0; under `jit` so has one whose
+      lengths are out of range.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> logits = jnp.zeros((2, 4, 3))  # two sequences, four frames, blank and two labels
+      >>> labels = jnp.array([[1, 2], [2, 2]])
+      >>> print(jaxctc.ctc_loss(logits, labels))  # -log(15 / 81), -log(5 / 81)
+      [1.686399 2.785011]
+      >>> gradient = jax.grad(lambda x: jaxctc.ctc_loss(x, labels).mean())(logits)
+      >>> gradient.shape
+      (2, 4, 3)
+
+    References:
+      Graves, Fernández, Gomez, Schmidhuber 2006, "Connectionist temporal classification", eq. 12.
+    """
+    return _ctc_loss(*checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id))
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
+    topology, scores, possible = lattice(
+        *_flatten(logits, labels, logit_lengths, label_lengths), blank_id
+    )
+    log_z = recursion.log_partition(topology, scores)
+    loss = -jnp.where(possible, log_z, -jnp.inf)
+    # Rounding may leave a probability a little above 1. The gradient stays what it is.
+    loss = loss - lax.stop_gradient(jnp.minimum(loss, 0))
+    return loss.reshape(logits.shape[:-2])
+
+
+class CTCPosteriors(NamedTuple):
+    """Posterior probabilities of what stands at each frame, given the labels."""
+
+    labels: jax.Array  # [*batch, T, S]: of being in the s-th label
+    blank: jax.Array  # [*batch, T]: of being in any blank
+
+
+def ctc_posteriors(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+) -> CTCPosteriors:
+    """Posterior probability of every label, and of the blank, at every frame.
+
+    Arguments and errors are those of `ctc_loss`. The posteriors are the gradient of
+    the log-likelihood with respect to the log-probabilities on the lattice
+    (Graves et al. 2006, eq. 15).
+
+    Returns:
+      `CTCPosteriors`: float ``labels [*batch, T, S]`` and ``blank [*batch, T]``. Together
+      they sum to 1 at each frame within the length. Past it, and everywhere if no alignment
+      exists, all are 0.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> posteriors = jaxctc.ctc_posteriors(jnp.zeros((3, 2)), jnp.array([1, 1]))
+      >>> print(posteriors.labels)  # three frames leave one way: label, blank, label
+      [[1. 0.]
+       [0. 0.]
+       [0. 1.]]
+      >>> print(posteriors.blank)
+      [0. 1. 0.]
+    """
+    return _ctc_posteriors(
+        *checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    )
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
+    batch, frames = logits.shape[:-2], logits.shape[-2]
+    topology, scores, possible = lattice(
+        *_flatten(logits, labels, logit_lengths, label_lengths), blank_id
+    )
+    _, posteriors = recursion.posteriors(topology, scores)
+    inside = jnp.arange(frames) < logit_lengths.reshape(-1, 1)
+    inside &= possible[:, None]
+    by_state = posteriors.labels.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
+    label = jnp.where(inside[:, :, None], by_state[:, :, 1:], 0)
+    blank = jnp.where(inside, posteriors.blank.squeeze(topology.axis + 1).T, 0)
+    return CTCPosteriors(label.reshape(*batch, *label.shape[1:]), blank.reshape(*batch, frames))
+
+
+def _flatten(logits, labels, logit_lengths, label_lengths):
+    """The same with all leading batch axes made one."""
+    return (
+        logits.reshape(logit_lengths.size, *logits.shape[-2:]),
+        labels.reshape(logit_lengths.size, labels.shape[-1]),
+        logit_lengths.reshape(-1),
+        label_lengths.reshape(-1),
+    )
+
+
+def is_feasible(
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    num_classes: int | None = None,
+) -> jax.Array:
+    """Whether any alignment joins labels to that many frames: whether `ctc_loss` is finite.
+
+    Every label takes a frame, and equal neighbours need one more for the blank between.
+
+    Args:
+      labels: integer ``[*batch, S]``.
+      logit_lengths: integer ``[*batch]``.
+      label_lengths: integer ``[*batch]``; None means S.
+      blank_id: The class that is the blank; as a label it is not feasible.
+      num_classes: If given, labels from this number up are not feasible.
+
+    Returns:
+      bool ``[*batch]``.
+
+    Example:
+      >>> import jaxctc
+      >>> print(jaxctc.is_feasible([[1, 2], [2, 2]], logit_lengths=[2, 2]))
+      [ True False]
+    """
+    labels = checks.integer_array("labels", labels)
+    batch = labels.shape[:-1]
+    labels = checks.labels_array("labels", labels, batch)
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
+    label_lengths = checks.lengths_array("label_lengths", label_lengths, batch, labels.shape[-1])
+    used = jnp.arange(labels.shape[-1]) < label_lengths[..., None]
+    valid = (labels >= 0) & (labels != blank_id)
+    if num_classes is not None:
+        valid &= labels < num_classes
+    repeats = jnp.sum((labels[..., 1:] == labels[..., :-1]) & used[..., 1:], axis=-1)
+    in_range = (label_lengths >= 0) & (label_lengths <= labels.shape[-1]) & (logit_lengths >= 0)
+    return jnp.all(valid | ~used, axis=-1) & (logit_lengths >= label_lengths + repeats) & in_range

@@ -1,0 +1,161 @@
+"""Semirings: what "sum over paths" and "product along a path" mean.
+
+| semiring      | a weight is            | plus      | times | total over all paths         |
+|---------------|------------------------|-----------|-------|------------------------------|
+| `Probability` | `xfloat.XFloat`        | a + b     | a * b | probability, exact gradients |
+| `Log`         | array of log-weights   | logaddexp | a + b | log-probability              |
+| `MaxTropical` | array of log-weights   | max       | a + b | score of the best path       |
+
+A weight is a pytree of arrays of one shape, so that code which only moves weights about
+(slices, shifts, selections) is `jax.tree.map` and knows no semiring. The gradient of
+`to_log(total)` with respect to the log-scores of the arcs is, in `Probability` and `Log`,
+the posterior of each arc; in `MaxTropical` it is 1 on the arcs of the best path and 0 elsewhere.
+
+Ties: `MaxTropical.plus(a, b)` prefers ``a``. A topology lists its arcs in the
+order in which it wants them preferred, and the best path is then unique.
+"""
+
+import functools
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc import xfloat
+
+Weight = Any  # a pytree of arrays of one shape
+State = tuple[Weight, ...]  # what a recursion carries from frame to frame
+
+
+class Semiring(Protocol):
+    """What `jaxctc.recursion` and the topologies ask of a semiring."""
+
+    def zeros(self, shape, dtype) -> Weight:
+        """Weights of nothing: `plus` with it changes nothing."""
+        ...
+
+    def from_log(self, x: jax.Array) -> Weight:
+        """Weights from log-weights; ``-inf`` is zero."""
+        ...
+
+    def to_log(self, a: Weight) -> jax.Array:
+        """Log-weights; the gradient where the weight is zero is zero."""
+        ...
+
+    def plus(self, a: Weight, b: Weight) -> Weight:
+        """The sum of two weights; in case of a tie the first is preferred."""
+        ...
+
+    def times(self, a: Weight, b: Weight) -> Weight:
+        """The product of two weights."""
+        ...
+
+    def rescale(self, state: State, axis: int) -> tuple[State, Weight]:
+        """The state with its weights in range, and the one scale (along `axis`) taken from all.
+
+        It is called every few dozen steps of a recursion.
+        """
+        ...
+
+
+class Probability:
+    """Sums of probabilities as extended-range floats: exact in float32 at any length."""
+
+    def zeros(self, shape, dtype) -> xfloat.XFloat:
+        return xfloat.zeros(shape, dtype)
+
+    def from_log(self, x: jax.Array) -> xfloat.XFloat:
+        return xfloat.from_log(x)
+
+    def to_log(self, a: xfloat.XFloat) -> jax.Array:
+        return xfloat.to_log(a)
+
+    def plus(self, a: xfloat.XFloat, b: xfloat.XFloat) -> xfloat.XFloat:
+        return xfloat.add(a, b)
+
+    def times(self, a: xfloat.XFloat, b: xfloat.XFloat) -> xfloat.XFloat:
+        return xfloat.multiply(a, b)
+
+    def rescale(self, state: State, axis: int) -> tuple[State, xfloat.XFloat]:
+        # Exponents are counted from that of the largest weight, so that they stay exact however
+        # improbable the input: a float32 holds whole numbers up to 2**24 only.
+        state = tuple(xfloat.normalise(a) for a in state)
+        base = _finite_max([a.exponent for a in state], axis)
+        scale = xfloat.XFloat(jnp.ones_like(base), base)
+        return tuple(xfloat.XFloat(a.mantissa, a.exponent - base) for a in state), scale
+
+
+class Log:
+    """Sums of probabilities as logarithms. Gradients lose precision as sequences grow."""
+
+    def zeros(self, shape, dtype) -> jax.Array:
+        return jnp.full(shape, -jnp.inf, dtype)
+
+    def from_log(self, x: jax.Array) -> jax.Array:
+        return x
+
+    def to_log(self, a: jax.Array) -> jax.Array:
+        return a
+
+    def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        # jnp.logaddexp has NaN derivatives where both are -inf.
+        nothing = jnp.maximum(a, b) == -jnp.inf
+        total = jnp.logaddexp(jnp.where(nothing, 0, a), jnp.where(nothing, 0, b))
+        return jnp.where(nothing, -jnp.inf, total)
+
+    def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a + b
+
+    def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
+        scale = _finite_max([lax.stop_gradient(a) for a in state], axis)
+        return tuple(a - scale for a in state), scale
+
+
+class MaxTropical:
+    """Score of the best path; its gradient is the path. Ties go to the first term of `plus`."""
+
+    def zeros(self, shape, dtype) -> jax.Array:
+        return jnp.full(shape, -jnp.inf, dtype)
+
+    def from_log(self, x: jax.Array) -> jax.Array:
+        return x
+
+    def to_log(self, a: jax.Array) -> jax.Array:
+        return a
+
+    def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(a >= b, a, b)
+
+    def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a + b
+
+    def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
+        # Rescaling would round, and rounding would make or break ties.
+        return state, jnp.zeros_like(lax.slice_in_dim(state[0], 0, 1, axis=axis))
+
+
+PROBABILITY = Probability()
+LOG = Log()
+MAX_TROPICAL = MaxTropical()
+
+
+def _finite_max(arrays: list[jax.Array], axis: int) -> jax.Array:
+    """The largest element of all arrays along `axis`, kept as an axis of 1; 0 where all ``-inf``."""
+    tops = [jnp.max(x, axis=axis, keepdims=True) for x in arrays]
+    top = functools.reduce(jnp.maximum, tops)
+    return jnp.where(top > -jnp.inf, top, 0)
+
+
+def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
+    """`jnp.where` on weights."""
+    return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
+
+
+def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:
+    """Moves weights one place up along `axis`; zero comes in, the last one falls off."""
+    leaf = jax.tree.leaves(a)[0]
+    padding = [(0, 0, 0)] * leaf.ndim
+    padding[axis] = (1, -1, 0)
+    zero = semiring.zeros((), leaf.dtype)
+    return jax.tree.map(lambda x, fill: lax.pad(x, fill, padding), a, zero)

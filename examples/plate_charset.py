@@ -4,6 +4,7 @@ A character set is a string; a character's class is its position, and one class 
 last, is the CTC blank. So the 67 characters of a plate make 68 classes with blank 67.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def unknown_characters(text: str, charset: str) -> str:
 
 def frames_needed(text: str) -> int:
     """Returns how many frames CTC needs at least: one a character, and one blank a repeat."""
-    return len(text) + sum(a == b for a, b in zip(text, text[1:], strict=False))
+    return len(text) + sum(a == b for a, b in pairwise(text))
 
 
 def encode(text: str, charset: str, width: int) -> np.ndarray:

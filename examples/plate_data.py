@@ -14,7 +14,6 @@ from typing import NamedTuple
 import cv2
 import grain
 import numpy as np
-
 import plate_render
 from plate_charset import encode, frames_needed, unknown_characters
 from plate_models import FRAMES
@@ -147,8 +146,9 @@ def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     moved = centred @ np.array([[1, tilt], [slant, 1]]) * rng.uniform(0.92, 1.08, 2)
     moved += rng.normal(0, [1.5, 1]) + rng.uniform([-2, -1], [2, 1], (4, 2))
     matrix = cv2.getPerspectiveTransform(corners, (moved + corners.mean(0)).astype(np.float32))
-    scene = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_CUBIC,
-                                borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    scene = cv2.warpPerspective(
+        image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
     scene = scene.astype(np.float32) / 255
     scene = scene ** np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.25))
     scene = scene * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32)
@@ -161,7 +161,7 @@ def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]:
     """Returns one row of a batch: image, classes and how many classes count."""
     labels = encode(text, charset, LABEL_WIDTH)
-    return {"images": image, "labels": labels, "label_lengths": np.int32(len(text))}
+    return {"images": image, "labels": labels, "label_lengths": np.array(len(text), np.int32)}
 
 
 def training_batches(
@@ -182,7 +182,7 @@ def training_batches(
 
     def draw(_, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if rng.random() < real_share:
-            plate = plates[rng.integers(len(plates))]
+            plate = plates[int(rng.integers(len(plates)))]
             return example(augment(rng, plate.image), plate.text, charset)
         text = plate_render.random_plate(rng, charset)
         return example(plate_render.render(rng, text), text, charset)

@@ -6,23 +6,22 @@ The names in the file are those of github.com/sirius-ai/LPRNet_Pytorch. torch is
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from flax import nnx
-
 import plate_models
 import training
+from flax import nnx
 from plate_charset import load_charset
 from torch_file import load_state_dict
 
 
-def fill_lprnet(model: plate_models.LPRNet, weights: Mapping[str, np.ndarray]) -> None:
+def fill_lprnet(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Copies weights by their torch names into `model`; every one must fit and be used."""
     unused = {name for name in weights if not name.endswith("num_batches_tracked")}
 
-    def take(variable: nnx.Variable, name: str) -> None:
-        if name not in weights:
+    def take(variable: nnx.Variable | None, name: str) -> None:
+        if variable is None or name not in weights:
             raise ValueError(f"{name} is missing")
         value = np.asarray(weights[name], np.float32)
         if value.ndim == 4:
@@ -31,6 +30,9 @@ def fill_lprnet(model: plate_models.LPRNet, weights: Mapping[str, np.ndarray]) -
             raise ValueError(f"{name} is {value.shape}, the model's is {variable.shape}")
         variable[...] = value
         unused.discard(name)
+
+    if not isinstance(model, plate_models.LPRNet):
+        raise TypeError(f"model is a {type(model).__name__}; it must be an LPRNet")
 
     def take_conv(conv: plate_models.Conv, name: str) -> None:
         take(conv.kernel, f"{name}.weight")
@@ -57,12 +59,12 @@ def fill_lprnet(model: plate_models.LPRNet, weights: Mapping[str, np.ndarray]) -
         raise ValueError(f"the model has no place for {', '.join(sorted(unused))}")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Import torch weights of LPRNet.")
     parser.add_argument("weights", metavar="WEIGHTS.pth")
     parser.add_argument("out", metavar="OUT", help="directory for the checkpoint")
     parser.add_argument("--charset", metavar="FILE", help="characters; default: those of plates")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     charset = load_charset(args.charset)
     # Published weights were trained with a mean over the batch in the network: keep that.
     description = {"name": "lprnet", "normalise": "batch"}

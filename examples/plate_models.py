@@ -84,13 +84,15 @@ class Light(nnx.Module):
 
     def __init__(self, classes: int, *, width: int = 32, rngs: nnx.Rngs):
         w = width
-        self.layers = nnx.List([
-            ConvNormRelu(3, w, (4, 4), strides=(2, 2), padding=(1, 1), rngs=rngs),
-            ConvNormRelu(w, 2 * w, (3, 3), strides=(2, 2), padding=(1, 1), rngs=rngs),
-            ConvNormRelu(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), rngs=rngs),
-            # All of the height, and 7 columns: 24 columns become the 18 frames.
-            ConvNormRelu(4 * w, 6 * w, (3, 7), rngs=rngs),
-        ])  # fmt: skip
+        self.layers = nnx.List(
+            [
+                ConvNormRelu(3, w, (4, 4), strides=(2, 2), padding=(1, 1), rngs=rngs),
+                ConvNormRelu(w, 2 * w, (3, 3), strides=(2, 2), padding=(1, 1), rngs=rngs),
+                ConvNormRelu(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), rngs=rngs),
+                # All of the height, and 7 columns: 24 columns become the 18 frames.
+                ConvNormRelu(4 * w, 6 * w, (3, 7), rngs=rngs),
+            ]
+        )
         self.dropout = nnx.Dropout(0.1)
         self.head = nnx.Linear(6 * w, classes, rngs=rngs)
 
@@ -108,12 +110,14 @@ class SmallBlock(nnx.Module):
 
     def __init__(self, inputs, outputs, *, rngs):
         middle = outputs // 4
-        self.convs = nnx.List([
-            Conv(inputs, middle, (1, 1), rngs=rngs),
-            Conv(middle, middle, (3, 1), padding=(1, 0), rngs=rngs),
-            Conv(middle, middle, (1, 3), padding=(0, 1), rngs=rngs),
-            Conv(middle, outputs, (1, 1), rngs=rngs),
-        ])  # fmt: skip
+        self.convs = nnx.List(
+            [
+                Conv(inputs, middle, (1, 1), rngs=rngs),
+                Conv(middle, middle, (3, 1), padding=(1, 0), rngs=rngs),
+                Conv(middle, middle, (1, 3), padding=(0, 1), rngs=rngs),
+                Conv(middle, outputs, (1, 1), rngs=rngs),
+            ]
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for conv in self.convs[:-1]:
@@ -136,11 +140,13 @@ class LPRNet(nnx.Module):
             raise ValueError(f'normalise is {normalise!r}; it must be "image" or "batch"')
         self.normalise = normalise
         self.stem = ConvNormRelu(3, 64, (3, 3), bias=True, rngs=rngs)
-        self.blocks = nnx.List([
-            SmallBlock(64, 128, rngs=rngs),
-            SmallBlock(64, 256, rngs=rngs),
-            SmallBlock(256, 256, rngs=rngs),
-        ])  # fmt: skip
+        self.blocks = nnx.List(
+            [
+                SmallBlock(64, 128, rngs=rngs),
+                SmallBlock(64, 256, rngs=rngs),
+                SmallBlock(256, 256, rngs=rngs),
+            ]
+        )
         self.norms = nnx.List([nnx.BatchNorm(n, momentum=0.9, rngs=rngs) for n in (128, 256, 256)])
         self.wide = ConvNormRelu(64, 256, (1, 4), bias=True, rngs=rngs)
         self.tall = ConvNormRelu(256, classes, (13, 1), bias=True, rngs=rngs)

@@ -10,9 +10,9 @@ can't be read are named on stderr, and the exit code is then 1.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 import numpy as np
-
 import plate_models
 import training
 from plate_charset import unknown_characters
@@ -20,13 +20,13 @@ from plate_data import label_from_name, list_images, load_image
 from plate_reading import read_images, scores
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Read licence plates.")
     add = parser.add_argument
     add("paths", nargs="+", metavar="IMAGE_OR_DIR")
     add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
     add("--batch-size", type=int, default=256, help="images a batch; imported weights depend on it")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.batch_size < 1:
         parser.error("--batch-size must be at least 1")
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
+from plate_charset import decode
 from rapidfuzz.distance import Levenshtein
 
-from plate_charset import decode
+import jaxctc
 
 
 def greedy_decode(logits: jax.Array, *, blank_id: int) -> tuple[jax.Array, jax.Array]:
@@ -38,11 +38,8 @@ def _forward(model, images):
     logits = model(images)
     blank = logits.shape[-1] - 1
     labels, lengths = greedy_decode(logits, blank_id=blank)
-    paddings = jnp.arange(labels.shape[1]) >= lengths[:, None]
     # The probability of a text is that of all its alignments together: exactly the CTC loss.
-    losses = optax.ctc_loss(
-        logits, jnp.zeros(logits.shape[:2]), jnp.maximum(labels, 0), paddings, blank_id=blank
-    )
+    losses = jaxctc.ctc_loss(logits, labels, label_lengths=lengths, blank_id=blank)
     return logits, labels, jnp.exp(-losses)
 
 

@@ -17,7 +17,6 @@ import fontpkg_barlow_condensed
 import numpy as np
 import pylopdf_fonts_zh_cn
 from PIL import Image, ImageDraw, ImageFont
-
 from plate_charset import DIGITS, LETTERS, PROVINCES
 
 IMAGE_SIZE = HEIGHT, WIDTH = 24, 94
@@ -81,7 +80,7 @@ def render(rng: np.random.Generator, text: str) -> np.ndarray:
 def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
     """Returns a character's coverage, uint8[height, ≤ width], stretched to its cell."""
     if character in PROVINCES:
-        font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 1, 3, 5)[variant]
+        font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 0, 1, 3)[variant]
     else:
         font, stroke = ImageFont.truetype(LATIN_FONTS[variant], 160), (0, 0, 0, 2)[variant]
     # A plate's 1 is a bar with hardly a flag; at 24 pixels it is the letter I of most fonts.
@@ -120,7 +119,7 @@ def _layers(rng: np.random.Generator, text: str) -> np.ndarray:
     green = len(text) == 8
     layers = _blank_plate(green, _pick(rng, [0.4, 0.7, 1.0])).copy()
     variant, weight = int(rng.integers(len(LATIN_FONTS))), int(rng.integers(4))
-    squeeze = _pick(rng, [0.85, 0.92, 1.0])
+    squeeze = _pick(rng, [0.88, 0.94, 1.0])
     for i, (character, (left, cell)) in enumerate(
         zip(text, GREEN_CELLS if green else BLUE_CELLS, strict=True)
     ):
@@ -153,7 +152,7 @@ def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
     """
     height, width = layers.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    angle = np.deg2rad(np.clip(rng.normal(0, 5), -14, 14))
+    angle = np.deg2rad(np.clip(rng.normal(0, 4), -12, 12))
     shear_x, shear_y = rng.normal(0, 0.12), rng.normal(0, 0.02)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     quad = (corners - corners.mean(0)) @ np.array([[1, shear_y], [shear_x, 1]]) @ turn.T
@@ -195,9 +194,9 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
     if rng.random() < 0.2:
         edge = x * rng.normal() + y * rng.normal() + rng.normal(0, 0.5)
         light = light * np.where(edge > 0, 1, rng.uniform(0.4, 0.9))
-    haze = rng.uniform(0, 0.3) if rng.random() < 0.3 else 0.0
+    haze = rng.uniform(0, 0.3) if rng.random() < 0.2 else 0.0
     scene = scene * light * (1 - haze) + haze * rng.uniform(0.4, 1)
-    exposure = np.exp(np.clip(rng.normal(0.05, 0.4), -1.3, 0.7))
+    exposure = np.exp(np.clip(rng.normal(0.05, 0.35), -1.2, 0.5))
     return (scene * exposure * np.exp(rng.normal(0, 0.1, 3))).astype(np.float32)
 
 
@@ -209,22 +208,26 @@ def _noise() -> np.ndarray:
 
 def camera(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
     """Returns what a camera makes of a scene: uint8, blurred, coarse, noisy and JPEG-coded."""
-    if rng.random() < 0.2:  # far away: fewer pixels than the crop has
-        share = rng.uniform(0.65, 0.95)
-        coarse = cv2.resize(scene, (round(WIDTH * share), round(HEIGHT * share)),
-                            interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.12:  # far away: fewer pixels than the crop has
+        share = rng.uniform(0.75, 0.95)
+        coarse = cv2.resize(
+            scene, (round(WIDTH * share), round(HEIGHT * share)), interpolation=cv2.INTER_AREA
+        )
         scene = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     kind = rng.random()
-    if kind < 0.3:
-        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, 0.8))
-    elif kind < 0.4:  # moved while the shutter was open
+    if kind < 0.2:
+        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, 0.7))
+    elif kind < 0.25:  # moved while the shutter was open
         scene = cv2.blur(scene, _pick(rng, [(2, 1), (3, 1), (1, 2)]))
+    elif kind < 0.75:  # cameras sharpen
+        scene = scene + rng.uniform(0.2, 1.2) * (scene - cv2.GaussianBlur(scene, (5, 5), 1.0))
     y, x = rng.integers(512 - HEIGHT), rng.integers(512 - WIDTH)
     sheet = _noise()[y : y + HEIGHT, x : x + WIDTH]
     # The darker the scene, the less light for the same noise, but it cannot drown the plate.
-    scene = scene + sheet * min(rng.exponential(0.015), 0.12 * float(scene.std()))
+    scene = scene + sheet * min(rng.exponential(0.012), 0.1 * float(scene.std()))
     picture = (np.clip(scene, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.7:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]
-        picture = cv2.imdecode(cv2.imencode(".jpg", picture, quality)[1], cv2.IMREAD_COLOR)
+        coded = cv2.imencode(".jpg", picture, quality)[1]
+        picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return picture

@@ -7,24 +7,27 @@ See examples/README.md for training on real plates.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
-from flax import nnx
-
 import plate_data
 import plate_models
 import plate_render
+import plate_report
 import training
-from plate_charset import load_charset
+from flax import nnx
+from plate_charset import encode, load_charset
 from plate_reading import exact_matches, read_images, scores
+
+import jaxctc
 
 EVALUATION_SEED = 20_240_101
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a licence-plate recogniser with CTC.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -45,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--eval-images", type=int, default=1000, help="rendered plates to be judged by")
     add("--save-every", type=int, default=200, help="steps between checkpoints")
     add("--log-every", type=int, default=20, help="steps between lines of metrics.jsonl")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def describe_model(args: argparse.Namespace) -> dict[str, str]:
@@ -77,10 +80,7 @@ def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
     def mean_loss(model):
         logits = model(batch["images"], key)
         blank = logits.shape[-1] - 1
-        paddings = jnp.arange(labels.shape[1]) >= lengths[:, None]
-        losses = optax.ctc_loss(
-            logits, jnp.zeros(logits.shape[:2]), labels, paddings, blank_id=blank
-        )
+        losses = jaxctc.ctc_loss(logits, labels, label_lengths=lengths, blank_id=blank)
         return losses.mean(), exact_matches(logits, labels, lengths, blank_id=blank)
 
     (loss, exact), gradients = nnx.value_and_grad(mean_loss, has_aux=True)(model)
@@ -88,8 +88,25 @@ def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
     return {"loss": loss, "exact_match": exact.mean()}
 
 
-def main() -> None:
-    args = parse_arguments()
+def judge(model: nnx.Module, plates: list[plate_data.Plate], charset: str, out: Path) -> None:
+    """Reads `plates`, writes pictures of the readings, and prints the scores as JSON."""
+    texts, confidences, logits = read_images(model, plate_data.stack_images(plates), charset)
+    result = scores(texts, [plate.text for plate in plates])
+    plate_report.contact_sheet(out / "readings.png", plates, texts, confidences)
+    # The longest text shows most; of those, the one the model is least sure of.
+    shown = max(range(len(plates)), key=lambda i: (len(plates[i].text), -confidences[i]))
+    plate = plates[shown]
+    labels = encode(plate.text, charset, len(plate.text))
+    posteriors = jaxctc.ctc_posteriors(logits[shown], labels, blank_id=len(charset))
+    plate_report.posteriors_picture(
+        out / "posteriors.png", plate, np.asarray(posteriors.labels), np.asarray(posteriors.blank)
+    )
+    Path(out, "result.json").write_text(json.dumps(result) + "\n")
+    print(json.dumps(result))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_arguments(arguments)
     charset = load_charset(args.charset)
     real_share = args.real_share if args.train_data else 0.0
     if real_share < 1 and not plate_render.can_render(charset):
@@ -123,12 +140,7 @@ def main() -> None:
         save_every=args.save_every,
     )
 
-    truth = [plate.text for plate in held_out]
-    images = plate_data.stack_images(held_out)
-    texts, confidences, logits = read_images(model, images, charset)
-    result = scores(texts, truth)
-    Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
-    print(json.dumps(result))
+    judge(model, held_out, charset, Path(args.out))
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ def load_model(directory: str | Path, model: nnx.Module) -> None:
     _fill(model, restored["model"])
 
 
-def _values(module: nnx.Module):
+def _values(module: nnx.Module | nnx.Optimizer):
     """Returns a module's state as nested dicts of arrays, as Orbax stores them."""
     return nnx.to_pure_dict(nnx.state(module))
 
 
-def _fill(module: nnx.Module, values) -> None:
+def _fill(module: nnx.Module | nnx.Optimizer, values) -> None:
     state = nnx.state(module)
     nnx.replace_by_pure_dict(state, values)
     nnx.update(module, state)
@@ -142,8 +142,10 @@ def train(
                     save(step)
                     if stop.requested and step < steps:
                         bar.close()
-                        print(f"Stopped after step {step} of {steps}. "
-                              "The same command goes on from there.")  # fmt: skip
+                        print(
+                            f"Stopped after step {step} of {steps}. "
+                            "The same command goes on from there."
+                        )
                         raise SystemExit(130)
 
 

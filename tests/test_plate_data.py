@@ -1,0 +1,144 @@
+"""Labels from file names, checks of real data, and rendered plates."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
+    pytest.importorskip(module, reason="needs the `examples` extra")
+
+import cv2  # noqa: E402
+import plate_charset  # noqa: E402
+import plate_data  # noqa: E402
+import plate_render  # noqa: E402
+from plate_charset import PLATE_CHARACTERS  # noqa: E402
+
+CCPD = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-{}-37-15.jpg"
+
+
+def write_image(path: Path, shape=(24, 94, 3), value=90) -> None:
+    image = np.full(shape, value, np.uint8)
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def test_classes_are_places_and_the_blank_comes_last():
+    assert len(PLATE_CHARACTERS) == 67
+    classes = plate_charset.encode("皖A0ZO", PLATE_CHARACTERS, 7)
+    np.testing.assert_array_equal(classes, [12, 41, 31, 64, 66, 0, 0])
+    assert plate_charset.decode([12, 41, -1], PLATE_CHARACTERS) == "皖A"
+
+
+def test_charset_file(tmp_path):
+    file = tmp_path / "charset.txt"
+    file.write_text("A\nB\nC D\n", encoding="utf-8")
+    assert plate_charset.load_charset(file) == "ABCD"
+    file.write_text("ABA", encoding="utf-8")
+    with pytest.raises(SystemExit, match="more than once: A"):
+        plate_charset.load_charset(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("皖A12345.jpg", "皖A12345"),
+        ("皖A12345-2.jpg", "皖A12345"),
+        ("x/皖A12345_night_3.png", "皖A12345"),
+        # CCPD's province 0 is 皖, and its lists have neither I nor O.
+        (CCPD.format("0_0_22_27_27_33_16"), "皖AY339S"),
+        (CCPD.format("12_8_13_24_33_24_24"), "京JP0900"),
+        (CCPD.format("1_1_3_24_25_26_27_28"), "沪BD01234"),
+        (CCPD.format("31_0_24_24_24_24_24"), "警A00000"),
+    ],
+)
+def test_label_from_name(name, label):
+    assert plate_data.label_from_name(name) == label
+
+
+@pytest.mark.parametrize("places", ["0_0_22_27_27_33_34", "33_0_1_1_1_1_1", "0_24_1_1_1_1_1"])
+def test_ccpd_places_that_mean_no_character(places):
+    with pytest.raises(ValueError, match="no index"):
+        plate_data.label_from_name(CCPD.format(places))
+
+
+def test_ccpd_photo_is_cut_to_its_box(tmp_path):
+    photo = np.zeros((600, 500, 3), np.uint8)
+    photo[383:473, 154:386] = 200
+    file = tmp_path / CCPD.format("0_0_22_27_27_33_16")
+    file.write_bytes(cv2.imencode(".png", photo)[1].tobytes())
+    image = plate_data.load_image(str(file))
+    assert image.shape == (24, 94, 3)
+    assert image.min() == 200
+
+
+def test_check_names_every_bad_file(tmp_path, capsys):
+    write_image(tmp_path / "皖A12345.png")
+    write_image(tmp_path / "皖B67890-1.png", shape=(60, 200, 3))
+    write_image(tmp_path / "皖A1ÄÖ45.png")
+    write_image(tmp_path / "皖A1111111111.png")
+    write_image(tmp_path / CCPD.format("99_0_0_0_0_0_0").replace(".jpg", ".png"))
+    (tmp_path / "皖A54321.jpg").write_bytes(b"not an image")
+    (tmp_path / "皖A55555.jpg").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no image, no complaint")
+    plates = plate_data.load_plates([str(tmp_path)], PLATE_CHARACTERS)
+    assert [p.text for p in plates] == ["皖A12345", "皖B67890"]
+    assert all(p.image.shape == (24, 94, 3) for p in plates)
+    complaints = capsys.readouterr().err
+    assert "皖A1ÄÖ45.png: 皖A1ÄÖ45: not in the character set: Ä Ö" in complaints
+    assert "needs 21 frames with its repeats, the model has 18" in complaints
+    assert "皖A54321.jpg: unreadable image" in complaints
+    assert "皖A55555.jpg: unreadable image" in complaints
+    assert "no index 99" in complaints
+    assert "2 plates, 5 files left out" in complaints
+    assert "notes.txt" not in complaints
+
+
+def test_nothing_usable_ends_the_program(tmp_path):
+    with pytest.raises(SystemExit, match="not one image"):
+        plate_data.load_plates([str(tmp_path)], PLATE_CHARACTERS)
+    with pytest.raises(SystemExit, match="no such file"):
+        plate_data.load_plates([os.path.join(tmp_path, "absent")], PLATE_CHARACTERS)
+
+
+def test_rendered_plates_are_repeatable_and_plausible():
+    first = plate_data.rendered_plates(PLATE_CHARACTERS, 60, seed=1)
+    again = plate_data.rendered_plates(PLATE_CHARACTERS, 60, seed=1)
+    np.testing.assert_array_equal(
+        plate_data.stack_images(first), plate_data.stack_images(again), strict=True
+    )
+    assert {len(p.text) for p in first} == {7, 8}
+    for plate in first:
+        assert plate.text == plate.text.strip("IO")
+        assert plate_data.label_problem(plate.text, PLATE_CHARACTERS) is None
+        assert plate.image.std() > 5  # there is something to see
+
+
+def test_every_character_has_a_glyph():
+    shapes = {plate_render._glyph(c, 22, 45, 0).tobytes() for c in PLATE_CHARACTERS}
+    # A font without a character draws the same empty box for all it lacks; 1 is drawn as I.
+    assert len(shapes) == len(PLATE_CHARACTERS) - 1
+
+
+def test_augmented_views_differ_and_repeat():
+    plate = plate_data.rendered_plates(PLATE_CHARACTERS, 1, seed=2)[0]
+    one, two, again = (plate_data.augment(np.random.default_rng(s), plate.image) for s in (0, 1, 0))
+    assert one.shape == plate.image.shape
+    assert one.dtype == np.uint8
+    assert (one != two).any()
+    np.testing.assert_array_equal(one, again)
+
+
+def test_batches_continue_from_their_state():
+    def batches():
+        return plate_data.training_batches(PLATE_CHARACTERS, 4, seed=3)
+
+    straight, resumed = batches(), batches()
+    next(straight)
+    resumed.set_state(straight.get_state())
+    expected, got = next(straight), next(resumed)
+    assert expected["images"].shape == (4, 24, 94, 3)
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], got[name], strict=True)

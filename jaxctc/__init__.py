@@ -1,6 +1,36 @@
-"""CTC and sequence training for JAX."""
+"""CTC and sequence training for JAX: every objective a sum over the paths of a lattice.
 
+Losses and what follows from them:
+
+* `ctc_loss`: connectionist temporal classification, exact gradients in float32.
+* `ctc_posteriors`: where in time each label stands, as probabilities.
+* `is_feasible`: whether labels fit into frames.
+
+For code that comes from other frameworks:
+
+* `CTCLoss`, `compat.torch.ctc_loss`: torch's.
+* `compat.optax.ctc_loss`, `compat.optax.ctc_loss_with_forward_probs`: optax's.
+
+How it is built, each module on those before it:
+
+* `xfloat`: floating-point numbers with an exponent of their own.
+* `semirings`: what sums and products of path weights are.
+* `recursion`: the one scan; posteriors and best paths are its gradients.
+* `ctc`: the CTC lattice and its public functions.
+* `checks`: every check of an argument.
+"""
+
+from jaxctc import compat as compat
+from jaxctc.compat.torch import CTCLoss as CTCLoss
 from jaxctc.ctc import CTCPosteriors as CTCPosteriors
 from jaxctc.ctc import ctc_loss as ctc_loss
 from jaxctc.ctc import ctc_posteriors as ctc_posteriors
 from jaxctc.ctc import is_feasible as is_feasible
+
+__version__ = "0.1.0"
+from jaxctc.decode import Hypotheses as Hypotheses
+from jaxctc.decode import ctc_greedy_decode as ctc_greedy_decode
+from jaxctc.metrics import EditOperations as EditOperations
+from jaxctc.metrics import edit_distance as edit_distance
+from jaxctc.metrics import edit_operations as edit_operations
+from jaxctc.metrics import error_rate as error_rate

@@ -1,0 +1,235 @@
+"""Edit distance and error rates, batched on the device.
+
+The distance (Levenshtein 1966) of the first i labels of the reference to the first j of the
+hypothesis is (Wagner and Fischer 1974)::
+
+    D[i, j] = min(D[i-1, j] + 1, D[i, j-1] + 1, D[i-1, j-1] + [reference_i ≠ hypothesis_j])
+
+All cells with the same i + j are independent of each other: a scan over these
+anti-diagonals computes a whole one at a step.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc import checks
+
+
+class EditOperations(NamedTuple):
+    """How many edits turn a reference into a hypothesis."""
+
+    distance: jax.Array  # int32 [*batch]: the fewest edits, the sum of the three others
+    substitutions: jax.Array  # int32 [*batch]
+    insertions: jax.Array  # int32 [*batch]: labels only in the hypothesis
+    deletions: jax.Array  # int32 [*batch]: labels only in the reference
+
+
+def edit_distance(
+    hypotheses: checks.ArrayLike,
+    references: checks.ArrayLike,
+    hypothesis_lengths: checks.ArrayLike | None = None,
+    reference_lengths: checks.ArrayLike | None = None,
+) -> jax.Array:
+    """The fewest insertions, deletions and substitutions between two label sequences.
+
+    Args:
+      hypotheses: integer ``[*batch, H]``.
+      references: integer ``[*batch, R]``.
+      hypothesis_lengths: integer ``[*batch]``; None means up to the first negative label (the
+        padding of `Hypotheses`), or H where there is none.
+      reference_lengths: integer ``[*batch]``; None likewise.
+
+    Returns:
+      int32 ``[*batch]``. Nothing past a length counts.
+
+    Raises:
+      TypeError: If a dtype is not an integer type.
+      ValueError: If shapes do not fit, or concrete lengths are out of range.
+
+    Example:
+      >>> import jaxctc
+      >>> print(jaxctc.edit_distance([[1, 2, 3], [1, 2, -1]], [[1, 3], [1, 2]]))
+      [1 0]
+
+    References:
+      Levenshtein 1966, "Binary codes capable of correcting deletions, insertions, and reversals".
+      Wagner, Fischer 1974, "The string-to-string correction problem".
+    """
+    arguments = _checked(hypotheses, references, hypothesis_lengths, reference_lengths)
+    return _edit_distance(*arguments)
+
+
+def edit_operations(
+    hypotheses: checks.ArrayLike,
+    references: checks.ArrayLike,
+    hypothesis_lengths: checks.ArrayLike | None = None,
+    reference_lengths: checks.ArrayLike | None = None,
+) -> EditOperations:
+    """The edits of `edit_distance`, counted by kind. Arguments and errors are the same.
+
+    The fewest edits may be split in more than one way (a label lost and another gained, or two
+    substituted). The counts are those of one definite alignment: what both sequences begin
+    and end with is matched first, and then, from the end, a deletion is preferred to
+    an insertion, and this to a substitution. rapidfuzz, and so jiwer, count the same.
+
+    Returns:
+      `EditOperations`, int32 ``[*batch]`` each.
+
+    Example:
+      >>> import jaxctc
+      >>> edits = jaxctc.edit_operations([1, 9, 3, 4, 5], [1, 2, 3, 4])
+      >>> print(edits.distance, edits.substitutions, edits.insertions, edits.deletions)
+      2 1 1 0
+    """
+    arguments = _checked(hypotheses, references, hypothesis_lengths, reference_lengths)
+    return _edit_operations(*arguments)
+
+
+def error_rate(
+    hypotheses: checks.ArrayLike,
+    references: checks.ArrayLike,
+    hypothesis_lengths: checks.ArrayLike | None = None,
+    reference_lengths: checks.ArrayLike | None = None,
+) -> jax.Array:
+    """Edits of all sequences together over the labels of all references together.
+
+    With characters as labels this is the character error rate, with words the word error
+    rate. It is not the mean of the sequences' rates, and may exceed 1. References that are
+    all empty count as one label, as in jiwer: the rate is then the number of insertions.
+
+    Arguments and errors are those of `edit_distance`.
+
+    Returns:
+      float32, one number for the whole batch.
+
+    Example:
+      >>> import jaxctc
+      >>> print(jaxctc.error_rate([[1, 2, 3], [1, 2, -1]], [[1, 3, -1], [1, 2, 3]]))
+      0.4
+    """
+    arguments = _checked(hypotheses, references, hypothesis_lengths, reference_lengths)
+    return _error_rate(*arguments)
+
+
+def _checked(hypotheses, references, hypothesis_lengths, reference_lengths):
+    hypotheses = checks.integer_array("hypotheses", hypotheses)
+    hypotheses = checks.labels_array("hypotheses", hypotheses, hypotheses.shape[:-1])
+    batch = hypotheses.shape[:-1]
+    references = checks.labels_array("references", references, batch)
+    return (
+        hypotheses,
+        references,
+        _lengths("hypothesis_lengths", hypothesis_lengths, hypotheses),
+        _lengths("reference_lengths", reference_lengths, references),
+    )
+
+
+def _lengths(name: str, lengths: checks.ArrayLike | None, labels: jax.Array) -> jax.Array | None:
+    if lengths is None:
+        return None
+    return checks.lengths_array(name, lengths, labels.shape[:-1], labels.shape[-1])
+
+
+@jax.jit
+def _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengths):
+    batch = hypotheses.shape[:-1]
+    hypotheses, hypothesis_lengths = _flat(hypotheses, hypothesis_lengths)
+    references, reference_lengths = _flat(references, reference_lengths)
+    edits = _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths)
+    return jax.tree.map(lambda x: x.reshape(batch), edits)
+
+
+@jax.jit
+def _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths):
+    # Whatever only the other counts need is dropped by the compiler.
+    return _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengths).distance
+
+
+@jax.jit
+def _error_rate(hypotheses, references, hypothesis_lengths, reference_lengths):
+    distance = _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths)
+    labels = jnp.sum(_flat(references, reference_lengths)[1])
+    return jnp.sum(distance).astype(jnp.float32) / jnp.maximum(labels, 1).astype(jnp.float32)
+
+
+def _flat(labels, lengths):
+    """Labels ``[B, L]`` and lengths ``[B]``, which without lengths end at a negative label."""
+    if lengths is None:
+        lengths = jnp.sum(jnp.cumprod(labels >= 0, axis=-1, dtype=jnp.int32), axis=-1)
+    return labels.reshape(lengths.size, labels.shape[-1]), lengths.reshape(-1)
+
+
+def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) -> EditOperations:
+    h_size, r_size = hypotheses.shape[1], references.shape[1]
+    hypotheses, references, h_lengths, r_lengths = _without_common_ends(
+        hypotheses, references, hypothesis_lengths, reference_lengths
+    )
+    # One anti-diagonal is [R + 1, B], indexed by i. The labels of the hypothesis that it meets
+    # are a window of the reversed hypothesis which moves by one at a step.
+    i = jnp.arange(r_size + 1)[:, None]
+    reference = jnp.pad(references.T, ((1, 0), (0, 0)))
+    window = jnp.pad(hypotheses.T[::-1], ((r_size + 1, r_size + 1), (0, 0)))
+    far = jnp.int32(h_size + r_size + 2)  # more than any distance
+    last_i, last_diagonal = r_lengths[None, None], h_lengths + r_lengths
+
+    def down(x, fill):
+        return lax.pad(x, jnp.asarray(fill, x.dtype), ((1, -1, 0), (0, 0, 0)))
+
+    def step(carry, d):
+        one, two, deleted_one, deleted_two, answer = carry
+        hypothesis = lax.dynamic_slice_in_dim(window, r_size + 1 + h_size - d, r_size + 1, axis=0)
+        by_deletion, by_insertion = down(one, far) + 1, one + 1
+        by_match = down(two, far) + (reference != hypothesis)
+        distance = jnp.minimum(jnp.minimum(by_deletion, by_insertion), by_match)
+        distance = jnp.minimum(distance, far)
+        # A deletion wherever one is on a shortest way. Then, looking at the column before, an
+        # insertion if the way goes through the cell of it that is below the diagonal one.
+        deletion = distance == by_deletion
+        insertion = (i == 0) | (one < down(two, far))
+        deleted = jnp.where(insertion, deleted_one, down(deleted_two, 0))
+        deleted = jnp.where(deletion, down(deleted_one, 0) + 1, deleted)
+        at_end = jnp.take_along_axis(jnp.stack([distance, deleted]), last_i, axis=1)[:, 0]
+        answer = jnp.where(d == last_diagonal, at_end, answer)
+        return (distance, one, deleted, deleted_one, answer), None
+
+    nothing = jnp.zeros_like(reference)
+    start = jnp.where(i == 0, nothing, far)
+    answer = jnp.zeros((2, reference.shape[1]), jnp.int32)
+    carry = (start, nothing + far, nothing, nothing, answer)
+    carry, _ = lax.scan(step, carry, jnp.arange(1, h_size + r_size + 1))
+    distance, deletions = carry[-1]
+    insertions = deletions + h_lengths - r_lengths
+    return EditOperations(distance, distance - insertions - deletions, insertions, deletions)
+
+
+def _without_common_ends(hypotheses, references, hypothesis_lengths, reference_lengths):
+    """The sequences without the labels that both begin with, and then those both end with."""
+    shorter = jnp.minimum(hypothesis_lengths, reference_lengths)[:, None]
+    size = min(hypotheses.shape[1], references.shape[1])
+    place = jnp.arange(size)
+
+    def from_end(labels, lengths):
+        index = jnp.maximum(lengths[:, None] - 1 - place, 0)
+        return jnp.take_along_axis(labels, index, axis=1)
+
+    def run(same):
+        return jnp.sum(jnp.cumprod(same, axis=1, dtype=jnp.int32), axis=1, dtype=jnp.int32)
+
+    start = run((hypotheses[:, :size] == references[:, :size]) & (place < shorter))
+    ends = from_end(hypotheses, hypothesis_lengths), from_end(references, reference_lengths)
+    end = run((ends[0] == ends[1]) & (place < shorter - start[:, None]))
+
+    def rest(labels):
+        index = jnp.arange(labels.shape[1]) + start[:, None]
+        return jnp.take_along_axis(labels, jnp.minimum(index, labels.shape[1] - 1), axis=1)
+
+    common = start + end
+    return (
+        rest(hypotheses),
+        rest(references),
+        hypothesis_lengths - common,
+        reference_lengths - common,
+    )

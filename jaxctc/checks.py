@@ -115,3 +115,15 @@ def sequence_pair(
         lengths_array("label_lengths", label_lengths, tuple(batch), labels.shape[-1]),
         class_id("blank_id", blank_id, classes),
     )
+
+
+def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
+    """Lengths from an array of `shape` that is 0 up to each length and nonzero (1) from there."""
+    known = concrete(value)
+    paddings = value if known is None else known
+    if paddings.shape != shape:
+        raise ValueError(f"{name} has shape {paddings.shape}; it must be {shape}.")
+    used = paddings == 0
+    if known is not None and np.any(used[..., 1:] & ~used[..., :-1]):
+        raise ValueError(f"{name} has padding before the end; it must come last.")
+    return used.sum(axis=-1, dtype=np.int32)

@@ -111,15 +111,15 @@ def _scan(
     semiring: Semiring,
     observe: Callable[[State, Weight], Any],
 ) -> tuple[State, Weight, Any]:
-    """Runs all frames: the last state, its scale, and what was observed, ``[chunks, frames, …]``."""
+    """The last state, its scale, and what was observed, arrays ``[chunks, frames, …]``."""
     leaf = jax.tree.leaves(scores)[0]
     state = topology.start(semiring, leaf.dtype)
     state, scale = semiring.rescale(state, topology.axis)
     chunks, frames = _chunking(leaf.shape[0])
 
-    def chunked(x: jax.Array, neutral: float) -> jax.Array:
+    def chunked(x: jax.Array, neutral: jax.Array) -> jax.Array:
         padding = [(0, chunks * frames - x.shape[0], 0)] + [(0, 0, 0)] * (x.ndim - 1)
-        x = lax.pad(x, jnp.asarray(neutral, x.dtype), padding)
+        x = lax.pad(x, neutral.astype(x.dtype), padding)
         return x.reshape(chunks, frames, *x.shape[1:])
 
     def run_chunk(carry, chunk):

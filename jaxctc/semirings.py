@@ -141,7 +141,7 @@ MAX_TROPICAL = MaxTropical()
 
 
 def _finite_max(arrays: list[jax.Array], axis: int) -> jax.Array:
-    """The largest element of all arrays along `axis`, kept as an axis of 1; 0 where all ``-inf``."""
+    """The largest element of all along `axis`, kept as an axis of 1; 0 where all are ``-inf``."""
     tops = [jnp.max(x, axis=axis, keepdims=True) for x in arrays]
     top = functools.reduce(jnp.maximum, tops)
     return jnp.where(top > -jnp.inf, top, 0)

@@ -1,0 +1,111 @@
+"""`optax.ctc_loss` with its own arguments, on this package's recursion.
+
+Losses are those of `optax.ctc_loss` on every feasible pair. An infeasible pair has
+loss ``inf`` and gradient 0, where optax gives a large finite loss with a gradient.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc import checks, ctc, recursion
+
+
+def ctc_loss(
+    logits: checks.ArrayLike,
+    logit_paddings: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    label_paddings: checks.ArrayLike,
+    blank_id: int = 0,
+    log_epsilon: float = -1e5,
+) -> jax.Array:
+    """`optax.ctc_loss`: the CTC loss of every sequence, from arrays and their paddings.
+
+    Args:
+      logits: float ``(B, T, K)``.
+      logit_paddings: ``(B, T)``, 1 at padded frames and 0 elsewhere; padding comes last.
+      labels: integer ``(B, N)``.
+      label_paddings: ``(B, N)``, 1 at padded labels and 0 elsewhere; padding comes last.
+      blank_id: The class that is the blank.
+      log_epsilon: Accepted for compatibility; no probability is replaced by it.
+
+    Returns:
+      float ``(B,)``.
+
+    Raises:
+      TypeError, ValueError: If an argument is not as described.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxctc.compat import optax
+      >>> logits, labels = jnp.zeros((1, 5, 3)), jnp.array([[1, 2, 0]])
+      >>> loss = optax.ctc_loss(logits, jnp.array([[0, 0, 0, 0, 1]]), labels, labels == 0)
+      >>> print(f"{loss[0]:.4f}")
+      1.6864
+    """
+    del log_epsilon
+    return ctc.ctc_loss(
+        *_lengths(logits, logit_paddings, labels, label_paddings), blank_id=blank_id
+    )
+
+
+def ctc_loss_with_forward_probs(
+    logits: checks.ArrayLike,
+    logit_paddings: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    label_paddings: checks.ArrayLike,
+    blank_id: int = 0,
+    log_epsilon: float = -1e5,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`optax.ctc_loss_with_forward_probs`: the loss and the forward variables.
+
+    Args:
+      logits, logit_paddings, labels, label_paddings, blank_id: As for `ctc_loss`.
+      log_epsilon: The forward variables of states that can't be reached.
+
+    Returns:
+      ``(loss, logalpha_phi, logalpha_emit)``: float ``(B,)``; ``(T, B, N + 1)``, the
+      log-probability of the first t frames ending in the blank after n labels; ``(T, B, N)``,
+      of their ending in the n-th label. Past a sequence's length they stay as they were.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxctc.compat import optax
+      >>> padding = jnp.zeros((1, 2))
+      >>> loss, blank, label = optax.ctc_loss_with_forward_probs(
+      ...     jnp.zeros((1, 2, 2)), padding, jnp.array([[1, 1]]), padding
+      ... )
+      >>> print(jnp.exp(blank[1, 0]))  # two blanks; label and blank; never two labels
+      [0.25 0.25 0.  ]
+    """
+    arguments = _lengths(logits, logit_paddings, labels, label_paddings)
+    pair = checks.sequence_pair(*arguments, blank_id)
+    blank, label = _forward(*pair, log_epsilon)
+    return ctc.ctc_loss(*arguments, blank_id=blank_id), blank, label
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _forward(logits, labels, logit_lengths, label_lengths, blank_id, log_epsilon):
+    topology, scores, _ = ctc.lattice(logits, labels, logit_lengths, label_lengths, blank_id)
+    frames = logits.shape[1]
+    last = jnp.minimum(jnp.arange(frames)[:, None], jnp.maximum(logit_lengths - 1, 0))
+
+    def as_in_optax(alphas):
+        by_state = alphas.transpose(0, 2, 1) if topology.axis == 0 else alphas
+        kept = jnp.take_along_axis(by_state, last[:, :, None], 0)
+        return jnp.maximum(kept, log_epsilon)
+
+    blank, label = recursion.forward_log_weights(topology, scores)
+    return as_in_optax(blank), as_in_optax(label)[:, :, 1:]
+
+
+def _lengths(logits, logit_paddings, labels, label_paddings):
+    """The same sequences with lengths in place of paddings."""
+    logits = checks.logits_array("logits", logits, ("B", "T", "K"))
+    labels = checks.labels_array("labels", labels, logits.shape[:1])
+    lengths = [
+        checks.lengths_of_paddings("logit_paddings", logit_paddings, logits.shape[:2]),
+        checks.lengths_of_paddings("label_paddings", label_paddings, labels.shape),
+    ]
+    return logits, labels, *lengths

@@ -1,0 +1,169 @@
+"""`torch.nn.CTCLoss` for JAX arrays: time-major, any blank, padded or concatenated targets.
+
+Differences from torch, all of them where torch's answer can't be trained on:
+
+* An infeasible pair has an ``inf`` loss with a gradient of zeros, where torch's is NaN.
+* `log_probs` are normalised again, which changes nothing if they are log-probabilities.
+* A target that is no class, or is the blank, makes its pair infeasible.
+* With ``reduction="none"`` unbatched input gives a scalar, and half precision gives float32.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxctc import checks, ctc
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def ctc_loss(
+    log_probs: checks.ArrayLike,
+    targets: checks.ArrayLike,
+    input_lengths: checks.ArrayLike,
+    target_lengths: checks.ArrayLike,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> jax.Array:
+    """`torch.nn.functional.ctc_loss`: the same arguments, values and gradients.
+
+    Works under `jax.jit`. Concatenated targets are cut where `target_lengths` say; while these
+    are traced, the longest target is taken to be as long as the input or all targets together,
+    whichever is shorter, so prefer lengths that are known.
+
+    Args:
+      log_probs: float ``(T, N, C)``, or ``(T, C)`` for one sequence.
+      targets: integer ``(N, S)``, or concatenated ``(sum(target_lengths),)``; ``(S,)`` for one
+        sequence.
+      input_lengths: integer ``(N,)``, an array, tuple or list; a scalar for one sequence.
+      target_lengths: integer ``(N,)``, like `input_lengths`.
+      blank: The class that is the blank.
+      reduction: ``"none"``: a loss a sequence. ``"sum"``: their sum. ``"mean"``: each
+        loss is divided by its target length (at least 1), then their mean.
+      zero_infinity: Whether infinite losses become 0.
+
+    Returns:
+      float ``(N,)``, a scalar for one sequence; always a scalar when reduced.
+
+    Raises:
+      TypeError, ValueError: If an argument is not as described.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxctc.compat import torch
+      >>> log_probs = jnp.log(jnp.full((4, 2, 3), 1 / 3))
+      >>> losses = torch.ctc_loss(log_probs, jnp.array([1, 2, 2]), (4, 4), (2, 1), reduction="none")
+      >>> print([f"{loss:.4f}" for loss in losses])
+      ['1.6864', '2.0919']
+    """
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; it must be one of {_REDUCTIONS}.")
+    log_probs = checks.logits_array("log_probs", log_probs)
+    if log_probs.ndim > 3:
+        raise ValueError(f"log_probs has shape {log_probs.shape}; it must be (T, N, C) or (T, C).")
+    batched = log_probs.ndim == 3
+    if not batched:
+        log_probs = log_probs[:, None]
+    frames, batch, classes = log_probs.shape
+    blank = checks.class_id("blank", blank, classes)
+    input_lengths = _lengths("input_lengths", input_lengths, batch)
+    target_lengths = _lengths("target_lengths", target_lengths, batch)
+    checks.lengths_array("input_lengths", input_lengths, (batch,), frames)
+    padded = _padded_targets(targets, target_lengths, batch, frames, batched)
+
+    losses = ctc.ctc_loss(
+        jnp.swapaxes(log_probs, 0, 1), padded, input_lengths, target_lengths, blank_id=blank
+    )
+    if zero_infinity:
+        losses = jnp.where(jnp.isinf(losses), 0, losses)
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "mean":
+        return (losses / jnp.maximum(jnp.asarray(target_lengths), 1)).mean()
+    return losses if batched else losses[0]
+
+
+def _lengths(name: str, value: checks.ArrayLike, batch: int) -> checks.ArrayLike:
+    """Lengths with the shape (N,), still a numpy array if they are known."""
+    known = checks.concrete(value)
+    lengths = value if known is None else known
+    checks.integer_array(name, lengths)
+    lengths = lengths.reshape(-1) if lengths.ndim == 0 else lengths
+    if lengths.shape != (batch,):
+        raise ValueError(f"{name} has shape {lengths.shape}; it must be ({batch},).")
+    return lengths
+
+
+def _padded_targets(
+    targets: checks.ArrayLike, lengths: checks.ArrayLike, batch: int, frames: int, batched: bool
+) -> jax.Array:
+    """Targets as int32 (N, S), whichever way they came."""
+    targets = checks.integer_array("targets", targets)
+    known = checks.concrete(lengths)
+    if targets.ndim == 2 and targets.shape[0] == batch:
+        checks.lengths_array("target_lengths", lengths, (batch,), targets.shape[1])
+        return targets
+    if targets.ndim != 1:
+        shapes = f"({batch}, S) or (sum of target_lengths,)" if batched else "(S,)"
+        raise ValueError(f"targets has shape {targets.shape}; it must be {shapes}.")
+    if known is None:
+        longest = min(frames, targets.size)
+    else:
+        if known.size and known.min() < 0:
+            raise ValueError(f"target_lengths has the value {known.min()}; it must be at least 0.")
+        if known.sum() != targets.size and (batched or known.sum() > targets.size):
+            raise ValueError(
+                f"targets has {targets.size} elements; "
+                f"there must be as many as target_lengths add up to, {known.sum()}."
+            )
+        longest = int(known.max(initial=0))
+    if targets.size == 0:
+        return jnp.zeros((batch, 0), jnp.int32)
+    lengths = jnp.asarray(lengths)
+    starts = jnp.cumsum(lengths) - lengths
+    index = starts[:, None] + np.arange(longest)
+    return jnp.take(targets, index, mode="clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class CTCLoss:
+    """`torch.nn.CTCLoss`: call it with ``(log_probs, targets, input_lengths, target_lengths)``.
+
+    See `ctc_loss` of this module for the arguments.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> ctc_loss = jaxctc.CTCLoss(blank=67)
+      >>> log_probs = jax.nn.log_softmax(jnp.zeros((18, 1, 68)))
+      >>> targets = jnp.array([[18, 45, 33, 37, 40, 49, 63]])
+      >>> print(f"{ctc_loss(log_probs, targets, (18,), (7,)):.3f}")
+      8.663
+    """
+
+    blank: int = 0
+    reduction: str = "mean"
+    zero_infinity: bool = False
+
+    def __post_init__(self):
+        if self.reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction is {self.reduction!r}; it must be one of {_REDUCTIONS}.")
+
+    def __call__(
+        self,
+        log_probs: checks.ArrayLike,
+        targets: checks.ArrayLike,
+        input_lengths: checks.ArrayLike,
+        target_lengths: checks.ArrayLike,
+    ) -> jax.Array:
+        return ctc_loss(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            self.blank,
+            self.reduction,
+            self.zero_infinity,
+        )

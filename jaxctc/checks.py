@@ -82,6 +82,19 @@ def class_id(name: str, value: Any, classes: int) -> int:
     return index
 
 
+def wildcard_label(name: str, value: Any, blank_id: int) -> int:
+    """`value` as an int that may stand among labels."""
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be an int known while tracing."
+        ) from None
+    if index < 0 or index == blank_id or index > np.iinfo(np.int32).max:
+        raise ValueError(f"{name} is {index}; it must be from 0 up, and not the blank.")
+    return index
+
+
 def concrete(value: Any) -> np.ndarray | None:
     """`value` as a numpy array, or None while it is being traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)

@@ -21,16 +21,18 @@ How it is built, each module on those before it:
 """
 
 from jaxctc import compat as compat
+from jaxctc.align import Alignment as Alignment
+from jaxctc.align import forced_align as forced_align
 from jaxctc.compat.torch import CTCLoss as CTCLoss
 from jaxctc.ctc import CTCPosteriors as CTCPosteriors
 from jaxctc.ctc import ctc_loss as ctc_loss
 from jaxctc.ctc import ctc_posteriors as ctc_posteriors
 from jaxctc.ctc import is_feasible as is_feasible
-
-__version__ = "0.1.0"
 from jaxctc.decode import Hypotheses as Hypotheses
 from jaxctc.decode import ctc_greedy_decode as ctc_greedy_decode
 from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance
 from jaxctc.metrics import edit_operations as edit_operations
 from jaxctc.metrics import error_rate as error_rate
+
+__version__ = "0.1.0"

@@ -67,7 +67,7 @@ def ctc_greedy_decode(
 def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
     batch, (frames, classes) = logits.shape[:-2], logits.shape[-2:]
     logits = logits.reshape(logit_lengths.size, frames, classes)
-    inside = jnp.arange(frames) < logit_lengths.reshape(-1, 1)
+    inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
 
     x = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
     path = jnp.argmax(x, axis=-1).astype(jnp.int32)

@@ -192,7 +192,7 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
         deleted = jnp.where(insertion, deleted_one, down(deleted_two, 0))
         deleted = jnp.where(deletion, down(deleted_one, 0) + 1, deleted)
         at_end = jnp.take_along_axis(jnp.stack([distance, deleted]), last_i, axis=1)[:, 0]
-        answer = jnp.where(d == last_diagonal, at_end, answer)
+        answer = jnp.where((d == last_diagonal)[None], at_end, answer)
         return (distance, one, deleted, deleted_one, answer), None
 
     nothing = jnp.zeros_like(reference)
@@ -209,7 +209,7 @@ def _without_common_ends(hypotheses, references, hypothesis_lengths, reference_l
     """The sequences without the labels that both begin with, and then those both end with."""
     shorter = jnp.minimum(hypothesis_lengths, reference_lengths)[:, None]
     size = min(hypotheses.shape[1], references.shape[1])
-    place = jnp.arange(size)
+    place = jnp.arange(size)[None, :]
 
     def from_end(labels, lengths):
         index = jnp.maximum(lengths[:, None] - 1 - place, 0)
@@ -223,7 +223,7 @@ def _without_common_ends(hypotheses, references, hypothesis_lengths, reference_l
     end = run((ends[0] == ends[1]) & (place < shorter - start[:, None]))
 
     def rest(labels):
-        index = jnp.arange(labels.shape[1]) + start[:, None]
+        index = jnp.arange(labels.shape[1])[None, :] + start[:, None]
         return jnp.take_along_axis(labels, jnp.minimum(index, labels.shape[1] - 1), axis=1)
 
     common = start + end

@@ -10,6 +10,7 @@ States are ``blank[s]``, where s labels have been emitted and the last frame was
 alike and the blanks need no shift.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -28,7 +29,13 @@ class CTCScores(NamedTuple):
     labels: jax.Array  # [T, B, 1 + S] or [T, 1 + S, B]; the first label is the one that isn't
 
 
-class CTCTopology(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["skip", "label_lengths"],
+    meta_fields=["axis"],
+)
+@dataclasses.dataclass(frozen=True)
+class CTCTopology:
     """The lattice of a batch of label sequences."""
 
     skip: jax.Array  # bool, of the shape of a weight: may label s be followed by label s + 1?
@@ -84,18 +91,18 @@ def lattice(
     # The longer of the two runs along the vector registers.
     axis = 0 if batch > spaces else 1
 
-    usable = jnp.arange(1, spaces) <= label_lengths[:, None]
+    usable = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
     usable &= (labels >= 0) & (labels < classes) & (labels != blank_id)
     classes_read = jnp.pad(jnp.where(usable, labels, blank_id), ((0, 0), (1, 0)))
     usable = jnp.pad(usable, ((0, 0), (1, 0)))
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
-    inside = jnp.arange(frames)[:, None] < logit_lengths  # [T, B]
+    inside = jnp.arange(frames)[:, None] < logit_lengths[None, :]  # [T, B]
 
     read = _pick(logits, classes_read, axis)  # [T, B, S+1] or [T, S+1, B]
     normaliser = _log_normaliser(logits, inside.T)  # two arrays [B, T]
     read_blank = jnp.expand_dims(_to_compute_dtype(logits[:, :, blank_id].T), axis + 1)
     inside = jnp.expand_dims(inside, axis + 1)
-    usable = usable.T if axis == 0 else usable
+    usable = jnp.expand_dims(usable.T if axis == 0 else usable, 0)
 
     def normalised(x: jax.Array) -> jax.Array:
         # In two steps: the sum of the two would round where logits are large.
@@ -252,7 +259,7 @@ def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
         *_flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     _, posteriors = recursion.posteriors(topology, scores)
-    inside = jnp.arange(frames) < logit_lengths.reshape(-1, 1)
+    inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
     inside &= possible[:, None]
     by_state = posteriors.labels.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
     label = jnp.where(inside[:, :, None], by_state[:, :, 1:], 0)
@@ -302,7 +309,8 @@ def is_feasible(
     labels = checks.labels_array("labels", labels, batch)
     logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
     label_lengths = checks.lengths_array("label_lengths", label_lengths, batch, labels.shape[-1])
-    used = jnp.arange(labels.shape[-1]) < label_lengths[..., None]
+    position = lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)
+    used = position < label_lengths[..., None]
     valid = (labels >= 0) & (labels != blank_id)
     if num_classes is not None:
         valid &= labels < num_classes

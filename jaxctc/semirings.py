@@ -96,7 +96,7 @@ class Log:
         return x
 
     def to_log(self, a: jax.Array) -> jax.Array:
-        return a
+        return jnp.where(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         # jnp.logaddexp has NaN derivatives where both are -inf.
@@ -122,7 +122,7 @@ class MaxTropical:
         return x
 
     def to_log(self, a: jax.Array) -> jax.Array:
-        return a
+        return jnp.where(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(a >= b, a, b)

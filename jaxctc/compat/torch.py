@@ -124,7 +124,7 @@ def _padded_targets(
         return jnp.zeros((batch, 0), jnp.int32)
     lengths = jnp.asarray(lengths)
     starts = jnp.cumsum(lengths) - lengths
-    index = starts[:, None] + np.arange(longest)
+    index = starts[:, None] + np.arange(longest)[None, :]
     return jnp.take(targets, index, mode="clip")
 
 

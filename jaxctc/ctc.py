@@ -86,6 +86,8 @@ def lattice(
     blank_id: int,
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read."""
+    # Half precision is widened before anything else, so that its cotangents are summed wide too.
+    logits = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
     batch, frames, classes = logits.shape
     spaces = labels.shape[1] + 1
     # The longer of the two runs along the vector registers.
@@ -100,7 +102,7 @@ def lattice(
 
     read = _pick(logits, classes_read, axis)  # [T, B, S+1] or [T, S+1, B]
     normaliser = _log_normaliser(logits, inside.T)  # two arrays [B, T]
-    read_blank = jnp.expand_dims(_to_compute_dtype(logits[:, :, blank_id].T), axis + 1)
+    read_blank = jnp.expand_dims(logits[:, :, blank_id].T, axis + 1)
     inside = jnp.expand_dims(inside, axis + 1)
     usable = jnp.expand_dims(usable.T if axis == 0 else usable, 0)
 
@@ -120,24 +122,20 @@ def lattice(
     return Lattice(topology, scores, possible)
 
 
-def _to_compute_dtype(x: jax.Array) -> jax.Array:
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
-
-
 def _pick(logits: jax.Array, classes: jax.Array, axis: int) -> jax.Array:
     """Logits of the classes [B, N] at every frame: [T, B, N] with axis 1, [T, N, B] with axis 0."""
     if logits.shape[2] <= classes.shape[1]:
         # Few classes: gather, and scatter back in the transpose, whole rows of frames.
-        rows = jnp.swapaxes(_to_compute_dtype(logits), 1, 2)
+        rows = jnp.swapaxes(logits, 1, 2)
         picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
         return picked.transpose((2, 1, 0) if axis == 0 else (2, 0, 1))
     picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
-    return _to_compute_dtype(picked).transpose((1, 2, 0) if axis == 0 else (1, 0, 2))
+    return picked.transpose((1, 2, 0) if axis == 0 else (1, 0, 2))
 
 
 def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two arrays [B, T] whose sum is ``logsumexp(logits)``: the maximum, and the rest."""
-    x = jnp.where(inside[:, :, None], _to_compute_dtype(logits), 0)
+    x = jnp.where(inside[:, :, None], logits, 0)
     top = jnp.max(lax.stop_gradient(x), axis=2)
     top = jnp.where(top > -jnp.inf, top, 0)
     total = jnp.sum(jnp.exp(x - top[:, :, None]), axis=2)

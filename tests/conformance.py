@@ -14,7 +14,6 @@ import pytest
 from jaxctc import recursion
 from jaxctc.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
-
 posteriors_of = jax.jit(recursion.posteriors, static_argnums=2)
 best_path_of = jax.jit(recursion.best_path)
 log_partition_of = jax.jit(recursion.log_partition, static_argnums=2)
@@ -44,7 +43,8 @@ class LatticeConformance:
     def by_enumeration(self, case, b):
         """log Z, posteriors, the best score and the best path of one sequence."""
         scores = [
-            np.asarray(x, np.float64) for x in jax.tree.leaves(self.of_sequence(case, case.scores, b))
+            np.asarray(x, np.float64)
+            for x in jax.tree.leaves(self.of_sequence(case, case.scores, b))
         ]
         paths = [jax.tree.leaves(p) for p in self.paths(case, b)]
         if not paths:
@@ -59,7 +59,9 @@ class LatticeConformance:
             )
         log_z = np.logaddexp.reduce(weights)
         share = np.exp(weights - log_z)
-        posteriors = [sum(w * p[i] for w, p in zip(share, paths, strict=True)) for i in range(len(scores))]
+        posteriors = [
+            sum(w * p[i] for w, p in zip(share, paths, strict=True)) for i in range(len(scores))
+        ]
         best = int(weights.argmax())
         return log_z, posteriors, weights[best], paths[best]
 
@@ -83,7 +85,9 @@ class LatticeConformance:
             for b in range(len(score)):
                 *_, want_score, want = self.by_enumeration(case, b)
                 np.testing.assert_allclose(score[b], want_score, rtol=2e-6, atol=2e-6)
-                for x, y in zip(jax.tree.leaves(self.of_sequence(case, path, b)), want, strict=True):
+                for x, y in zip(
+                    jax.tree.leaves(self.of_sequence(case, path, b)), want, strict=True
+                ):
                     np.testing.assert_array_equal(x, y)
 
     def test_chunks_change_nothing(self, monkeypatch):
@@ -104,7 +108,9 @@ class LatticeConformance:
             )(scores, tangent)
             log_z, gradient = posteriors_of(topology, scores)
             np.testing.assert_allclose(value, log_z, rtol=1e-15)
-            products = jax.tree.map(lambda g, t, m: jnp.where(m, g * t, 0).sum(), gradient, tangent, finite)
+            products = jax.tree.map(
+                lambda g, t, m: jnp.where(m, g * t, 0).sum(), gradient, tangent, finite
+            )
             np.testing.assert_allclose(along.sum(), sum(jax.tree.leaves(products)), rtol=1e-12)
 
     def test_hessian_vector_product_is_the_difference_of_gradients(self):
@@ -114,10 +120,8 @@ class LatticeConformance:
             gradient = jax.jit(jax.grad(lambda s: recursion.log_partition(topology, s)[0]))
             _, product = jax.jvp(gradient, [scores], [direction])
             step = 1e-6
-            ahead, behind = (
-                gradient(jax.tree.map(lambda x, d: x + sign * step * d, scores, direction))
-                for sign in (1, -1)
-            )
+            ahead = gradient(jax.tree.map(lambda x, d: x + step * d, scores, direction))
+            behind = gradient(jax.tree.map(lambda x, d: x - step * d, scores, direction))
             difference = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
             jax.tree.map(
                 lambda x, y: np.testing.assert_allclose(x, y, atol=1e-8), product, difference
@@ -133,7 +137,9 @@ class LatticeConformance:
     def test_frames_without_scores_leave_the_total_as_it_is(self):
         topology, scores = self.lattice()
         more = jax.tree.map(
-            lambda x, fill: jnp.concatenate([x, jnp.full_like(x[:3], fill)]), scores, topology.neutral
+            lambda x, fill: jnp.concatenate([x, jnp.full_like(x[:3], fill)]),
+            scores,
+            topology.neutral,
         )
         for semiring in (PROBABILITY, MAX_TROPICAL):
             np.testing.assert_allclose(

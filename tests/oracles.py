@@ -54,7 +54,9 @@ def ctc_by_recursion(logits, labels, blank):
         for t in range(len(emit)):
             if t:
                 one = np.concatenate([[-np.inf], state[:-1]])
-                two = np.where(can_skip, np.concatenate([[-np.inf] * 2, state])[: len(state)], -np.inf)
+                two = np.where(
+                    can_skip, np.concatenate([[-np.inf] * 2, state])[: len(state)], -np.inf
+                )
                 state = np.logaddexp(np.logaddexp(state, one), two)
             state = state + emit[t]
             alpha[t] = state

@@ -67,7 +67,8 @@ def ctc_loss_with_forward_probs(
     Returns:
       ``(loss, logalpha_phi, logalpha_emit)``: float ``(B,)``; ``(T, B, N + 1)``, the
       log-probability of the first t frames ending in the blank after n labels; ``(T, B, N)``,
-      of their ending in the n-th label. Past a sequence's length they stay as they were.
+      of their ending in the n-th label. Past a sequence's length they stay as they were. In
+      the last row of `logalpha_phi`, ending in the n-th label counts too, as in optax.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,8 +77,8 @@ def ctc_loss_with_forward_probs(
       >>> loss, blank, label = optax.ctc_loss_with_forward_probs(
       ...     jnp.zeros((1, 2, 2)), padding, jnp.array([[1, 1]]), padding
       ... )
-      >>> print(jnp.exp(blank[1, 0]))  # two blanks; label and blank; never two labels
-      [0.25 0.25 0.  ]
+      >>> print(jnp.exp(blank[1, 0]))  # two blanks; three ways to one label; none to two
+      [0.25 0.75 0.  ]
     """
     arguments = _lengths(logits, logit_paddings, labels, label_paddings)
     pair = checks.sequence_pair(*arguments, blank_id)
@@ -96,8 +97,10 @@ def _forward(logits, labels, logit_lengths, label_lengths, blank_id, log_epsilon
         kept = jnp.take_along_axis(by_state, last[:, :, None], 0)
         return jnp.maximum(kept, log_epsilon)
 
-    blank, label = recursion.forward_log_weights(topology, scores)
-    return as_in_optax(blank), as_in_optax(label)[:, :, 1:]
+    blank, label = map(as_in_optax, recursion.forward_log_weights(topology, scores))
+    if frames:
+        blank = blank.at[-1].set(jnp.logaddexp(blank[-1], label[-1]))
+    return blank, label[:, :, 1:]
 
 
 def _lengths(logits, logit_paddings, labels, label_paddings):

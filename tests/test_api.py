@@ -1,0 +1,45 @@
+"""The package's own conventions, for every public name."""
+
+import inspect
+
+import pytest
+
+import jaxctc
+
+PUBLIC = sorted(
+    name
+    for name, value in vars(jaxctc).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+)
+FUNCTIONS = [n for n in PUBLIC if inspect.isfunction(getattr(jaxctc, n))]
+POSITIONAL = {
+    "logits",
+    "labels",
+    "logit_lengths",
+    "label_lengths",
+    "hypotheses",
+    "references",
+    "hypothesis_lengths",
+    "reference_lengths",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_documented_with_an_example_and_on_the_map(name):
+    value = getattr(jaxctc, name)
+    assert value.__doc__
+    assert value.__module__.startswith("jaxctc.")
+    if not issubclass(value if inspect.isclass(value) else object, tuple):
+        assert ">>>" in value.__doc__, f"{name} has no example"
+    if name in FUNCTIONS or name == "CTCLoss":
+        assert f"`{name}`" in jaxctc.__doc__, f"{name} is not on the map of the package"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_optional_arguments_are_keyword_only_but_for_lengths(name):
+    for parameter in inspect.signature(getattr(jaxctc, name)).parameters.values():
+        if (
+            parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+            and parameter.name not in POSITIONAL
+        ):
+            assert parameter.default is inspect.Parameter.empty, parameter.name

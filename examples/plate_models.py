@@ -2,8 +2,8 @@
 
 `Light` trains from nothing in minutes on a CPU. `LPRNet` (Zherdev and Gruzdev, 2018, arXiv
 1806.10447) is built exactly as in the published weights, so `plate_import.py` can fill it.
-Both take images [batch, 24, 94, 3], BGR, 0…255, and give logits [batch, 18, classes]; while
-they train, also a key for their dropout.
+Both take images [batch, 24, 94, 3], BGR, 0…255, and give logits [batch, 18, classes]; LPRNet
+also takes a key for its dropout while it trains.
 """
 
 import jax
@@ -93,7 +93,6 @@ class Light(nnx.Module):
                 ConvNormRelu(4 * w, 6 * w, (3, 7), rngs=rngs),
             ]
         )
-        self.dropout = nnx.Dropout(0.1)
         self.head = nnx.Linear(6 * w, classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -102,7 +101,7 @@ class Light(nnx.Module):
         x = (x - x.mean((1, 2), keepdims=True)) / (spread + 4)  # + 4: noise is not a picture
         for layer in self.layers:
             x = layer(x)
-        return self.head(self.dropout(x[:, 0], rngs=key))
+        return self.head(x[:, 0])
 
 
 class SmallBlock(nnx.Module):
@@ -182,4 +181,6 @@ MODELS = {"light": Light, "lprnet": LPRNet}
 def build(description: dict, classes: int, seed: int = 0) -> nnx.Module:
     """Returns a model by its description, such as {"name": "lprnet", "normalise": "batch"}."""
     options = dict(description)
-    return MODELS[options.pop("name")](classes, **options, rngs=nnx.Rngs(seed))
+    model = MODELS[options.pop("name")]
+    # Under jit all initial weights are drawn by one program instead of one each.
+    return nnx.jit(lambda: model(classes, **options, rngs=nnx.Rngs(seed)))()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import fontpkg_barlow_condensed
+import fontpkg_jost
 import numpy as np
 import pylopdf_fonts_zh_cn
 from PIL import Image, ImageDraw, ImageFont
@@ -28,6 +29,8 @@ LATIN_FONTS = [
     Path(fontpkg_barlow_condensed.ROOT) / "files" / f"BarlowCondensed-{weight}.ttf"
     for weight in ("Regular", "Medium", "SemiBold")
 ] + [CHINESE_FONT]
+# The stems of a plate's 6 and 9 are straight and slanted, as in Futura and its like.
+STRAIGHT_FONT = Path(fontpkg_jost.ROOT) / "files" / "Jost[wght].ttf"
 
 # Left edges and widths of the characters in millimetres. They are 90 high, from 25 to 115.
 BLUE_CELLS = [(15.5, 45), (72.5, 45)] + [(151.5 + 57 * i, 45) for i in range(5)]
@@ -83,12 +86,15 @@ def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
         font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 0, 1, 3)[variant]
     else:
         font, stroke = ImageFont.truetype(LATIN_FONTS[variant], 160), (0, 0, 0, 2)[variant]
-    # A plate's 1 is a bar with hardly a flag; at 24 pixels it is the letter I of most fonts.
-    drawn = "I" if character == "1" and variant != 1 else character
+    if character in "69":
+        font = ImageFont.truetype(STRAIGHT_FONT, 160)
+        font.set_variation_by_axes([(400, 450, 550, 350)[variant]])
+    # A plate's 1 is a bar with hardly a flag; at 24 pixels it is the letter I of some fonts.
+    drawn = "I" if character == "1" and variant in (0, 2) else character
     canvas = Image.new("L", (320, 320))
     ImageDraw.Draw(canvas).text((60, 40), drawn, 255, font, stroke_width=stroke)
     ink = canvas.crop(canvas.getbbox())
-    if ink.width < 0.3 * ink.height:
+    if character == "1":  # the only one that is not stretched to its cell
         width = max(2, round(height * ink.width / ink.height))
     return np.asarray(ink.resize((width, height), Image.Resampling.BOX))
 

@@ -34,9 +34,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
-    add("--steps", type=int, default=1600, help="training steps")
-    add("--batch-size", type=int, default=128, help="images a step")
-    add("--learning-rate", type=float, default=4e-3, help="its highest value")
+    add("--steps", type=int, default=4800, help="training steps")
+    add("--batch-size", type=int, default=32, help="images a step")
+    add("--learning-rate", type=float, default=3e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
     add("--seed", type=int, default=0, help="what initial weights and images are drawn from")
     add("--model", choices=sorted(plate_models.MODELS), help="default: that of --init, or light")
@@ -46,8 +46,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--real-share", type=float, default=0.5, help="part of a batch drawn from --train-data")
     add("--eval-data", nargs="+", metavar="DIR", default=[], help="real plates to be judged by")
     add("--eval-images", type=int, default=1000, help="rendered plates to be judged by")
-    add("--save-every", type=int, default=200, help="steps between checkpoints")
-    add("--log-every", type=int, default=20, help="steps between lines of metrics.jsonl")
+    add("--save-every", type=int, default=500, help="steps between checkpoints")
+    add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
     return parser.parse_args(arguments)
 
 

@@ -1,0 +1,141 @@
+"""Training that is stopped and resumed, and reading with what it leaves behind."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
+    pytest.importorskip(module, reason="needs the `examples` extra")
+
+import cv2  # noqa: E402
+import jax  # noqa: E402
+import plate_data  # noqa: E402
+import plate_models  # noqa: E402
+import plate_read  # noqa: E402
+import plate_train  # noqa: E402
+import training  # noqa: E402
+from flax import nnx  # noqa: E402
+from plate_charset import PLATE_CHARACTERS  # noqa: E402
+
+SMALL = ["--batch-size=4", "--steps=6", "--save-every=2", "--log-every=1", "--eval-images=6"]
+
+
+def run(out: Path, *more: str) -> None:
+    plate_train.main([*SMALL, "--out", str(out), *more])
+
+
+def weights(out: Path) -> list[np.ndarray]:
+    config = training.load_config(out)
+    model = plate_models.build(config["model"], len(config["charset"]) + 1)
+    training.load_model(out, model)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+
+
+def metrics(out: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images/s"} for line in lines]
+
+
+def at_step(monkeypatch, step: int, action) -> None:
+    """Has `action` called just before training takes the given step of this process."""
+    original, count = plate_train.train_step, iter(range(1, 1000))
+
+    def counted(*arguments, **options):
+        if next(count) == step:
+            action()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(plate_train, "train_step", counted)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    run(out)
+    return out
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    for a, b in zip(weights(one), weights(two), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    assert metrics(one) == metrics(two)
+
+
+def test_run_leaves_metrics_pictures_and_scores(finished):
+    assert [line["step"] for line in metrics(finished)] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "exact_match"} < metrics(finished)[0].keys()
+    result = json.loads((finished / "result.json").read_text())
+    assert result["images"] == 6
+    assert result.keys() >= {"exact_match", "character_error_rate"}
+    for name in ("readings.png", "posteriors.png"):
+        assert cv2.imread(str(finished / name)).std() > 10
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path)
+    assert stopped.value.code == 130
+    assert "Stopped after step 3 of 6" in capsys.readouterr().out
+    run(tmp_path)
+    assert_same_run(finished, tmp_path)
+
+
+def test_a_crash_loses_only_what_came_after_the_checkpoint(finished, tmp_path, monkeypatch):
+    def crash():
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # the crash came while this was written
+    run(tmp_path)
+    assert_same_run(finished, tmp_path)
+
+
+def test_finished_run_is_judged_again_but_not_trained(finished, monkeypatch, capsys):
+    at_step(monkeypatch, 1, lambda: pytest.fail("trained again"))
+    run(finished)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 6
+
+
+def test_other_settings_are_refused(finished):
+    with pytest.raises(SystemExit, match=r"settings\.seed: 0 there, 1 here"):
+        run(finished, "--seed=1")
+
+
+def test_real_plates_mix_with_rendered_ones_and_weights_are_taken_over(finished, tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    for plate in plate_data.rendered_plates(PLATE_CHARACTERS, 5, seed=9):
+        file = data / f"{plate.text}-1.png"
+        file.write_bytes(cv2.imencode(".png", plate.image)[1].tobytes())
+    (data / "皖A00000.png").write_bytes(b"broken")
+    real = ["--train-data", str(data), "--eval-data", str(data)]
+    run(tmp_path / "run", "--init", str(finished), *real)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 5
+
+    assert plate_read.main(["--checkpoint", str(tmp_path / "run"), str(data)]) == 1
+    captured = capsys.readouterr()
+    assert "皖A00000.png: unreadable image" in captured.err
+    lines = captured.out.splitlines()
+    assert len(lines) == 6
+    file, text, confidence = lines[0].split("\t")
+    assert file.endswith("-1.png")
+    assert set(text) <= set(PLATE_CHARACTERS)
+    assert 0 <= float(confidence) <= 1
+    assert json.loads(lines[-1])["images"] == 5
+
+
+def test_reading_without_a_checkpoint_says_so(tmp_path):
+    with pytest.raises(SystemExit, match="no checkpoint there"):
+        plate_read.main(["--checkpoint", str(tmp_path), str(tmp_path)])

@@ -9,6 +9,7 @@ import operator
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -80,6 +81,19 @@ def class_id(name: str, value: Any, classes: int) -> int:
     if not 0 <= index < classes:
         raise ValueError(f"{name} is {index}; it must be a class, in 0…{classes - 1}.")
     return index
+
+
+def positive(name: str, value: Any) -> int:
+    """`value` as an int from 1 up."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be an int known while tracing."
+        ) from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}; it must be at least 1.")
+    return number
 
 
 def wildcard_label(name: str, value: Any, blank_id: int) -> int:

@@ -23,6 +23,11 @@ How it is built, each module on those before it:
 from jaxctc import compat as compat
 from jaxctc.align import Alignment as Alignment
 from jaxctc.align import forced_align as forced_align
+from jaxctc.beam import BeamState as BeamState
+from jaxctc.beam import ctc_beam_extend as ctc_beam_extend
+from jaxctc.beam import ctc_beam_finish as ctc_beam_finish
+from jaxctc.beam import ctc_beam_search as ctc_beam_search
+from jaxctc.beam import ctc_beam_start as ctc_beam_start
 from jaxctc.compat.torch import CTCLoss as CTCLoss
 from jaxctc.ctc import CTCPosteriors as CTCPosteriors
 from jaxctc.ctc import ctc_loss as ctc_loss

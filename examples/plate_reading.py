@@ -12,35 +12,23 @@ from rapidfuzz.distance import Levenshtein
 import jaxctc
 
 
-def greedy_decode(logits: jax.Array, *, blank_id: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the best path without repeats and blanks, int[B, T] padded with −1, and lengths."""
-    path = logits.argmax(-1)
-    before = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank_id)[:, :-1]
-    keep = (path != blank_id) & (path != before)
-    # Kept classes move to the front; the others to a place outside, where they are dropped.
-    place = jnp.where(keep, keep.cumsum(-1) - 1, path.shape[1])
-    rows = jnp.arange(path.shape[0])[:, None]
-    labels = jnp.full(path.shape, -1).at[rows, place].set(path, mode="drop")
-    return labels, keep.sum(-1)
-
-
 def exact_matches(logits, labels, label_lengths, *, blank_id: int) -> jax.Array:
     """Says for each row whether its greedy reading is its label, bool[B]."""
-    read, lengths = greedy_decode(logits, blank_id=blank_id)
-    width = min(read.shape[1], labels.shape[1])
+    read = jaxctc.ctc_greedy_decode(logits, blank_id=blank_id)
+    width = min(read.labels.shape[1], labels.shape[1])
     counts = jnp.arange(width) < label_lengths[:, None]
-    same = jnp.where(counts, read[:, :width] == labels[:, :width], True).all(-1)
-    return same & (lengths == label_lengths)
+    same = jnp.where(counts, read.labels[:, :width] == labels[:, :width], True).all(-1)
+    return same & (read.lengths == label_lengths)
 
 
 @nnx.jit
 def _forward(model, images):
     logits = model(images)
     blank = logits.shape[-1] - 1
-    labels, lengths = greedy_decode(logits, blank_id=blank)
+    read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
     # The probability of a text is that of all its alignments together: exactly the CTC loss.
-    losses = jaxctc.ctc_loss(logits, labels, label_lengths=lengths, blank_id=blank)
-    return logits, labels, jnp.exp(-losses)
+    losses = jaxctc.ctc_loss(logits, read.labels, label_lengths=read.lengths, blank_id=blank)
+    return logits, read.labels, jnp.exp(-losses)
 
 
 def read_images(

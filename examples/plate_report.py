@@ -70,8 +70,11 @@ def posteriors_picture(
     top.imshow(plate.image[..., ::-1], aspect="auto", interpolation="bicubic")
     top.set_axis_off()
     top.set_title(f"{plate.text}: posterior of each character, frame by frame", fontproperties=font)
+    turbo = matplotlib.colormaps["turbo"]
     colours = [
-        matplotlib.colormaps["turbo"](0.08 + 0.84 * s / max(1, count - 1)) for s in range(count)
+        # Dark enough for white characters on them.
+        [0.8 * part for part in turbo(0.08 + 0.84 * s / max(1, count - 1))[:3]]
+        for s in range(count)
     ]
     bottom.bar(range(frames), blank, 0.92, color="#e3e3e8", label="blank")
     base = blank.copy()

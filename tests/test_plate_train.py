@@ -21,6 +21,7 @@ import plate_read  # noqa: E402
 import plate_train  # noqa: E402
 import training  # noqa: E402
 from flax import nnx  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 from plate_charset import PLATE_CHARACTERS  # noqa: E402
 
 SMALL = ["--batch-size=4", "--steps=6", "--save-every=2", "--log-every=1", "--eval-images=6"]
@@ -52,6 +53,23 @@ def at_step(monkeypatch, step: int, action) -> None:
         return original(*arguments, **options)
 
     monkeypatch.setattr(plate_train, "train_step", counted)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Every run compiles the same step anew: let all but the first find it on disk."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
+from jaxctc.emissions import log_probabilities
 from jaxctc.semirings import Semiring, State, Weight, shift, where
 
 
@@ -86,8 +87,6 @@ def lattice(
     blank_id: int,
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read."""
-    # Half precision is widened before anything else, so that its cotangents are summed wide too.
-    logits = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
     batch, frames, classes = logits.shape
     spaces = labels.shape[1] + 1
     # The longer of the two runs along the vector registers.
@@ -95,51 +94,23 @@ def lattice(
 
     usable = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
     usable &= (labels >= 0) & (labels < classes) & (labels != blank_id)
-    classes_read = jnp.pad(jnp.where(usable, labels, blank_id), ((0, 0), (1, 0)))
+    # The blank is read in the place of the first label, the one that isn't.
+    read = jnp.pad(jnp.where(usable, labels, blank_id), ((0, 0), (1, 0)), constant_values=blank_id)
     usable = jnp.pad(usable, ((0, 0), (1, 0)))
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
-    inside = jnp.arange(frames)[:, None] < logit_lengths[None, :]  # [T, B]
+    inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
 
-    read = _pick(logits, classes_read, axis)  # [T, B, S+1] or [T, S+1, B]
-    normaliser = _log_normaliser(logits, inside.T)  # two arrays [B, T]
-    read_blank = jnp.expand_dims(logits[:, :, blank_id].T, axis + 1)
-    inside = jnp.expand_dims(inside, axis + 1)
+    log_probs = log_probabilities(logits, read, inside, axis)  # [T, B, S + 1] or [T, S + 1, B]
+    inside = jnp.expand_dims(inside.T, axis + 1)
     usable = jnp.expand_dims(usable.T if axis == 0 else usable, 0)
-
-    def normalised(x: jax.Array) -> jax.Array:
-        # In two steps: the sum of the two would round where logits are large.
-        for part in normaliser:
-            x = x - jnp.expand_dims(part.T, axis + 1)
-        return x
-
     scores = CTCScores(
-        jnp.where(inside, normalised(read_blank), 0),
-        jnp.where(inside & usable, normalised(read), -jnp.inf),
+        jnp.where(inside, lax.slice_in_dim(log_probs, 0, 1, axis=axis + 1), 0),
+        jnp.where(inside & usable, log_probs, -jnp.inf),
     )
     possible = (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
     topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
     return Lattice(topology, scores, possible)
-
-
-def _pick(logits: jax.Array, classes: jax.Array, axis: int) -> jax.Array:
-    """Logits of the classes [B, N] at every frame: [T, B, N] with axis 1, [T, N, B] with axis 0."""
-    if logits.shape[2] <= classes.shape[1]:
-        # Few classes: gather, and scatter back in the transpose, whole rows of frames.
-        rows = jnp.swapaxes(logits, 1, 2)
-        picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
-        return picked.transpose((2, 1, 0) if axis == 0 else (2, 0, 1))
-    picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
-    return picked.transpose((1, 2, 0) if axis == 0 else (1, 0, 2))
-
-
-def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two arrays [B, T] whose sum is ``logsumexp(logits)``: the maximum, and the rest."""
-    x = jnp.where(inside[:, :, None], logits, 0)
-    top = jnp.max(lax.stop_gradient(x), axis=2)
-    top = jnp.where(top > -jnp.inf, top, 0)
-    total = jnp.sum(jnp.exp(x - top[:, :, None]), axis=2)
-    return top, jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)), 0)
 
 
 def ctc_loss(

@@ -15,6 +15,7 @@ into range where chunks meet.
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -26,7 +27,7 @@ from jaxctc.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight
 MAX_CHUNK = 48
 MIN_CHUNK = 24
 
-Scores = Any  # a pytree of arrays of log-scores with the frames as leading axis
+Scores = chex.ArrayTree  # arrays of log-scores with the frames as leading axis
 
 
 class Topology(Protocol):

@@ -107,8 +107,9 @@ def _lengths(logits, logit_paddings, labels, label_paddings):
     """The same sequences with lengths in place of paddings."""
     logits = checks.logits_array("logits", logits, ("B", "T", "K"))
     labels = checks.labels_array("labels", labels, logits.shape[:1])
-    lengths = [
+    return (
+        logits,
+        labels,
         checks.lengths_of_paddings("logit_paddings", logit_paddings, logits.shape[:2]),
         checks.lengths_of_paddings("label_paddings", label_paddings, labels.shape),
-    ]
-    return logits, labels, *lengths
+    )

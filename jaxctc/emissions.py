@@ -1,0 +1,98 @@
+"""Log-probabilities of some classes at every frame, without the log-softmax of all.
+
+With many classes this is where the time and the memory of a loss go, so the derivative is
+given by its formula, ``d log p_k = dx_k - sum_c p_c dx_c``: logits are read twice and the gradient
+is written once. The rule is a `jax.custom_jvp` of differentiable parts, so that forward mode, reverse
+mode and higher derivatives all follow from it.
+
+Frames outside a sequence may hold anything. There, log-probabilities are of no meaning
+but finite in their derivatives, which are zero.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def log_probabilities(
+    logits: jax.Array, classes: jax.Array, inside: jax.Array, axis: int
+) -> jax.Array:
+    """``log_softmax(logits)`` at chosen classes, frames first.
+
+    Args:
+      logits: float ``[B, T, C]``.
+      classes: integer ``[B, N]`` in ``0…C-1``.
+      inside: bool ``[B, T]``: is the frame one of the sequence's?
+      axis: Where the classes go: 1 gives ``[T, B, N]``, 0 gives ``[T, N, B]``.
+
+    Returns:
+      float32, or float64 if the logits are. Outside, it means nothing.
+    """
+    top, rest = _log_normaliser(logits, inside)
+    # In two steps: the sum of the two would round where logits are large.
+    return (_pick(logits, classes, axis) - _per_frame(top, axis)) - _per_frame(rest, axis)
+
+
+@log_probabilities.defjvp
+def _log_probabilities_jvp(axis, primals, tangents):
+    logits, classes, inside = primals
+    # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
+    tangent = _widen(tangents[0])
+    mean = _mean(logits, inside, tangent)
+    return (
+        log_probabilities(logits, classes, inside, axis),
+        _pick(tangent, classes, axis) - _per_frame(mean, axis),
+    )
+
+
+def _pick(logits: jax.Array, classes: jax.Array, axis: int) -> jax.Array:
+    if logits.shape[2] <= classes.shape[1]:
+        # Few classes: gather, and scatter back in the transpose, whole rows of frames.
+        rows = jnp.swapaxes(logits, 1, 2)
+        picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
+        return _widen(picked).transpose((2, 1, 0) if axis == 0 else (2, 0, 1))
+    picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
+    return _widen(picked).transpose((1, 2, 0) if axis == 0 else (1, 0, 2))
+
+
+@jax.custom_jvp
+def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two arrays [B, T] whose sum is ``logsumexp(logits)``: the maximum, and the rest.
+
+    Logits are read as they are, and what is outside is replaced after the reduction:
+    selecting before it would keep XLA from vectorising it.
+    """
+    x = _widen(logits)
+    top = jnp.max(x, axis=2)
+    top = jnp.where(inside & (top > -jnp.inf), top, 0)
+    total = jnp.sum(jnp.exp(x - top[:, :, None]), axis=2)
+    possible = inside & (total > 0)
+    return top, jnp.where(possible, jnp.log(jnp.where(possible, total, 1)), 0)
+
+
+@_log_normaliser.defjvp
+def _log_normaliser_jvp(primals, tangents):
+    logits, inside = primals
+    top, rest = _log_normaliser(logits, inside)
+    mean = _mean(logits, inside, _widen(tangents[0]))
+    return (top, rest), (jnp.zeros_like(top), mean)
+
+
+def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
+    """The expectation of `values` over the classes, [B, T]; 0 outside."""
+    top, rest = (x[:, :, None] for x in _log_normaliser(logits, inside))
+    inside = inside[:, :, None]
+    x = jnp.where(inside, _widen(logits), 0)
+    probabilities = jnp.where(inside, jnp.exp((x - top) - rest), 0)
+    return jnp.sum(probabilities * jnp.where(inside, values, 0), axis=2)
+
+
+def _per_frame(x: jax.Array, axis: int) -> jax.Array:
+    return jnp.expand_dims(x.T, axis + 1)
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    return x if x.dtype == jnp.float64 else lax.convert_element_type(x, jnp.float32)

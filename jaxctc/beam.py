@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, prefix_search
+from jaxctc.automaton import Automaton
 from jaxctc.decode import Hypotheses
-from jaxctc.prefix_search import Automaton, Beam, Frame
+from jaxctc.prefix_search import Beam
 
 
 class BeamState(NamedTuple):
@@ -49,7 +50,7 @@ def ctc_beam_search(
       prune_classes: If given, only so many labels are possible at a frame, the best ones, and
         the blank; the others get probability 0 there. With an automaton and many classes this
         saves most of the time; without one, the search leaves out what cannot matter by itself.
-      automaton: A language model or constraint, as `jaxctc.lm` builds them.
+      automaton: A language model or constraint, as `jaxctc.lm` and `jaxctc.constraints` build them.
       automaton_weight: What its scores are multiplied by.
 
     Returns:
@@ -64,7 +65,7 @@ def ctc_beam_search(
       ValueError: If shapes do not fit, or an argument is out of range.
 
     Example:
-      >>> import jax.numpy as jnp, jaxctc
+      >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> probabilities = jnp.array([[0.6, 0.4], [0.6, 0.4]])  # blank and one label
       >>> print(jaxctc.ctc_greedy_decode(jnp.log(probabilities)).labels)
       [-1 -1]
@@ -72,7 +73,7 @@ def ctc_beam_search(
       >>> print(best.labels)
       [[ 1 -1]
        [-1 -1]]
-      >>> print(jnp.exp(best.scores))  # 0.4 * 0.4 + 2 * 0.4 * 0.6, and 0.6 * 0.6
+      >>> print(np.exp(best.scores).round(3))  # 0.4 * 0.4 + 2 * 0.4 * 0.6, and 0.6 * 0.6
       [0.64 0.36]
 
     References:

@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxctc.automaton import Automaton
+
 NOTHING = -(2**30)  # the length where there is no prefix: nothing is its parent or its child
 
 
@@ -63,17 +65,6 @@ class Trace(NamedTuple):
     label: jax.Array  # int32 [B, W]: the place before
     begins: jax.Array  # bool [B, W]: does the last label begin at this frame?
     last: jax.Array  # int32 [B, W]: the last label
-
-
-class Automaton(NamedTuple):
-    """A deterministic automaton over labels, as dense tables that `jax.jit` can read.
-
-    Reading a label in a state adds a score and leads to a state; the start is state 0.
-    """
-
-    transition: jax.Array  # int32 [states, C]
-    score: jax.Array  # float [states, C]: ``-inf`` forbids the label
-    final: jax.Array  # float [states]: added at the end; ``-inf`` where a sequence may not end
 
 
 def start(batch: int, width: int, dtype) -> Beam:
@@ -293,7 +284,8 @@ def trace_back(traces: Trace) -> tuple[jax.Array, jax.Array]:
     begun = jnp.concatenate([jnp.full_like(begun, -1), begun], axis=2)
 
     def back(place, frame):
-        return tuple(jnp.take_along_axis(x, place, axis=1) for x in frame)
+        before, begun = (jnp.take_along_axis(x, place, axis=1) for x in frame)
+        return before, begun
 
     place = jnp.broadcast_to(
         jnp.arange(before.shape[2], dtype=jnp.int32)[None, :], before.shape[1:]

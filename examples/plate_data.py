@@ -45,10 +45,8 @@ def list_images(paths: Sequence[str | os.PathLike]) -> list[str]:
     """
     found = []
     for path in paths:
-        if not os.path.exists(path):
-            raise SystemExit(f"{path}: no such file or directory")
         if not os.path.isdir(path):
-            found.append(os.fsencode(path))
+            found.append(os.fsencode(path))  # if it is not there, reading it will say so
         for folder, _, names in os.walk(os.fsencode(path)):
             found += [
                 os.path.join(folder, name)
@@ -118,6 +116,9 @@ def label_problem(text: str, charset: str) -> str | None:
 
 def load_plates(directories: Sequence[str], charset: str) -> list[Plate]:
     """Returns the plates in `directories`; says on stderr which files can't be used, and why."""
+    for directory in directories:
+        if not os.path.exists(directory):
+            raise SystemExit(f"{directory}: no such file or directory")
     plates, problems = [], 0
     for file in list_images(directories):
         try:

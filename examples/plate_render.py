@@ -83,7 +83,7 @@ def render(rng: np.random.Generator, text: str) -> np.ndarray:
 def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
     """Returns a character's coverage, uint8[height, ≤ width], stretched to its cell."""
     if character in PROVINCES:
-        font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 0, 1, 3)[variant]
+        font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 0, 1, 2)[variant]
     else:
         font, stroke = ImageFont.truetype(LATIN_FONTS[variant], 160), (0, 0, 0, 2)[variant]
     if character in "69":
@@ -158,8 +158,8 @@ def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
     """
     height, width = layers.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    angle = np.deg2rad(np.clip(rng.normal(0, 4), -12, 12))
-    shear_x, shear_y = rng.normal(0, 0.12), rng.normal(0, 0.02)
+    angle = np.deg2rad(np.clip(rng.normal(0, 3.5), -10, 10))
+    shear_x, shear_y = rng.normal(0, 0.1), rng.normal(0, 0.02)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     quad = (corners - corners.mean(0)) @ np.array([[1, shear_y], [shear_x, 1]]) @ turn.T
     quad *= 1 + rng.uniform(-0.06, 0.06, (4, 1))  # the far end of the plate is smaller
@@ -181,7 +181,7 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
         top = np.array([0.93, 0.97, 0.93]) - rng.uniform(0, 0.12, 3)
         bottom = np.array([0.45, 0.78, 0.30]) + rng.uniform(-0.15, 0.15, 3)
         surface = top + (bottom - top) * np.clip(level * rng.uniform(0.9, 1.6), 0, 1)
-        ink_colour = rng.uniform(0.02, 0.2, 3)
+        ink_colour = rng.uniform(0.02, 0.15, 3)
     else:
         hue, saturation = rng.uniform(202, 240) / 60, rng.uniform(0.6, 1)
         # On the hue circle from cyan (180°) to blue (240°): red falls out first, then green.
@@ -197,10 +197,10 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
     # Light: a slope over the picture, sometimes the edge of a shadow, haze, exposure and a cast.
     x, y = np.linspace(-1, 1, WIDTH)[:, None], np.linspace(-1, 1, HEIGHT)[:, None, None]
     light = 1 + rng.normal(0, 0.1) * x + rng.normal(0, 0.1) * y
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         edge = x * rng.normal() + y * rng.normal() + rng.normal(0, 0.5)
         light = light * np.where(edge > 0, 1, rng.uniform(0.4, 0.9))
-    haze = rng.uniform(0, 0.3) if rng.random() < 0.2 else 0.0
+    haze = rng.uniform(0, 0.25) if rng.random() < 0.15 else 0.0
     scene = scene * light * (1 - haze) + haze * rng.uniform(0.4, 1)
     exposure = np.exp(np.clip(rng.normal(0.05, 0.35), -1.2, 0.5))
     return (scene * exposure * np.exp(rng.normal(0, 0.1, 3))).astype(np.float32)
@@ -214,23 +214,23 @@ def _noise() -> np.ndarray:
 
 def camera(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
     """Returns what a camera makes of a scene: uint8, blurred, coarse, noisy and JPEG-coded."""
-    if rng.random() < 0.12:  # far away: fewer pixels than the crop has
+    if rng.random() < 0.06:  # far away: fewer pixels than the crop has
         share = rng.uniform(0.75, 0.95)
         coarse = cv2.resize(
             scene, (round(WIDTH * share), round(HEIGHT * share)), interpolation=cv2.INTER_AREA
         )
         scene = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     kind = rng.random()
-    if kind < 0.2:
-        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, 0.7))
-    elif kind < 0.25:  # moved while the shutter was open
+    if kind < 0.12:
+        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, 0.6))
+    elif kind < 0.14:  # moved while the shutter was open
         scene = cv2.blur(scene, _pick(rng, [(2, 1), (3, 1), (1, 2)]))
-    elif kind < 0.75:  # cameras sharpen
-        scene = scene + rng.uniform(0.2, 1.2) * (scene - cv2.GaussianBlur(scene, (5, 5), 1.0))
+    elif kind < 0.8:  # cameras sharpen
+        scene = scene + rng.uniform(0.3, 1.5) * (scene - cv2.GaussianBlur(scene, (5, 5), 1.0))
     y, x = rng.integers(512 - HEIGHT), rng.integers(512 - WIDTH)
     sheet = _noise()[y : y + HEIGHT, x : x + WIDTH]
     # The darker the scene, the less light for the same noise, but it cannot drown the plate.
-    scene = scene + sheet * min(rng.exponential(0.012), 0.1 * float(scene.std()))
+    scene = scene + sheet * min(rng.exponential(0.012), 0.08 * float(scene.std()))
     picture = (np.clip(scene, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.7:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]

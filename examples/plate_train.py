@@ -34,7 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
-    add("--steps", type=int, default=4800, help="training steps")
+    add("--steps", type=int, default=4400, help="training steps")
     add("--batch-size", type=int, default=32, help="images a step")
     add("--learning-rate", type=float, default=3e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
@@ -51,12 +51,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def describe_model(args: argparse.Namespace) -> dict[str, str]:
+def describe_model(args: argparse.Namespace, charset: str) -> dict[str, str]:
     """Returns what to build: the model asked for, or the one whose weights are taken."""
-    initial = training.load_config(args.init)["model"] if args.init else {"name": "light"}
-    name = args.model or initial["name"]
-    if args.init and name != initial["name"]:
-        raise SystemExit(f"--init {args.init} is a {initial['name']}, not a {name}")
+    name = args.model or "light"
+    if args.init:
+        initial = training.load_config(args.init)
+        name = args.model or initial["model"]["name"]
+        if name != initial["model"]["name"]:
+            raise SystemExit(f"--init {args.init} is a {initial['model']['name']}, not a {name}")
+        if charset != initial["charset"]:
+            raise SystemExit(f"--init {args.init} has another character set: {initial['charset']}")
     # Published weights divide by a mean over the batch; training is better off without that.
     return {"name": name, "normalise": "image"} if name == "lprnet" else {"name": name}
 
@@ -117,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         held_out = plate_data.rendered_plates(charset, args.eval_images, EVALUATION_SEED)
 
-    description = describe_model(args)
+    description = describe_model(args, charset)
     model = plate_models.build(description, len(charset) + 1, args.seed)
     if args.init:
         training.load_model(args.init, model)

@@ -154,6 +154,13 @@ def test_real_plates_mix_with_rendered_ones_and_weights_are_taken_over(finished,
     assert json.loads(lines[-1])["images"] == 5
 
 
+def test_weights_for_other_characters_are_refused(finished, tmp_path):
+    charset = tmp_path / "charset.txt"
+    charset.write_text("皖A0", encoding="utf-8")
+    with pytest.raises(SystemExit, match="has another character set"):
+        run(tmp_path / "run", "--init", str(finished), "--charset", str(charset))
+
+
 def test_reading_without_a_checkpoint_says_so(tmp_path):
     with pytest.raises(SystemExit, match="no checkpoint there"):
         plate_read.main(["--checkpoint", str(tmp_path), str(tmp_path)])

@@ -255,7 +255,8 @@ def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -
     width, max_labels = state.labels.shape[1:]
     before = jnp.concatenate([state.beam.length] * 2, axis=1)
     before = jnp.take_along_axis(before, origin, axis=1)
-    place = jnp.where(begun >= 0, before[None] + jnp.cumsum(begun >= 0, axis=0) - 1, max_labels)
+    count = jnp.cumsum(begun >= 0, axis=0, dtype=jnp.int32)
+    place = jnp.where(begun >= 0, before[None] + count - 1, max_labels)
     place = place.transpose(1, 2, 0)  # [B, 2 W, T]
     row = jnp.arange(place.shape[0])[:, None, None]
     column = jnp.arange(2 * width)[None, :, None]
@@ -290,7 +291,8 @@ def _finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) ->
     def take(x):
         return jnp.take_along_axis(x, order, axis=1)
 
-    ending = jnp.where(beam.best_blank > beam.best_label, 0, width) + jnp.arange(width)[None, :]
+    place = jnp.arange(width, dtype=jnp.int32)[None, :]
+    ending = jnp.where(beam.best_blank > beam.best_label, 0, width) + place
     frames = jnp.take_along_axis(state.frames, take(ending)[:, :, None], axis=1)
     labels = jnp.take_along_axis(state.labels, order[:, :, None], axis=1)
     lengths = jnp.where(exists, take(beam.length), 0)

@@ -154,7 +154,8 @@ def step(
     entering = jnp.where(is_parent, from_parent(beam.blank, total), -jnp.inf).max(axis=1)
     best_entering = jnp.where(is_parent, from_parent(beam.best_blank, best), -jnp.inf).max(axis=1)
     blank_place = jnp.broadcast_to(place[None, :], best_place.shape)
-    entering_place = jnp.where(is_parent, from_parent(blank_place, best_place), 0).sum(axis=1)
+    entering_place = jnp.where(is_parent, from_parent(blank_place, best_place), 0)
+    entering_place = entering_place.sum(axis=1, dtype=jnp.int32)
 
     # Prefixes that stay as they are.
     log_blank = frame.blank[:, None]
@@ -183,7 +184,7 @@ def step(
         longer = jnp.where(allowed, longer + automaton_weight * grown, -jnp.inf)
         stay = stay + automaton_weight * beam.automaton_score
     rank, winner = lax.top_k(
-        jnp.concatenate([stay, longer.reshape(batch, -1)[:, chosen]], axis=1), width
+        jnp.concatenate([stay, longer.reshape(batch, width * labels)[:, chosen]], axis=1), width
     )
     exists = rank > -jnp.inf
 

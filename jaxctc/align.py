@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
-from jaxctc.ctc import CTCScores, CTCTopology
+from jaxctc.ctc import CTCTopology
 from jaxctc.semirings import MAX_TROPICAL, Semiring, State, Weight, where
 
 
@@ -100,9 +100,8 @@ class _AlignmentTopology(NamedTuple):
     """The CTC lattice with the labels' scores picked as they are needed."""
 
     lattice: CTCTopology
-    classes: jax.Array  # int32 [B, 1 + S]: what a state reads; the first state is no label
+    classes: jax.Array  # int32 [B, 1 + S]: what a state reads, the blank in the first place
     usable: jax.Array  # bool [B, 1 + S]
-    blank_id: int
 
     @property
     def axis(self) -> int:
@@ -119,8 +118,7 @@ class _AlignmentTopology(NamedTuple):
         logits, inside, position = weights
         places = jnp.arange(self.classes.shape[1], dtype=position.dtype)[None, :]
         labels = jnp.take_along_axis(logits, self.classes, axis=1)
-        labels = jnp.where(self.usable, labels, -jnp.inf) + position[:, None] * places
-        scores = CTCScores(logits[:, self.blank_id, None], labels)
+        scores = jnp.where(self.usable, labels, -jnp.inf) + position[:, None] * places
         # Past the end the state stands still: a blank there would win a tie with the label.
         return where(inside[:, None], self.lattice.step(semiring, state, scores), state)
 
@@ -150,7 +148,7 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, : width + 1]
     read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
     topology = _AlignmentTopology(
-        CTCTopology(skip, label_lengths, axis=1), read, jnp.pad(usable, ((0, 0), (1, 0))), blank_id
+        CTCTopology(skip, label_lengths, axis=1), read, jnp.pad(usable, ((0, 0), (1, 0)), constant_values=True)
     )
     states, possible = _best_states(topology, lax.stop_gradient(logits), inside)
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)

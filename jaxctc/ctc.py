@@ -23,13 +23,6 @@ from jaxctc.emissions import log_probabilities
 from jaxctc.semirings import Semiring, State, Weight, shift, where
 
 
-class CTCScores(NamedTuple):
-    """Log-probabilities on the lattice, frames first; one of the other axes is the states'."""
-
-    blank: jax.Array  # [T, B, 1] or [T, 1, B]
-    labels: jax.Array  # [T, B, 1 + S] or [T, 1 + S, B]; the first label is the one that isn't
-
-
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["skip", "label_lengths"],
@@ -37,29 +30,36 @@ class CTCScores(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class CTCTopology:
-    """The lattice of a batch of label sequences."""
+    """The lattice of a batch of label sequences.
+
+    Scores are one array, ``[T, B, 1 + S]`` with axis 1 or ``[T, 1 + S, B]`` with axis 0: in the
+    place of the label that isn't, the blank's.
+    """
 
     skip: jax.Array  # bool, of the shape of a weight: may label s be followed by label s + 1?
     label_lengths: jax.Array  # [B]
     axis: int
 
     @property
-    def neutral(self) -> CTCScores:
-        return CTCScores(jnp.float32(0), jnp.float32(-jnp.inf))
+    def neutral(self) -> jax.Array:
+        first = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis) == 0
+        return jnp.where(first, 0.0, -jnp.inf)
 
     def start(self, semiring: Semiring, dtype) -> State:
         nothing = semiring.zeros(self.skip.shape, dtype)
         first = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis) == 0
         return where(first, semiring.from_log(jnp.zeros(self.skip.shape, dtype)), nothing), nothing
 
-    def step(self, semiring: Semiring, state: State, weights: CTCScores) -> State:
+    def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
         blank, label = state
+        blank_weight = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, 1, axis=self.axis), weights)
         # Terms stand in order of preference: staying, advancing by one, skipping the blank.
         either = semiring.plus(blank, label)
         entering = shift(semiring, where(self.skip, either, blank), self.axis)
         return (
-            semiring.times(either, weights.blank),
-            semiring.times(semiring.plus(label, entering), weights.labels),
+            semiring.times(either, blank_weight),
+            # Nothing ever enters the label that isn't, so what its place holds does no harm.
+            semiring.times(semiring.plus(label, entering), weights),
         )
 
     def finish(self, semiring: Semiring, state: State) -> Weight:
@@ -75,8 +75,8 @@ class Lattice(NamedTuple):
     """What a batch of logits and labels, ``[B, T, C]`` and ``[B, S]``, is to the recursion."""
 
     topology: CTCTopology
-    scores: CTCScores
-    possible: jax.Array  # bool [B]: are the lengths in range?
+    scores: jax.Array
+    possible: jax.Array  # bool [B]: are the lengths in range, and the labels?
 
 
 def lattice(
@@ -92,24 +92,22 @@ def lattice(
     # The longer of the two runs along the vector registers.
     axis = 0 if batch > spaces else 1
 
-    usable = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
-    usable &= (labels >= 0) & (labels < classes) & (labels != blank_id)
-    # The blank is read in the place of the first label, the one that isn't.
-    read = jnp.pad(jnp.where(usable, labels, blank_id), ((0, 0), (1, 0)), constant_values=blank_id)
-    usable = jnp.pad(usable, ((0, 0), (1, 0)))
+    used = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
+    valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
+    # The blank is read in the place of the first label, the one that isn't. What labels past
+    # the length read does no harm: no way leads back from them.
+    read = jnp.where(used & valid, labels, blank_id)
+    read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
     inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
 
     log_probs = log_probabilities(logits, read, inside, axis)  # [T, B, S + 1] or [T, S + 1, B]
-    inside = jnp.expand_dims(inside.T, axis + 1)
-    usable = jnp.expand_dims(usable.T if axis == 0 else usable, 0)
-    scores = CTCScores(
-        jnp.where(inside, lax.slice_in_dim(log_probs, 0, 1, axis=axis + 1), 0),
-        jnp.where(inside & usable, log_probs, -jnp.inf),
-    )
-    possible = (logit_lengths >= 0) & (logit_lengths <= frames)
-    possible &= (label_lengths >= 0) & (label_lengths < spaces)
     topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
+    neutral = topology.neutral[None].astype(log_probs.dtype)
+    scores = jnp.where(jnp.expand_dims(inside.T, axis + 1), log_probs, neutral)
+    possible = jnp.all(valid | ~used, axis=1)
+    possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
+    possible &= (label_lengths >= 0) & (label_lengths < spaces)
     return Lattice(topology, scores, possible)
 
 
@@ -230,10 +228,9 @@ def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     _, posteriors = recursion.posteriors(topology, scores)
     inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
     inside &= possible[:, None]
-    by_state = posteriors.labels.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
-    label = jnp.where(inside[:, :, None], by_state[:, :, 1:], 0)
-    blank = jnp.where(inside, posteriors.blank.squeeze(topology.axis + 1).T, 0)
-    return CTCPosteriors(label.reshape(*batch, *label.shape[1:]), blank.reshape(*batch, frames))
+    by_state = posteriors.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
+    by_state = jnp.where(inside[:, :, None], by_state, 0).reshape(*batch, *by_state.shape[1:])
+    return CTCPosteriors(by_state[..., 1:], by_state[..., 0])
 
 
 def _flatten(logits, labels, logit_lengths, label_lengths):

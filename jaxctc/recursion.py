@@ -40,7 +40,7 @@ class Topology(Protocol):
 
     @property
     def neutral(self) -> Scores:
-        """The scores, one number a leaf, of a frame which leaves the total as it is."""
+        """The scores of a frame which leaves the total as it is."""
         ...
 
     def start(self, semiring: Semiring, dtype) -> State:
@@ -119,8 +119,10 @@ def _scan(
     chunks, frames = _chunking(leaf.shape[0])
 
     def chunked(x: jax.Array, neutral: jax.Array) -> jax.Array:
-        padding = [(0, chunks * frames - x.shape[0], 0)] + [(0, 0, 0)] * (x.ndim - 1)
-        x = lax.pad(x, neutral.astype(x.dtype), padding)
+        missing = chunks * frames - x.shape[0]
+        if missing:
+            padding = jnp.broadcast_to(neutral.astype(x.dtype), (missing, *x.shape[1:]))
+            x = jnp.concatenate([x, padding])
         return x.reshape(chunks, frames, *x.shape[1:])
 
     def run_chunk(carry, chunk):

@@ -59,13 +59,15 @@ _FORMATS = {
 
 
 def _power_of_two(d: jax.Array) -> jax.Array:
-    """``2**d`` for whole ``d <= 0``, built from bits; 0 where it would be subnormal or d is NaN."""
+    """``2**d`` for whole ``d <= 0``, built from bits; 0 where it would be subnormal."""
     fmt = _FORMATS[d.dtype]
     # Adding 1.5 * 2**mantissa_bits leaves the whole number d + bias in the low bits of the sum;
-    # the shift moves it to the exponent's place and drops all else.
-    magic = 1.5 * 2.0**fmt.mantissa_bits + fmt.bias
-    d = jnp.where(d > -fmt.bias, d, -fmt.bias)
-    bits = lax.bitcast_convert_type(d + d.dtype.type(magic), fmt.integer)
+    # the shift moves it to the exponent's place and drops all else. What is too small is clamped
+    # as an integer, where it is negative or below `zero`; so is NaN, to anything finite.
+    zero = np.asarray(1.5 * 2.0**fmt.mantissa_bits, d.dtype)
+    low = zero.view(fmt.integer)
+    bits = lax.bitcast_convert_type(d + (zero + d.dtype.type(fmt.bias)), fmt.integer)
+    bits = jnp.minimum(jnp.maximum(bits, low), low + fmt.integer(fmt.bias))
     return lax.bitcast_convert_type(bits << fmt.mantissa_bits, d.dtype)
 
 
@@ -77,15 +79,16 @@ def zeros(shape, dtype) -> XFloat:
 def from_log(x: jax.Array) -> XFloat:
     """``exp(x)`` for any x from ``-inf`` up, with the mantissa in [0.7, 1.42]."""
     fmt = _FORMATS[x.dtype]
-    finite = x > -jnp.inf
-    x = jnp.where(finite, x, 0)
     constant = lax.stop_gradient(x)
+    positive = constant > -jnp.inf
     n = jnp.round(constant * x.dtype.type(LOG2_E))
-    remainder = (x - n * x.dtype.type(fmt.ln2_high)) - n * x.dtype.type(fmt.ln2_low)
+    remainder = (constant - n * x.dtype.type(fmt.ln2_high)) - n * x.dtype.type(fmt.ln2_low)
     # Where neighbouring floats are more than a factor of two apart, the remainder is noise.
-    coarse = jnp.abs(n) >= 2.0**fmt.mantissa_bits
-    remainder = jnp.where(coarse, x - constant, remainder)
-    return XFloat(jnp.where(finite, jnp.exp(remainder), 0), jnp.where(finite, n, -jnp.inf))
+    fine = jnp.abs(n) < 2.0**fmt.mantissa_bits
+    remainder = jnp.where(fine, remainder, jnp.where(positive, 0, -jnp.inf))
+    # The mantissa has the derivative of exp(x), and its value is that of exp(remainder).
+    finite = jnp.where(positive, x, 0)
+    return XFloat(jnp.exp((finite - lax.stop_gradient(finite)) + remainder), n)
 
 
 def to_log(a: XFloat) -> jax.Array:
@@ -99,8 +102,8 @@ def to_log(a: XFloat) -> jax.Array:
 
 def add(a: XFloat, b: XFloat) -> XFloat:
     """``a + b``; both are aligned to the larger exponent."""
-    # Selections, not maximum: `inf - inf` is NaN when both are zero, every comparison with it
-    # is false, and _power_of_two answers 0. It is also the cheaper of the two on a CPU.
+    # When both are zero the difference is NaN: the comparison is false and the scale
+    # arbitrary but finite, so the sum is zero. Selecting is also cheaper than two scales.
     difference = a.exponent - b.exponent
     first = difference > 0
     scale = _power_of_two(-jnp.abs(difference))

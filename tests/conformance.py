@@ -137,7 +137,7 @@ class LatticeConformance:
     def test_frames_without_scores_leave_the_total_as_it_is(self):
         topology, scores = self.lattice()
         more = jax.tree.map(
-            lambda x, fill: jnp.concatenate([x, jnp.full_like(x[:3], fill)]),
+            lambda x, fill: jnp.concatenate([x, jnp.broadcast_to(fill, x[:3].shape)]),
             scores,
             topology.neutral,
         )

@@ -27,9 +27,7 @@ class CTCConformance(LatticeConformance):
         return Case(topology, scores)
 
     def of_sequence(self, case, scores, b):
-        if case.topology.axis == 0:
-            scores = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), scores)
-        return ctc.CTCScores(np.asarray(scores.blank[:, b, 0]), np.asarray(scores.labels[:, b]))
+        return np.asarray(scores[:, :, b] if case.topology.axis == 0 else scores[:, b])
 
     def paths(self, case, b):
         labels, lengths = (np.asarray(x) for x in self.labels())
@@ -47,13 +45,10 @@ class CTCConformance(LatticeConformance):
                 for a, b in moves
             )
             if legal and path[-1] >= 2 * len(labels) - 1:
-                blank, label = np.zeros(self.frames), np.zeros((self.frames, spaces))
+                counts = np.zeros((self.frames, spaces))
                 for t, s in enumerate(path):
-                    if s % 2:
-                        label[t, s // 2 + 1] = 1
-                    else:
-                        blank[t] = 1
-                found.append(ctc.CTCScores(blank, label))
+                    counts[t, s // 2 + 1 if s % 2 else 0] = 1
+                found.append(counts)
         return found
 
 

@@ -1,0 +1,136 @@
+"""How fast is the CTC loss, beside optax's and torch's?
+
+    python benchmarks/ctc_speed.py
+
+Loss and gradient with respect to the logits, and the loss alone, jitted, on ragged batches; torch
+with its log_softmax and two threads. Then: how time grows with each size, what remains above the floor,
+what one call costs on next to no data, and how long compiling takes.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import (
+    SHAPES,
+    Shape,
+    finished,
+    geometric_mean,
+    options,
+    random_batch,
+    report,
+    table,
+    time_in_turn,
+)
+from ctc_contestants import JAX_LOSSES, contestants, jax_functions
+
+
+def against_peers(names, rounds):
+    """A table for each of loss and gradient, and loss alone."""
+    rows: dict[str, list] = {"Loss and gradient": [], "Loss alone": []}
+    data = {}
+    for name in names:
+        shape = SHAPES[name]
+        alone, both = contestants(random_batch(shape))
+        for heading, functions in (("Loss and gradient", both), ("Loss alone", alone)):
+            timings = time_in_turn(functions, rounds)
+            best = min(timings["optax"].median, timings["torch"].median)
+            ratio = best / timings["jaxctc"].median
+            medians = [f"{t.median:.3g} ({t.lower:.3g}–{t.upper:.3g})" for t in timings.values()]
+            rows[heading].append([name, str(tuple(shape)), *medians, f"**{ratio:.2f}x**"])
+            data[f"{name}, {heading.lower()}"] = {
+                "milliseconds": {k: t._asdict() for k, t in timings.items()},
+                "ratio": ratio,
+            }
+    header = ["", "(T, B, C, S)", "jaxctc", "optax", "torch", "to the faster peer"]
+    return {f"{k}, milliseconds": table(header, r) for k, r in rows.items()}, data
+
+
+def growth(rounds):
+    """Time of loss and gradient as one size at a time grows fourfold."""
+    base = Shape(400, 16, 128, 60)
+    rows = []
+    for field in Shape._fields:
+        row: list[object] = [{"frames": "T", "batch": "B", "classes": "C", "labels": "S"}[field]]
+        for factor in (1, 4):
+            size = getattr(base, field) * factor
+            shape = base._replace(**{field: size})
+            if field == "labels":
+                shape = shape._replace(frames=800)
+            timing = time_in_turn(
+                {"jaxctc": contestants(random_batch(shape))[1]["jaxctc"]}, rounds
+            )["jaxctc"]
+            row += [str(tuple(shape)), timing.median]
+        rows.append([*row, f"{row[4] / row[2]:.2f}x"])  # type: ignore[operator]
+    return table(["grows", "(T, B, C, S)", "ms", "(T, B, C, S)", "ms", "ratio"], rows)
+
+
+def floor(rounds):
+    """The largest shapes beside the least that could be done with their logits."""
+    rows = []
+    for name in ("OCR", "BPE speech"):
+        batch = random_batch(SHAPES[name])
+        logits = jnp.asarray(batch.logits)
+        least = jax.jit(lambda x: (jnp.exp(x).sum(axis=2), 2 * jnp.exp(x)))
+        timings = time_in_turn(
+            {
+                "floor": lambda f=least, x=logits: finished(f(x)),
+                "jaxctc": contestants(batch)[1]["jaxctc"],
+            },
+            rounds,
+        )
+        ours, bound = timings["jaxctc"].median, timings["floor"].median
+        rows.append([name, ours, bound, f"{ours / bound:.2f}x"])
+    return table(["", "jaxctc, ms", "floor, ms", "ratio"], rows)
+
+
+def dispatch(rounds):
+    """Microseconds of a call on a tiny input."""
+    arguments = [jnp.asarray(x) for x in random_batch(Shape(4, 1, 4, 1))]
+    functions = {}
+    for name, loss in JAX_LOSSES.items():
+        functions[name] = lambda f=loss: finished(f(*arguments))
+        functions[f"{name}, jitted"] = lambda f=jax.jit(loss): finished(f(*arguments))
+    timings = time_in_turn(functions, rounds, calls=20)
+    rows = [[name, 1e3 * t.median, f"{1e3 * t.lower:.3g}–{1e3 * t.upper:.3g}"] for name, t in timings.items()]
+    return table(["", "µs a call", "quartiles"], rows)
+
+
+def compiling(names, repeats=3):
+    """Seconds to trace and compile loss and gradient."""
+    rows, ratios = [], []
+    shapes = {name: SHAPES[name] for name in names}
+    shapes["character speech, 8 times as long"] = SHAPES["character speech"]._replace(frames=12000)
+    for name, shape in shapes.items():
+        batch = random_batch(shape)
+        structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in batch]
+        seconds: dict[str, list[float]] = {n: [] for n in JAX_LOSSES}
+        for _ in range(repeats):
+            for contestant, loss in JAX_LOSSES.items():
+                jax.clear_caches()
+                start = time.perf_counter()
+                jax_functions(loss)[1].lower(*structs).compile()
+                seconds[contestant].append(time.perf_counter() - start)
+        medians = {n: float(np.median(s)) for n, s in seconds.items()}
+        ratios.append(medians["jaxctc"] / medians["optax"])
+        rows.append([name, medians["jaxctc"], medians["optax"], f"{ratios[-1]:.2f}x"])
+    return table(["", "jaxctc, s", "optax, s", "ratio"], rows)
+
+
+def main():
+    arguments = options(__doc__, rounds=9)
+    sections, data = against_peers(arguments.only, arguments.rounds)
+    ratios = {k: v["ratio"] for k, v in data.items()}
+    print({k: round(v, 2) for k, v in ratios.items()}, f"mean {geometric_mean(list(ratios.values())):.2f}x\n")
+    sections["How loss and gradient grow, one size at a time"] = growth(max(3, arguments.rounds // 2))
+    sections["Above the floor: read the logits and write the gradient, one exp each"] = floor(
+        arguments.rounds
+    )
+    sections["A call on a tiny input"] = dispatch(arguments.rounds)
+    sections["Compiling loss and gradient"] = compiling(arguments.only)
+    report("ctc_speed", sections, data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The real TPU compiler takes the programs: they compile and fit, and are shaped as they should be.
+
+This proves neither numbers nor speed on a TPU. It needs `pip install -e '.[test,tpu-compile]'`, which
+brings libtpu; no TPU is used.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import jaxctc
+
+pytestmark = [
+    pytest.mark.tpu_compile,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None,
+        reason="libtpu is not installed: pip install -e '.[test,tpu-compile]'",
+    ),
+]
+
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+SHAPES = {"plates": (256, 18, 68, 8), "speech": (8, 1500, 32, 250), "ocr": (64, 80, 6625, 25)}
+
+
+@pytest.fixture(scope="module")
+def devices():
+    """The four chips of a v5e host, as the compiler knows them."""
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="true",
+        TPU_ACCELERATOR_TYPE="v5litepod-4",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_WORKER_ID="0",
+    )
+    description = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    return np.array(description.devices)
+
+
+def compiled(function, devices, shapes, sharded=0):
+    """`function` compiled for the devices, its first `sharded` arguments split along axis 0."""
+    mesh = Mesh(devices, ("batch",))
+
+    def placed(index, struct):
+        spec = PartitionSpec("batch") if index < sharded else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), struct
+        )
+
+    return jax.jit(function).lower(*[placed(i, s) for i, s in enumerate(shapes)]).compile()
+
+
+def pair_shapes(name, dtype):
+    batch, frames, classes, labels = SHAPES[name]
+    return [
+        jax.ShapeDtypeStruct((batch, frames, classes), dtype),
+        jax.ShapeDtypeStruct((batch, labels), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+    ]
+
+
+def loss_and_gradient(logits, labels, frames, lengths):
+    losses, pullback = jax.vjp(lambda x: jaxctc.ctc_loss(x, labels, frames, lengths), logits)
+    return losses, pullback(jnp.ones_like(losses))[0]
+
+
+def loop_bodies(text):
+    """The text of every computation that a while loop runs, with all that it calls."""
+    computations = dict(re.findall(r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+    pending = re.findall(r"body=%?([\w.-]+)", text)
+    assert pending, "there is no loop"
+    seen = set()
+    while pending:
+        name = pending.pop()
+        if name not in seen and name in computations:
+            seen.add(name)
+            pending += re.findall(r"(?:calls|to_apply|body)=%?([\w.-]+)", computations[name])
+    return "\n".join(computations[name] for name in seen)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("chips", [1, 4])
+def test_loss_and_gradient(devices, name, dtype, chips):
+    program = compiled(
+        loss_and_gradient, devices.reshape(-1)[:chips], pair_shapes(name, dtype), sharded=4
+    )
+    text = program.as_text()
+    assert not [c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)]
+    body = loop_bodies(text)
+    assert not re.search(r"\b(gather|scatter)\(", body)
+    batch, frames, classes, labels = SHAPES[name]
+    # The gradient in float32, and a few arrays over the lattice.
+    bound = 4 * batch * frames * (3 * max(classes, 128) + 8 * max(labels + 1, 128)) // chips
+    assert program.memory_analysis().temp_size_in_bytes < bound

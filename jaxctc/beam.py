@@ -231,12 +231,11 @@ def _start(batch: int, width: int, max_labels: int, dtype) -> BeamState:
 def _extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -> BeamState:
     width, max_labels = state.labels.shape[1:]
     inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
-    # Without an automaton each prefix needs no more labels than `candidates` looks at. With one
+    prune = prune is not None and min(prune, logits.shape[2] - 1)
+    # Without an automaton a prefix needs no more labels than `candidates` looks at. With one
     # any label may be the best.
-    labels = logits.shape[2] if automaton is not None else width + 1
-    labels = labels if prune is None else min(labels, prune)
-    rank = automaton is None or prune is not None
-    frames = prefix_search.frames(logits, inside, labels, blank_id, prune, rank)
+    labels = prune or (width + 1 if automaton is None else None)
+    frames = prefix_search.frames(logits, inside, labels, blank_id, bool(prune))
     # A prefix that is as long as it may be has no longer ones to beat others with.
     every = automaton is not None or capped
     chosen = prefix_search.candidates(width, frames.top_labels.shape[2], every)

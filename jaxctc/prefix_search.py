@@ -91,12 +91,12 @@ def start(batch: int, width: int, dtype) -> Beam:
 
 
 def frames(
-    logits: jax.Array, inside: jax.Array, labels: int, blank_id: int, prune: int | None, rank: bool
+    logits: jax.Array, inside: jax.Array, labels: int | None, blank_id: int, only_these: bool
 ) -> Frame:
     """The frames of logits ``[B, T, C]``, as arrays with T first, with that many best labels.
 
-    With `prune`, all but so many labels have probability 0. Without `rank` the labels are all the
-    classes, in their own order.
+    The other labels have probability 0 if `only_these` are possible. None stands for all
+    classes in their own order.
     """
     classes = logits.shape[2]
     x = jnp.where(inside[:, :, None], logits, 0)
@@ -105,14 +105,14 @@ def frames(
     blank = log_probs[:, :, blank_id]
     identity = jnp.arange(classes, dtype=jnp.int32)[None, None, :]
     log_probs = jnp.where(identity == blank_id, -jnp.inf, log_probs)  # of labels, from here on
-    if rank:
+    if labels is not None:
         best, label = lax.top_k(log_probs, min(labels, max(1, classes - 1)))
     else:
         best, label = log_probs, jnp.broadcast_to(identity, log_probs.shape)
-    if prune is not None and prune < classes - 1:
-        best_few, few = lax.top_k(log_probs, prune)
-        least, place = best_few[:, :, -1:], few[:, :, -1:]
+    if only_these:
+        least = jnp.min(best, axis=2, keepdims=True)
         # Of equal ones top_k takes the first.
+        place = jnp.max(jnp.where(best == least, label, -1), axis=2, keepdims=True)
         kept = (log_probs > least) | ((log_probs == least) & (identity <= place))
         log_probs = jnp.where(kept, log_probs, -jnp.inf)
     return jax.tree.map(lambda y: y.swapaxes(0, 1), Frame(blank, log_probs, best, label, inside))

@@ -17,7 +17,7 @@ import plate_models
 import training
 from plate_charset import unknown_characters
 from plate_data import label_from_name, list_images, load_image
-from plate_reading import read_images, scores
+from plate_reading import DECODERS, read_images, scores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("paths", nargs="+", metavar="IMAGE_OR_DIR")
     add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
     add("--batch-size", type=int, default=256, help="images a batch; imported weights depend on it")
+    add("--decoder", choices=DECODERS, default="greedy", help="the beam may know plates' grammar")
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
         parser.error("--batch-size must be at least 1")
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not files:
         print("no image to read", file=sys.stderr)
         return 1
-    texts, confidences, _ = read_images(model, np.stack(images), charset, args.batch_size)
+    texts, confidences, _ = read_images(
+        model, np.stack(images), charset, args.batch_size, args.decoder
+    )
     labelled = []
     for file, text, confidence in zip(files, texts, confidences, strict=True):
         print(f"{file}\t{text}\t{confidence:.4f}")

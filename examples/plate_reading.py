@@ -1,12 +1,13 @@
 """Reading plates with a trained model, and counting how well it went."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from plate_charset import decode
+from plate_charset import DIGITS, LETTERS, PROVINCES, decode
 from rapidfuzz.distance import Levenshtein
 
 import jaxctc
@@ -21,29 +22,48 @@ def exact_matches(logits, labels, label_lengths, *, blank_id: int) -> jax.Array:
     return same & (read.lengths == label_lengths)
 
 
-@nnx.jit
-def _forward(model, images):
+DECODERS = ("greedy", "beam", "grammar")
+
+
+def plate_grammar(charset: str) -> jaxctc.Automaton:
+    """Returns what a plate may say: a province, a letter, and five letters or digits."""
+    places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 5]
+    classes = [{charset.index(c) for c in place if c in charset} for place in places]
+    return jaxctc.Grammar([classes], len(charset) + 1).automaton()
+
+
+@functools.partial(nnx.jit, static_argnames="decoder")
+def _forward(model, images, decoder, automaton):
     logits = model(images)
     blank = logits.shape[-1] - 1
-    read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
+    if decoder == "greedy":
+        read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
+    else:
+        best = jaxctc.ctc_beam_search(logits, blank_id=blank, automaton=automaton)
+        read = jax.tree.map(lambda x: x[:, 0], best)
     # The probability of a text is that of all its alignments together: exactly the CTC loss.
     losses = jaxctc.ctc_loss(logits, read.labels, label_lengths=read.lengths, blank_id=blank)
     return logits, read.labels, jnp.exp(-losses)
 
 
 def read_images(
-    model: nnx.Module, images: np.ndarray, charset: str, batch_size: int = 256
+    model: nnx.Module,
+    images: np.ndarray,
+    charset: str,
+    batch_size: int = 256,
+    decoder: str = "greedy",
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Reads images uint8[N, 24, 94, 3].
+    """Reads images uint8[N, 24, 94, 3] with one of `DECODERS`.
 
     Returns the texts, the model's probability of each (float32[N]), and the logits
     (float32[N, T, classes]). The last batch is not filled up, because a model may look at what
     else is in a batch.
     """
+    automaton = plate_grammar(charset) if decoder == "grammar" else None
     model.eval()
     texts, confidences, logits = [], [], []
     for start in range(0, len(images), batch_size):
-        out = _forward(model, images[start : start + batch_size])
+        out = _forward(model, images[start : start + batch_size], decoder, automaton)
         batch_logits, labels, confidence = map(np.asarray, out)
         texts += [decode(row, charset) for row in labels]
         confidences.append(confidence)

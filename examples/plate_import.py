@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     charset = load_charset(args.charset)
     # Published weights were trained with a mean over the batch in the network: keep that.
-    description = {"name": "lprnet", "normalise": "batch"}
+    description = {"name": "lprnet", "normalise": "batch", "fixed_norms": True}
     model = plate_models.build(description, len(charset) + 1)
     try:
         weights = load_state_dict(args.weights)

@@ -67,8 +67,8 @@ class ConvNormRelu(nnx.Module):
         self.conv = Conv(inputs, outputs, kernel, bias=bias, rngs=rngs, **options)
         self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return nnx.relu(self.norm(self.conv(x)))
+    def __call__(self, x: jax.Array, fixed: bool | None = None) -> jax.Array:
+        return nnx.relu(self.norm(self.conv(x), use_running_average=fixed))
 
 
 class Residual(nnx.Module):
@@ -143,12 +143,22 @@ class LPRNet(nnx.Module):
       normalise: over what each feature map's mean square, which divides it, is taken: "image"
         (an image's reading does not depend on its neighbours) or "batch" (as published: what
         the published weights read best with).
+      fixed_norms: whether batch norms keep their mean and variance while training. Those of the
+        published weights are 0 and 1, far from the batches': training them as usual would
+        undo in a few steps what the weights know.
     """
 
-    def __init__(self, classes: int, *, normalise: str = "image", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        classes: int,
+        *,
+        normalise: str = "image",
+        fixed_norms: bool = False,
+        rngs: nnx.Rngs,
+    ):
         if normalise not in ("image", "batch"):
             raise ValueError(f'normalise is {normalise!r}; it must be "image" or "batch"')
-        self.normalise = normalise
+        self.normalise, self.fixed_norms = normalise, fixed_norms
         self.stem = ConvNormRelu(3, 64, (3, 3), bias=True, rngs=rngs)
         self.blocks = nnx.List(
             [
@@ -164,17 +174,18 @@ class LPRNet(nnx.Module):
         self.container = Conv(64 + 128 + 256 + classes, classes, (1, 1), rngs=rngs)
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        fixed = True if self.fixed_norms else None
         x = (images.astype(jnp.float32) - 127.5) * 0.0078125
-        first = x = self.stem(x)
+        first = x = self.stem(x, fixed)
         x = _max_pool(x, (1, 1))
-        second = x = nnx.relu(self.norms[0](self.blocks[0](x)))
+        second = x = nnx.relu(self.norms[0](self.blocks[0](x), use_running_average=fixed))
         x = _max_pool(x[..., ::2], (1, 2))
-        x = nnx.relu(self.norms[1](self.blocks[1](x)))
-        third = x = nnx.relu(self.norms[2](self.blocks[2](x)))
+        x = nnx.relu(self.norms[1](self.blocks[1](x), use_running_average=fixed))
+        third = x = nnx.relu(self.norms[2](self.blocks[2](x), use_running_average=fixed))
         x = _max_pool(x[..., ::4], (1, 2))
         keys = (None, None) if key is None else jax.random.split(key)
-        x = self.wide(self.dropouts[0](x, rngs=keys[0]))
-        fourth = self.tall(self.dropouts[1](x, rngs=keys[1]))
+        x = self.wide(self.dropouts[0](x, rngs=keys[0]), fixed)
+        fourth = self.tall(self.dropouts[1](x, rngs=keys[1]), fixed)
         pooled = [
             nnx.avg_pool(first, (5, 5), (5, 5)),
             nnx.avg_pool(second, (5, 5), (5, 5)),

@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,18 +52,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def describe_model(args: argparse.Namespace, charset: str) -> dict[str, str]:
+def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
     """Returns what to build: the model asked for, or the one whose weights are taken."""
-    name = args.model or "light"
+    description = {"name": args.model or "light"}
     if args.init:
         initial = training.load_config(args.init)
-        name = args.model or initial["model"]["name"]
-        if name != initial["model"]["name"]:
-            raise SystemExit(f"--init {args.init} is a {initial['model']['name']}, not a {name}")
+        description = initial["model"]
+        if args.model not in (None, description["name"]):
+            raise SystemExit(f"--init {args.init} is not a {args.model}: {description['name']}")
         if charset != initial["charset"]:
             raise SystemExit(f"--init {args.init} has another character set: {initial['charset']}")
     # Published weights divide by a mean over the batch; training is better off without that.
-    return {"name": name, "normalise": "image"} if name == "lprnet" else {"name": name}
+    return {**description, "normalise": "image"} if description["name"] == "lprnet" else description
 
 
 def make_optimizer(model: nnx.Module, args: argparse.Namespace) -> nnx.Optimizer:

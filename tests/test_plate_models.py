@@ -12,11 +12,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
+import jax  # noqa: E402
 import plate_import  # noqa: E402
 import plate_models  # noqa: E402
 import plate_read  # noqa: E402
 import torch_file  # noqa: E402
 import training  # noqa: E402
+from flax import nnx  # noqa: E402
 from plate_charset import PLATE_CHARACTERS  # noqa: E402
 from plate_reading import read_images  # noqa: E402
 
@@ -90,3 +92,14 @@ def test_another_file_is_refused(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="no torch state dict"):
         torch_file.load_state_dict(file)
+
+
+@needs_plates
+def test_imported_norms_stay_as_they_are_while_training(imported):
+    model = plate_models.build(training.load_config(imported)["model"], 68)
+    training.load_model(imported, model)
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    images = np.load(PLATES / "lprnet_reference.npz")["images_bgr"][:2]
+    nnx.jit(lambda model, key: model(images, key))(model, jax.random.key(0))
+    after = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    jax.tree.map(np.testing.assert_array_equal, before, after)

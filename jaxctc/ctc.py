@@ -101,10 +101,8 @@ def lattice(
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
     inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
 
-    log_probs = log_probabilities(logits, read, inside, axis)  # [T, B, S + 1] or [T, S + 1, B]
     topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
-    neutral = topology.neutral[None].astype(log_probs.dtype)
-    scores = jnp.where(jnp.expand_dims(inside.T, axis + 1), log_probs, neutral)
+    scores = log_probabilities(logits, read, inside, topology.neutral, axis)
     possible = jnp.all(valid | ~used, axis=1)
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
@@ -275,6 +273,11 @@ def is_feasible(
     labels = checks.labels_array("labels", labels, batch)
     logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
     label_lengths = checks.lengths_array("label_lengths", label_lengths, batch, labels.shape[-1])
+    return _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes):
     position = lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)
     used = position < label_lengths[..., None]
     valid = (labels >= 0) & (labels != blank_id)

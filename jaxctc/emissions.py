@@ -5,8 +5,7 @@ given by its formula, ``d log p_k = dx_k - sum_c p_c dx_c``: logits are read twi
 is written once. The rule is a `jax.custom_jvp` of differentiable parts, so that forward mode, reverse
 mode and higher derivatives all follow from it.
 
-Frames outside a sequence may hold anything. There, log-probabilities are of no meaning
-but finite in their derivatives, which are zero.
+Frames outside a sequence may hold anything: nothing of them is in a value or a derivative.
 """
 
 import functools
@@ -16,9 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def log_probabilities(
-    logits: jax.Array, classes: jax.Array, inside: jax.Array, axis: int
+    logits: jax.Array, classes: jax.Array, inside: jax.Array, outside: jax.Array, axis: int
 ) -> jax.Array:
     """``log_softmax(logits)`` at chosen classes, frames first.
 
@@ -26,24 +25,27 @@ def log_probabilities(
       logits: float ``[B, T, C]``.
       classes: integer ``[B, N]`` in ``0…C-1``.
       inside: bool ``[B, T]``: is the frame one of the sequence's?
+      outside: What stands at frames that are not, for each class, ``[B, N]`` or ``[N, B]``.
       axis: Where the classes go: 1 gives ``[T, B, N]``, 0 gives ``[T, N, B]``.
 
     Returns:
-      float32, or float64 if the logits are. Outside, it means nothing.
+      float32, or float64 if the logits are.
     """
     top, rest = _log_normaliser(logits, inside)
     # In two steps: the sum of the two would round where logits are large.
-    return (_pick(logits, classes, axis) - _per_frame(top, axis)) - _per_frame(rest, axis)
+    log_probs = (_pick(logits, classes, axis) - _per_frame(top, axis)) - _per_frame(rest, axis)
+    return jnp.where(_per_frame(inside, axis), log_probs, outside[None].astype(log_probs.dtype))
 
 
 @log_probabilities.defjvp
 def _log_probabilities_jvp(axis, primals, tangents):
-    logits, classes, inside = primals
+    logits, classes, inside, outside = primals
     # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
-    tangent = _widen(tangents[0])
+    # Masked here, not where classes were picked: the transpose then masks as it writes the gradient.
+    tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
     mean = _mean(logits, inside, tangent)
     return (
-        log_probabilities(logits, classes, inside, axis),
+        log_probabilities(logits, classes, inside, outside, axis),
         _pick(tangent, classes, axis) - _per_frame(mean, axis),
     )
 
@@ -77,17 +79,17 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
 def _log_normaliser_jvp(primals, tangents):
     logits, inside = primals
     top, rest = _log_normaliser(logits, inside)
-    mean = _mean(logits, inside, _widen(tangents[0]))
-    return (top, rest), (jnp.zeros_like(top), mean)
+    tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
+    return (top, rest), (jnp.zeros_like(top), _mean(logits, inside, tangent))
 
 
 def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
-    """The expectation of `values` over the classes, [B, T]; 0 outside."""
+    """The expectation over the classes of `values`, which are 0 outside, [B, T]."""
     top, rest = (x[:, :, None] for x in _log_normaliser(logits, inside))
     inside = inside[:, :, None]
     x = jnp.where(inside, _widen(logits), 0)
     probabilities = jnp.where(inside, jnp.exp((x - top) - rest), 0)
-    return jnp.sum(probabilities * jnp.where(inside, values, 0), axis=2)
+    return jnp.sum(probabilities * values, axis=2)
 
 
 def _per_frame(x: jax.Array, axis: int) -> jax.Array:

@@ -6,6 +6,14 @@ Losses and what follows from them:
 * `ctc_posteriors`: where in time each label stands, as probabilities.
 * `is_feasible`: whether labels fit into frames.
 
+After training:
+
+* `forced_align`: the best alignment, frame by frame, of any length.
+* `ctc_greedy_decode`, `ctc_beam_search`: what was said, from the logits.
+* `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same search on a stream.
+* `NGram`, `Lexicon`, `Grammar`, `Hotwords`, `combine`: what the search knows of the language.
+* `edit_distance`, `edit_operations`, `error_rate`: how wrong it was.
+
 For code that comes from other frameworks:
 
 * `CTCLoss`, `compat.torch.ctc_loss`: torch's.
@@ -17,6 +25,10 @@ How it is built, each module on those before it:
 * `semirings`: what sums and products of path weights are.
 * `recursion`: the one scan; posteriors and best paths are its gradients.
 * `ctc`: the CTC lattice and its public functions.
+* `align`: alignment as the derivative of the best score.
+* `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
+* `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
+* `metrics`: edit distance and error rates.
 * `checks`: every check of an argument.
 """
 
@@ -25,11 +37,11 @@ from jaxctc.align import Alignment as Alignment
 from jaxctc.align import forced_align as forced_align
 from jaxctc.automaton import Automaton as Automaton
 from jaxctc.automaton import combine as combine
-from jaxctc.beam import BeamState as BeamState
 from jaxctc.beam import ctc_beam_extend as ctc_beam_extend
 from jaxctc.beam import ctc_beam_finish as ctc_beam_finish
 from jaxctc.beam import ctc_beam_search as ctc_beam_search
 from jaxctc.beam import ctc_beam_start as ctc_beam_start
+from jaxctc.beam_state import BeamState as BeamState
 from jaxctc.compat.torch import CTCLoss as CTCLoss
 from jaxctc.constraints import Grammar as Grammar
 from jaxctc.constraints import Hotwords as Hotwords

@@ -148,12 +148,14 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, : width + 1]
     read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
     topology = _AlignmentTopology(
-        CTCTopology(skip, label_lengths, axis=1), read, jnp.pad(usable, ((0, 0), (1, 0)), constant_values=True)
+        CTCTopology(skip, label_lengths, axis=1),
+        read,
+        jnp.pad(usable, ((0, 0), (1, 0)), constant_values=True),
     )
     states, possible = _best_states(topology, lax.stop_gradient(logits), inside)
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths <= width)
-    inside, aligned, used = inside, inside & possible[:, None], used & possible[:, None]
+    aligned, used = inside & possible[:, None], used & possible[:, None]
 
     shown = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=blank_id)
     path = jnp.where(aligned, jnp.take_along_axis(shown, states, axis=1), -1)

@@ -70,7 +70,7 @@ def build(
     return Automaton(np.stack(transitions), np.stack(scores), np.array(finals, np.float32))
 
 
-def combine(automata: Sequence[Automaton], weights: Sequence[float] | None = None) -> Automaton:
+def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = None) -> Automaton:
     """One automaton for several: scores are added, each times its weight, 1 by default.
 
     What one of them forbids is forbidden, also at a weight of 0. Of the pairs of states only

@@ -273,7 +273,7 @@ def test_at_most_so_many_labels(logits):
 @pytest.mark.parametrize("pieces", [[T], [1] * T, [5, 1, 8], [4, 0, 10]], ids=str)
 def test_pieces_give_the_whole_bit_for_bit(pieces, logits, lengths):
     whole = jaxctc.ctc_beam_search(logits, lengths, beam_width=5, blank_id=BLANK)
-    state = jaxctc.ctc_beam_start((BATCH,), beam_width=5, max_labels=T)
+    state = jaxctc.ctc_beam_start(batch=(BATCH,), beam_width=5, max_labels=T)
     done = 0
     for size in pieces:
         piece = logits[:, done : done + size]
@@ -287,7 +287,7 @@ def test_pieces_give_the_whole_bit_for_bit(pieces, logits, lengths):
 def test_pieces_with_an_automaton(logits, random_automaton):
     extra = {"automaton": random_automaton, "automaton_weight": 0.5}
     whole = jaxctc.ctc_beam_search(logits, beam_width=5, blank_id=BLANK, **extra)
-    state = jaxctc.ctc_beam_start((BATCH,), beam_width=5, max_labels=T)
+    state = jaxctc.ctc_beam_start(batch=(BATCH,), beam_width=5, max_labels=T)
     for piece in np.split(logits, 2, axis=1):
         state = jaxctc.ctc_beam_extend(state, piece, blank_id=BLANK, **extra)
     jax.tree.map(np.testing.assert_array_equal, jaxctc.ctc_beam_finish(state, **extra), whole)
@@ -394,6 +394,6 @@ def test_errors_name_the_argument(random_automaton):
         jaxctc.ctc_beam_search(logits, automaton=random_automaton)
     with pytest.raises(ValueError, match="automaton_weight has shape"):
         jaxctc.ctc_beam_search(logits, automaton_weight=np.ones(2))
-    state = jaxctc.ctc_beam_start((2,), beam_width=3, max_labels=4)
+    state = jaxctc.ctc_beam_start(batch=(2,), beam_width=3, max_labels=4)
     with pytest.raises(ValueError, match="state has batch shape"):
         jaxctc.ctc_beam_extend(state, logits)

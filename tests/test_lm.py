@@ -140,14 +140,14 @@ def test_combined_scores_are_weighted_sums(model):
     grammar = jaxctc.Grammar([[{1, 2}] * n for n in range(4)], classes=6).automaton()
     hot = jaxctc.Hotwords({(1, 2): 2.0}, classes=6).automaton()
     parts, weights = [model.automaton(), grammar, hot], [0.5, 0.0, 1.5]
-    both = jaxctc.combine(parts, weights)
+    both = jaxctc.combine(parts, weights=weights)
     for labels in sequences(range(1, 4), 4):
         scores = [part.score_sequence(labels) for part in parts]
         want = sum(w * s for w, s in zip(weights, scores, strict=True) if w)
         want = want if scores[1] == 0 else -math.inf  # forbidden, whatever the weight
         assert both.score_sequence(labels) == pytest.approx(want, abs=1e-5)
     with pytest.raises(ValueError, match="weights has length 2"):
-        jaxctc.combine([hot], [1, 2])
+        jaxctc.combine([hot], weights=[1, 2])
     with pytest.raises(ValueError, match="automata read 4 and 6 classes"):
         jaxctc.combine([hot, jaxctc.Hotwords({}, classes=4).automaton()])
 
@@ -175,7 +175,7 @@ def test_published_bigram_of_words():
     def text(found):
         return "".join(symbols[c] for c in found.labels[0, : found.lengths[0]].tolist())
 
-    scorer = jaxctc.combine([model.automaton(), one_each], [0.5, 1.5])
+    scorer = jaxctc.combine([model.automaton(), one_each], weights=[0.5, 1.5])
     found = read(jaxctc.Lexicon(spelling, 8, 0, scorer).automaton())
     want = case["expected"]
     assert text(found) == want["decoded_text"]

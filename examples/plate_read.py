@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("paths", nargs="+", metavar="IMAGE_OR_DIR")
     add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
     add("--batch-size", type=int, default=256, help="images a batch; imported weights depend on it")
-    add("--decoder", choices=DECODERS, default="greedy", help="the beam may know plates' grammar")
+    add("--decoder", choices=DECODERS, default="greedy", help="grammar: a beam over blue plates")
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
         parser.error("--batch-size must be at least 1")

@@ -26,10 +26,10 @@ DECODERS = ("greedy", "beam", "grammar")
 
 
 def plate_grammar(charset: str) -> jaxctc.Automaton:
-    """Returns what a plate may say: a province, a letter, and five or six letters or digits."""
-    places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 6]
+    """Returns what a blue plate may say: a province, a letter, and five letters or digits."""
+    places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 5]
     classes = [{charset.index(c) for c in place if c in charset} for place in places]
-    return jaxctc.Grammar([classes[:7], classes], len(charset) + 1).automaton()
+    return jaxctc.Grammar([classes], len(charset) + 1).automaton()
 
 
 @functools.partial(nnx.jit, static_argnames="decoder")

@@ -33,8 +33,12 @@ def log_probabilities(
     """
     top, rest = _log_normaliser(logits, inside)
     # In two steps: the sum of the two would round where logits are large.
-    log_probs = (_pick(logits, classes, axis) - _per_frame(top, axis)) - _per_frame(rest, axis)
-    return jnp.where(_per_frame(inside, axis), log_probs, outside[None].astype(log_probs.dtype))
+    picked, frames_last = _pick(logits, classes)
+    apart = 1 if frames_last else 2  # what is per frame has no axis of classes
+    log_probs = (picked - jnp.expand_dims(top, apart)) - jnp.expand_dims(rest, apart)
+    outside = jnp.expand_dims(outside if axis == 1 else outside.T, 3 - apart)
+    log_probs = jnp.where(jnp.expand_dims(inside, apart), log_probs, outside.astype(picked.dtype))
+    return _frames_first(log_probs, frames_last, axis)
 
 
 @log_probabilities.defjvp
@@ -44,20 +48,28 @@ def _log_probabilities_jvp(axis, primals, tangents):
     # Masked here, not where classes were picked: the transpose then masks as it writes the gradient.
     tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
     mean = _mean(logits, inside, tangent)
+    change = _frames_first(*_pick(tangent, classes), axis)
     return (
         log_probabilities(logits, classes, inside, outside, axis),
-        _pick(tangent, classes, axis) - _per_frame(mean, axis),
+        change - jnp.expand_dims(mean.T, axis + 1),
     )
 
 
-def _pick(logits: jax.Array, classes: jax.Array, axis: int) -> jax.Array:
+def _pick(logits: jax.Array, classes: jax.Array) -> tuple[jax.Array, bool]:
+    """Logits of the classes, and whether they are ``[B, N, T]``; else they are ``[B, T, N]``."""
     if logits.shape[2] <= classes.shape[1]:
         # Few classes: gather, and scatter back in the transpose, whole rows of frames.
         rows = jnp.swapaxes(logits, 1, 2)
         picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
-        return _widen(picked).transpose((2, 1, 0) if axis == 0 else (2, 0, 1))
+        return _widen(picked), True
     picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
-    return _widen(picked).transpose((1, 2, 0) if axis == 0 else (1, 0, 2))
+    return _widen(picked), False
+
+
+def _frames_first(x: jax.Array, frames_last: bool, axis: int) -> jax.Array:
+    """``[B, N, T]`` or ``[B, T, N]`` as ``[T, B, N]``, or with axis 0 ``[T, N, B]``."""
+    frames, classes = (2, 1) if frames_last else (1, 2)
+    return x.transpose((frames, classes, 0) if axis == 0 else (frames, 0, classes))
 
 
 @jax.custom_jvp
@@ -90,10 +102,6 @@ def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
     x = jnp.where(inside, _widen(logits), 0)
     probabilities = jnp.where(inside, jnp.exp((x - top) - rest), 0)
     return jnp.sum(probabilities * values, axis=2)
-
-
-def _per_frame(x: jax.Array, axis: int) -> jax.Array:
-    return jnp.expand_dims(x.T, axis + 1)
 
 
 def _widen(x: jax.Array) -> jax.Array:

@@ -1,0 +1,64 @@
+"""Programs leave the process and spread over devices: export, and sharding of the batch."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+import jaxctc
+
+ARGUMENTS = (
+    np.random.default_rng(0).standard_normal((8, 40, 12)).astype(np.float32),
+    np.random.default_rng(1).integers(1, 12, (8, 10)).astype(np.int32),
+    np.array([40, 33, 40, 12, 25, 40, 0, 38], np.int32),
+    np.array([10, 7, 0, 10, 9, 10, 1, 3], np.int32),
+)
+
+
+def loss_and_gradient(logits, labels, frames, lengths):
+    losses, pullback = jax.vjp(lambda x: jaxctc.ctc_loss(x, labels, frames, lengths), logits)
+    return losses, pullback(jnp.ones_like(losses))[0]
+
+
+def test_export_round_trip():
+    jitted = jax.jit(loss_and_gradient)
+    exported = export.export(jitted, platforms=("cpu", "cuda", "tpu"))(*ARGUMENTS)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    loaded = export.deserialize(exported.serialize())
+    for got, want in zip(loaded.call(*ARGUMENTS), jitted(*ARGUMENTS), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_eight_devices_compute_what_one_does_and_gather_nothing():
+    """In a process of its own, since the number of devices is settled when jax starts."""
+    program = textwrap.dedent("""
+        import jax, numpy as np
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from test_devices import ARGUMENTS, loss_and_gradient
+
+        assert len(jax.devices()) == 8
+        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+        arguments = [jax.device_put(x, sharding) for x in ARGUMENTS]
+        sharded = jax.jit(loss_and_gradient).lower(*arguments).compile()
+        text = sharded.as_text()
+        for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+            assert f"{collective}(" not in text, collective
+        for got, want in zip(sharded(*arguments), jax.jit(loss_and_gradient)(*ARGUMENTS)):
+            assert got.sharding.is_equivalent_to(sharding, got.ndim), got.sharding
+            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    """)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.path.dirname(__file__),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -57,11 +57,11 @@ def _torch_functions(batch: Batch) -> tuple[Callable, Callable]:
     torch.set_num_threads(2)
     logits = torch.tensor(batch.logits.transpose(1, 0, 2).copy(), requires_grad=True)
     labels = torch.tensor(batch.labels, dtype=torch.int64)
-    lengths = [torch.tensor(x, dtype=torch.int64) for x in batch[2:]]
+    frames, lengths = (torch.tensor(x, dtype=torch.int64) for x in batch[2:])
 
     def total():
         log_probs = torch.nn.functional.log_softmax(logits, dim=-1)
-        return torch.nn.functional.ctc_loss(log_probs, labels, *lengths, reduction="sum")
+        return torch.nn.functional.ctc_loss(log_probs, labels, frames, lengths, reduction="sum")
 
     def alone():
         with torch.no_grad():

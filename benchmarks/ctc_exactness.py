@@ -17,7 +17,7 @@ from common import Shape, report, table
 from ctc_contestants import JAX_LOSSES
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from oracles import ctc_by_recursion  # noqa: E402
+from oracles import ctc_by_recursion
 
 SIZES = {18: Shape(18, 1, 68, 7), 200: Shape(200, 1, 32, 30)}
 SIZES |= {1500: Shape(1500, 1, 32, 250), 5000: Shape(5000, 1, 32, 800)}

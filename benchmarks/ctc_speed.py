@@ -3,8 +3,8 @@
     python benchmarks/ctc_speed.py
 
 Loss and gradient with respect to the logits, and the loss alone, jitted, on ragged batches; torch
-with its log_softmax and two threads. Then: how time grows with each size, what remains above the floor,
-what one call costs on next to no data, and how long compiling takes.
+with its log_softmax and two threads. Then: how time grows with each size, what remains above the
+floor, what one call costs on next to no data, and how long compiling takes.
 """
 
 import time
@@ -91,9 +91,13 @@ def dispatch(rounds):
     functions = {}
     for name, loss in JAX_LOSSES.items():
         functions[name] = lambda f=loss: finished(f(*arguments))
-        functions[f"{name}, jitted"] = lambda f=jax.jit(loss): finished(f(*arguments))
+        jitted = jax.jit(loss)
+        functions[f"{name}, jitted"] = lambda f=jitted: finished(f(*arguments))
     timings = time_in_turn(functions, rounds, calls=20)
-    rows = [[name, 1e3 * t.median, f"{1e3 * t.lower:.3g}–{1e3 * t.upper:.3g}"] for name, t in timings.items()]
+    rows = [
+        [name, 1e3 * t.median, f"{1e3 * t.lower:.3g}–{1e3 * t.upper:.3g}"]
+        for name, t in timings.items()
+    ]
     return table(["", "µs a call", "quartiles"], rows)
 
 
@@ -122,8 +126,13 @@ def main():
     arguments = options(__doc__, rounds=9)
     sections, data = against_peers(arguments.only, arguments.rounds)
     ratios = {k: v["ratio"] for k, v in data.items()}
-    print({k: round(v, 2) for k, v in ratios.items()}, f"mean {geometric_mean(list(ratios.values())):.2f}x\n")
-    sections["How loss and gradient grow, one size at a time"] = growth(max(3, arguments.rounds // 2))
+    print(
+        {k: round(v, 2) for k, v in ratios.items()},
+        f"mean {geometric_mean(list(ratios.values())):.2f}x\n",
+    )
+    sections["How loss and gradient grow, one size at a time"] = growth(
+        max(3, arguments.rounds // 2)
+    )
     sections["Above the floor: read the logits and write the gradient, one exp each"] = floor(
         arguments.rounds
     )

@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py [--batches 10000] [--seed 0]
 
-Ragged, infeasible, empty and zero-frame pairs, masked classes, logits up to ±1e4 and ±1e30, pairs as
-confident as 1e-30, bfloat16 and float16, NaN in padding. Of each: no NaN, no negative loss, the
-gradient finite with rows that sum to 0 and zeros in padding, and infeasible pairs exactly inf and 0.
-Shapes are few, so that programs are compiled once. The exit code is 1 if anything broke.
+Ragged, infeasible, empty and zero-frame pairs, masked classes, logits up to ±1e4 and ±1e30, pairs
+as confident as 1e-30, bfloat16 and float16, NaN in padding. Of each: no NaN, no negative loss, the
+gradient finite with rows that sum to 0 and zeros in padding, and infeasible pairs exactly inf and
+0. Shapes are few, so that programs are compiled once. The exit code is 1 if anything broke.
 """
 
 import argparse

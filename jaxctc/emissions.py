@@ -2,8 +2,8 @@
 
 With many classes this is where the time and the memory of a loss go, so the derivative is
 given by its formula, ``d log p_k = dx_k - sum_c p_c dx_c``: logits are read twice and the gradient
-is written once. The rule is a `jax.custom_jvp` of differentiable parts, so that forward mode, reverse
-mode and higher derivatives all follow from it.
+is written once. The rule is a `jax.custom_jvp` of differentiable parts, so that forward mode,
+reverse mode and higher derivatives all follow from it.
 
 Frames outside a sequence may hold anything: nothing of them is in a value or a derivative.
 """
@@ -45,7 +45,8 @@ def log_probabilities(
 def _log_probabilities_jvp(axis, primals, tangents):
     logits, classes, inside, outside = primals
     # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
-    # Masked here, not where classes were picked: the transpose then masks as it writes the gradient.
+    # Masked here, not where classes were picked: the transpose then masks as it writes the
+    # gradient.
     tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
     mean = _mean(logits, inside, tangent)
     change = _frames_first(*_pick(tangent, classes), axis)

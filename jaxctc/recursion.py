@@ -77,7 +77,7 @@ def log_partition(
 
 def posteriors(
     topology: Topology, scores: Scores, semiring: Semiring = PROBABILITY
-) -> tuple[jax.Array, Scores]:
+) -> tuple[jax.Array, Any]:
     """``log Z`` and its gradient: the posterior of every arc at every frame.
 
     Returns:
@@ -88,7 +88,7 @@ def posteriors(
     return log_z, pullback(jnp.ones_like(log_z))[0]
 
 
-def best_path(topology: Topology, scores: Scores) -> tuple[jax.Array, Scores]:
+def best_path(topology: Topology, scores: Scores) -> tuple[jax.Array, Any]:
     """Score of the best path, and for every arc and frame 1 if the path uses it, else 0."""
     return posteriors(topology, scores, MAX_TROPICAL)
 

@@ -1,7 +1,7 @@
 """The real TPU compiler takes the programs: they compile and fit, and are shaped as they should be.
 
-This proves neither numbers nor speed on a TPU. It needs `pip install -e '.[test,tpu-compile]'`, which
-brings libtpu; no TPU is used.
+This proves neither numbers nor speed on a TPU. It needs `pip install -e '.[test,tpu-compile]'`,
+which brings libtpu; no TPU is used.
 """
 
 import importlib.util

@@ -1,0 +1,123 @@
+"""Runs the benchmarks; writes docs/benchmarks.md and the README's tables from the results.
+
+python benchmarks/run.py                  # everything, about a quarter of an hour
+python benchmarks/run.py ctc_speed        # only this one
+python benchmarks/run.py --write          # only the documents, from the last results
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from common import RESULTS, table
+
+ROOT = Path(__file__).parent.parent
+TITLES = {
+    "ctc_speed": "Speed of the CTC loss",
+    "ctc_memory": "Memory of the CTC loss",
+    "ctc_exactness": "Exactness of the CTC loss",
+    "two_ended": "An idea that did not pay: the lattice from both ends",
+    "decode_speed": "Speed and accuracy of decoding",
+}
+NOTES = {
+    "two_ended": """Running the lattice from both ends to the middle halves the number of
+steps and doubles what each does. It needs the scores in another order, and that costs more on
+this machine than the saved steps bring. The package runs from one end. Where the latency of a step rules,
+on a GPU or TPU, this may be otherwise; it was not measured there.""",
+    "ctc_speed": """On OCR the time is almost that of reading the logits and writing the gradient
+once (the table of the floor), so little more is to be had there whatever the implementation. Plates
+are ruled by the cost of launching some forty small kernels, which is also why the loss alone gains
+least there.""",
+}
+
+
+def document(results: dict[str, dict]) -> str:
+    """docs/benchmarks.md."""
+    parts = [
+        "# Benchmarks",
+        "Written by `python benchmarks/run.py`, which runs the scripts named below "
+        "(`pip install -e '.[bench]'`). Peers are timed in turn in one process, and medians are "
+        "reported with quartiles: absolute times drift with the machine, ratios less so.",
+    ]
+    for name, content in results.items():
+        about = content["machine"]
+        versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if v)
+        parts += [
+            f"## {TITLES[name]}",
+            f"`python benchmarks/{name}.py`, on {about['cores']} cores of {about['processor']} "
+            f"({about['system']}), Python {about['python']}, {versions}, {about['date']}.",
+        ]
+        for heading, text in content["sections"].items():
+            parts += [f"### {heading}", text]
+        if name in NOTES:
+            parts.append(NOTES[name])
+    return "\n\n".join(parts) + "\n"
+
+
+def readme_tables(results: dict[str, dict]) -> dict[str, str]:
+    """What stands between the README's markers."""
+    exactness, speed = results["ctc_exactness"], results["ctc_speed"]
+    memory = results["ctc_memory"]["data"]
+    rows = []
+    for frames in (18, 200, 1500, 5000, 20000):
+        errors = [
+            max(
+                exactness["data"][f"{kind}, {frames}, {name}"]["gradient"]
+                for kind in ("random", "peaky", "flat")
+            )
+            for name in ("jaxctc", "optax", "torch")
+        ]
+        rows.append([f"{frames} frames", *[f"{e:.0e}" for e in errors]])
+    machine = f"{speed['machine']['cores']} cores of {speed['machine']['processor']}, no GPU"
+    times = []
+    for key, value in speed["data"].items():
+        name, what = key.split(", ", 1)
+        if what == "loss and gradient":
+            share = memory[f"{name}, float32"]
+            times.append(
+                [
+                    name,
+                    *[
+                        f"{value['milliseconds'][n]['median']:.3g} ms"
+                        for n in value["milliseconds"]
+                    ],
+                    f"{value['ratio']:.1f}x",
+                    f"{speed['data'][f'{name}, loss alone']['ratio']:.1f}x",
+                    f"1/{share['optax'] / share['jaxctc']:.1f}",
+                ]
+            )
+    header = ["", "jaxctc", "optax", "torch", "to the faster", "loss alone", "memory, of optax's"]
+    return {
+        "exactness": table(["", "jaxctc", "optax", "torch"], rows),
+        "speed": f"Loss and gradient, jitted, on {machine}:\n\n{table(header, times)}",
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(TITLES)}; default: all")
+    parser.add_argument("--write", action="store_true", help="only write the documents")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(TITLES):
+        parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
+    for name in [] if arguments.write else arguments.names or TITLES:
+        subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")], check=True)
+
+    results = {
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in TITLES
+        if (RESULTS / f"{name}.json").exists()
+    }
+    (ROOT / "docs" / "benchmarks.md").write_text(document(results))
+    readme = (ROOT / "README.md").read_text()
+    for marker, text in readme_tables(results).items():
+        pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+        readme = re.sub(pattern, lambda m, t=text: f"{m[1]}\n{t}\n\n{m[2]}", readme, flags=re.S)
+    (ROOT / "README.md").write_text(readme)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,8 +25,8 @@ TITLES = {
 NOTES = {
     "two_ended": """Running the lattice from both ends to the middle halves the number of
 steps and doubles what each does. It needs the scores in another order, and that costs more on
-this machine than the saved steps bring. The package runs from one end. Where the latency of a step rules,
-on a GPU or TPU, this may be otherwise; it was not measured there.""",
+this machine than the saved steps bring. The package runs from one end. Where the latency of a step
+rules, on a GPU or TPU, this may be otherwise; it was not measured there.""",
     "ctc_speed": """On OCR the time is almost that of reading the logits and writing the gradient
 once (the table of the floor), so little more is to be had there whatever the implementation. Plates
 are ruled by the cost of launching some forty small kernels, which is also why the loss alone gains

@@ -31,17 +31,21 @@ def logits_array(name: str, value: ArrayLike, trailing: tuple[str, ...] = ("T", 
 
 def integer_array(name: str, value: ArrayLike) -> jax.Array:
     """`value` as an int32 array. Integers beyond its range are moved to its ends."""
+    value = _stacked(value)
     if not isinstance(value, jax.Array):
         value = np.asarray(value)
         if value.size == 0 and value.dtype == np.float64:
             value = value.astype(np.int32)  # np.asarray([]): an empty list has no dtype
-    if not np.issubdtype(value.dtype, np.integer):
+    if not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {value.dtype}; it must be an integer type.")
     if value.dtype == np.int32:
         return value if isinstance(value, jax.Array) else jnp.asarray(value)
     if isinstance(value, np.ndarray):
         limits = np.iinfo(np.int32)
         return jnp.asarray(np.clip(value, limits.min, limits.max).astype(np.int32))
+    if value.dtype.itemsize > 4 or value.dtype == jnp.uint32:
+        limits = np.iinfo(np.int32)
+        value = jnp.clip(value, max(limits.min, jnp.iinfo(value.dtype).min), limits.max)
     return value.astype(jnp.int32)
 
 
@@ -111,7 +115,15 @@ def wildcard_label(name: str, value: Any, blank_id: int) -> int:
 
 def concrete(value: Any) -> np.ndarray | None:
     """`value` as a numpy array, or None while it is being traced."""
+    value = _stacked(value)
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def _stacked(value: Any) -> Any:
+    """A tuple or list of traced numbers, as a tuple of lengths becomes under `jit`, as an array."""
+    if isinstance(value, (tuple, list)) and any(isinstance(x, jax.core.Tracer) for x in value):
+        return jnp.stack([jnp.asarray(x) for x in value])
+    return value
 
 
 class SequencePair(NamedTuple):

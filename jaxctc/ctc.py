@@ -141,7 +141,8 @@ def ctc_loss(
       float ``[*batch]``, never negative. A pair that no alignment joins, since there are
       fewer frames than labels and the blanks between equal neighbours, or a label is not
       a class or is the blank, has loss ``inf`` and gradient 0; under `jit` so has one whose
-      lengths are out of range.
+      lengths are out of range. A NaN or ``+inf`` among a sequence's own logits makes its loss
+      NaN, to be seen.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -171,6 +172,9 @@ def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
     )
     log_z = recursion.log_partition(topology, scores)
     loss = -jnp.where(possible, log_z, -jnp.inf)
+    # NaN, or +inf, in any class of a frame is in its normaliser, and so in the blank's score.
+    blank = jnp.take(scores, 0, axis=topology.axis + 1)
+    loss = jnp.where(jnp.any(jnp.isnan(blank), axis=0), jnp.nan, loss)
     # Rounding may leave a probability a little above 1. The gradient stays what it is.
     loss = loss - lax.stop_gradient(jnp.minimum(loss, 0))
     return loss.reshape(logits.shape[:-2])
@@ -249,9 +253,10 @@ def is_feasible(
     blank_id: int = 0,
     num_classes: int | None = None,
 ) -> jax.Array:
-    """Whether any alignment joins labels to that many frames: whether `ctc_loss` is finite.
+    """Whether any alignment joins labels to that many frames.
 
-    Every label takes a frame, and equal neighbours need one more for the blank between.
+    Every label takes a frame, and equal neighbours need one more for the blank between. Where it
+    is so, and no class is masked out by ``-inf``, `ctc_loss` is finite.
 
     Args:
       labels: integer ``[*batch, S]``.
@@ -271,6 +276,11 @@ def is_feasible(
     labels = checks.integer_array("labels", labels)
     batch = labels.shape[:-1]
     labels = checks.labels_array("labels", labels, batch)
+    if num_classes is not None:
+        num_classes = checks.positive("num_classes", num_classes)
+    blank_id = checks.class_id("blank_id", blank_id, num_classes or 2**31 - 1)
+    if logit_lengths is None:
+        raise TypeError("logit_lengths is None; it must be an integer array.")
     logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
     label_lengths = checks.lengths_array("label_lengths", label_lengths, batch, labels.shape[-1])
     return _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes)

@@ -82,9 +82,10 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
     """
     x = _widen(logits)
     top = jnp.max(x, axis=2)
-    top = jnp.where(inside & (top > -jnp.inf), top, 0)
+    # A frame without any class has no path; one with NaN passes it on, to be seen.
+    top = jnp.where(inside & (top != -jnp.inf), top, 0)
     total = jnp.sum(jnp.exp(x - top[:, :, None]), axis=2)
-    possible = inside & (total > 0)
+    possible = inside & (total != 0)
     return top, jnp.where(possible, jnp.log(jnp.where(possible, total, 1)), 0)
 
 

@@ -78,6 +78,14 @@ def test_feasibility():
         jaxctc.is_feasible([[1]], [3], [2])
 
 
+@pytest.mark.parametrize("change", [{"blank_id": -1}, {"blank_id": 4}, {"num_classes": 0}])
+def test_feasibility_of_no_classes(change):
+    with pytest.raises(ValueError, match=r"^(blank_id|num_classes) is (-1|4|0); it must be"):
+        jaxctc.is_feasible(**{"labels": [[1]], "logit_lengths": [3], "num_classes": 4, **change})
+    with pytest.raises(TypeError, match=r"^logit_lengths is None; it must be an integer array"):
+        jaxctc.is_feasible([[1]], None)
+
+
 def test_concrete_lengths_are_checked_inside_another_jit():
     with pytest.raises(ValueError, match=r"^logit_lengths has the value 6; it must be in 0…5\."):
         jax.jit(lambda x: jaxctc.ctc_loss(x, LABELS, np.array([5, 6])))(LOGITS)
@@ -87,3 +95,5 @@ def test_integers_beyond_int32_stay_what_they_are_not():
     """2**32 + 1 must not become the class 1."""
     labels = np.array([[2**32 + 1, 2], [3, 1]])
     assert jaxctc.ctc_loss(LOGITS, labels)[0] == jnp.inf
+    with jax.enable_x64(True):
+        assert jaxctc.ctc_loss(LOGITS, jnp.asarray(labels))[0] == jnp.inf

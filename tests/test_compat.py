@@ -189,3 +189,17 @@ def test_optax_errors(optax_batch):
         ValueError, match=r"^label_paddings has padding before the end; it must come"
     ):
         compat.optax.ctc_loss(logits, logit_paddings, labels, 1 - label_paddings)
+
+
+def test_torch_lengths_of_any_kind():
+    """Narrow integers, tuples that jit makes tracers of, and traced lengths that do not add up."""
+    log_probs = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (40, 15, 30)))
+    targets = np.arange(300) % 29 + 1
+    frames, lengths = (40,) * 15, (20,) * 15
+    want = compat.torch.ctc_loss(log_probs, targets, frames, lengths, reduction="none")
+    narrow = np.full(15, 20, np.uint8)
+    got = compat.torch.ctc_loss(log_probs, targets, frames, narrow, reduction="none")
+    np.testing.assert_array_equal(got, want)
+    jitted = jax.jit(lambda *a: compat.torch.ctc_loss(*a, reduction="none"))
+    np.testing.assert_allclose(jitted(log_probs, targets, frames, lengths), want, rtol=1e-6)
+    assert np.isinf(jitted(log_probs, targets, frames, (19,) * 15)).all()

@@ -379,3 +379,13 @@ def test_a_second_call_compiles_nothing(ragged):
         patch.setattr("logging.Logger.handle", lambda self, record: logged.append(record))
         jaxctc.ctc_loss(logits, labels, frames, lengths)
     assert not [r for r in logged if "Compiling" in r.getMessage()]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_inside_a_sequence_is_seen(ragged, bad):
+    logits, labels, frames, lengths, feasible = ragged
+    broken = np.array(logits)
+    broken[1, 2, 3] = bad
+    losses, gradient = loss_and_gradient(broken + 100, labels, frames, lengths)
+    np.testing.assert_array_equal(np.isnan(losses), np.arange(6) == 1)
+    assert np.isfinite(gradient[feasible & (np.arange(6) != 1)]).all()

@@ -82,7 +82,7 @@ def ctc_loss_with_forward_probs(
     """
     arguments = _lengths(logits, logit_paddings, labels, label_paddings)
     pair = checks.sequence_pair(*arguments, blank_id)
-    blank, label = _forward(*pair, log_epsilon)
+    blank, label = _forward(*pair, float(log_epsilon))
     return ctc.ctc_loss(*arguments, blank_id=blank_id), blank, label
 
 

@@ -89,12 +89,11 @@ def ctc_loss(
 def _lengths(name: str, value: checks.ArrayLike, batch: int) -> checks.ArrayLike:
     """Lengths with the shape (N,), still a numpy array if they are known."""
     known = checks.concrete(value)
-    lengths = value if known is None else known
+    lengths = checks.integer_array(name, value) if known is None else known
     checks.integer_array(name, lengths)
-    lengths = lengths.reshape(-1) if lengths.ndim == 0 else lengths
-    if lengths.shape != (batch,):
+    if lengths.shape != (batch,) and not (batch == 1 and lengths.shape == ()):
         raise ValueError(f"{name} has shape {lengths.shape}; it must be ({batch},).")
-    return lengths
+    return lengths.reshape(batch)
 
 
 def _padded_targets(
@@ -122,10 +121,12 @@ def _padded_targets(
         longest = int(known.max(initial=0))
     if targets.size == 0:
         return jnp.zeros((batch, 0), jnp.int32)
-    lengths = jnp.asarray(lengths)
-    starts = jnp.cumsum(lengths) - lengths
-    index = starts[:, None] + np.arange(longest)[None, :]
-    return jnp.take(targets, index, mode="clip")
+    lengths = checks.integer_array("target_lengths", lengths)
+    ends = jnp.cumsum(jnp.maximum(lengths, 0))
+    index = (ends - lengths)[:, None] + np.arange(longest)[None, :]
+    # Traced lengths may not add up to what there is; -1 is no class, so such pairs are infeasible.
+    fits = (ends == targets.size)[-1] & (lengths >= 0).all()
+    return jnp.where(fits, jnp.take(targets, index, mode="clip"), -1)
 
 
 @dataclasses.dataclass(frozen=True)

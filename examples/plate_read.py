@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts, confidences, _ = read_images(
         model, np.stack(images), charset, args.batch_size, args.decoder
     )
-    labelled = []
+    labelled, unscored = [], 0
     for file, text, confidence in zip(files, texts, confidences, strict=True):
         print(f"{file}\t{text}\t{confidence:.4f}")
         try:
@@ -61,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         if label and not unknown_characters(label, charset):
             labelled.append((text, label))
+        elif label:
+            unscored += 1
+    if unscored:
+        print(
+            f"{unscored} labels have characters the model can't read: not scored", file=sys.stderr
+        )
     if labelled:
         print(json.dumps(scores(*zip(*labelled, strict=True))))
     return 1 if failures else 0

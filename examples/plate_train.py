@@ -49,7 +49,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--eval-images", type=int, default=1000, help="rendered plates to be judged by")
     add("--save-every", type=int, default=500, help="steps between checkpoints")
     add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    for name in ("steps", "batch_size", "eval_images", "save_every", "log_every"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not 0 <= args.real_share <= 1:
+        parser.error("--real-share must be between 0 and 1")
+    if args.charset and not Path(args.charset).is_file():
+        parser.error(f"--charset {args.charset} is no file")
+    return args
 
 
 def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:

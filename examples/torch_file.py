@@ -21,6 +21,18 @@ _DTYPES = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
 }
+# What unpickling and unzipping raise on files that are cut off, or something else.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    LookupError,
+    EOFError,
+    StopIteration,
+    TypeError,
+    AttributeError,
+    ValueError,
+)
 
 
 def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -28,10 +40,10 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     data = Path(path).read_bytes()
     try:
         state = _load_zip(data) if zipfile.is_zipfile(io.BytesIO(data)) else _load_legacy(data)
-    except (pickle.UnpicklingError, struct.error, KeyError, IndexError, EOFError) as error:
-        raise ValueError(f"{path} is no torch state dict: {error}") from error
+    except _DAMAGE as error:
+        raise ValueError(f"this is no torch state dict: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(v, _Tensor) for v in state.values()):
-        raise ValueError(f"{path} is no torch state dict: it holds other things than tensors")
+        raise ValueError("this is no torch state dict: it holds other things than tensors")
     return {name: tensor.array() for name, tensor in state.items()}
 
 

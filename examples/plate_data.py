@@ -92,6 +92,8 @@ def load_image(file: str) -> np.ndarray:
     box = _CCPD_BOX.fullmatch(fields[2]) if (fields := _ccpd_fields(file)) else None
     if box:
         left, top, right, bottom = map(int, box.groups())
+        if left >= right or top >= bottom:
+            raise ValueError("the plate's box in its name is empty")
         if right <= image.shape[1] and bottom <= image.shape[0]:  # else it is a crop already
             image = image[top:bottom, left:right]
     if image.shape[:2] == plate_render.IMAGE_SIZE:

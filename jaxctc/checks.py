@@ -74,14 +74,19 @@ def lengths_array(
     return array
 
 
-def class_id(name: str, value: Any, classes: int) -> int:
-    """`value` as an int that names one of `classes` classes."""
+def _static_int(name: str, value: Any) -> int:
+    """`value` as an int."""
     try:
-        index = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(
             f"{name} has type {type(value).__name__}; it must be an int known while tracing."
         ) from None
+
+
+def class_id(name: str, value: Any, classes: int) -> int:
+    """`value` as an int that names one of `classes` classes."""
+    index = _static_int(name, value)
     if not 0 <= index < classes:
         raise ValueError(f"{name} is {index}; it must be a class, in 0…{classes - 1}.")
     return index
@@ -89,12 +94,7 @@ def class_id(name: str, value: Any, classes: int) -> int:
 
 def positive(name: str, value: Any) -> int:
     """`value` as an int from 1 up."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} has type {type(value).__name__}; it must be an int known while tracing."
-        ) from None
+    number = _static_int(name, value)
     if number < 1:
         raise ValueError(f"{name} is {number}; it must be at least 1.")
     return number
@@ -102,12 +102,7 @@ def positive(name: str, value: Any) -> int:
 
 def wildcard_label(name: str, value: Any, blank_id: int) -> int:
     """`value` as an int that may stand among labels."""
-    try:
-        index = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} has type {type(value).__name__}; it must be an int known while tracing."
-        ) from None
+    index = _static_int(name, value)
     if index < 0 or index == blank_id or index > np.iinfo(np.int32).max:
         raise ValueError(f"{name} is {index}; it must be from 0 up, and not the blank.")
     return index

@@ -86,8 +86,8 @@ class Probability:
         return tuple(xfloat.XFloat(a.mantissa, a.exponent - base) for a in state), scale
 
 
-class Log:
-    """Sums of probabilities as logarithms. Gradients lose precision as sequences grow."""
+class _LogWeights:
+    """What the two semirings have in common whose weights are logarithms."""
 
     def zeros(self, shape, dtype) -> jax.Array:
         return jnp.full(shape, -jnp.inf, dtype)
@@ -97,6 +97,13 @@ class Log:
 
     def to_log(self, a: jax.Array) -> jax.Array:
         return jnp.where(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
+
+    def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a + b
+
+
+class Log(_LogWeights):
+    """Sums of probabilities as logarithms. Gradients lose precision as sequences grow."""
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         # jnp.logaddexp has NaN derivatives where both are -inf.
@@ -104,31 +111,16 @@ class Log:
         total = jnp.logaddexp(jnp.where(nothing, 0, a), jnp.where(nothing, 0, b))
         return jnp.where(nothing, -jnp.inf, total)
 
-    def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return a + b
-
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
         scale = _finite_max([lax.stop_gradient(a) for a in state], axis)
         return tuple(a - scale for a in state), scale
 
 
-class MaxTropical:
+class MaxTropical(_LogWeights):
     """Score of the best path; its gradient is the path. Ties go to the first term of `plus`."""
-
-    def zeros(self, shape, dtype) -> jax.Array:
-        return jnp.full(shape, -jnp.inf, dtype)
-
-    def from_log(self, x: jax.Array) -> jax.Array:
-        return x
-
-    def to_log(self, a: jax.Array) -> jax.Array:
-        return jnp.where(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(a >= b, a, b)
-
-    def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return a + b
 
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
         # Rescaling would round, and rounding would make or break ties.

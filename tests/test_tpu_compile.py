@@ -112,11 +112,17 @@ def test_plate_train_step(devices):
     sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
     import plate_models
     import plate_train
+    import training
     from flax import nnx
 
     arguments = plate_train.parse_arguments([])
     model = plate_models.build({"name": "light"}, 68, seed=0)
-    optimizer = plate_train.make_optimizer(model, arguments)
+    optimizer = training.make_optimizer(
+        model,
+        learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
+        steps=arguments.steps,
+    )
     graph, state = nnx.split((model, optimizer))
 
     def step(batch, state):

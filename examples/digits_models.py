@@ -1,0 +1,76 @@
+"""What hears digits, in Flax NNX: an encoder of convolutions, and what a transducer adds to it."""
+
+import jax
+import jax.numpy as jnp
+from digits_data import HOP, MELS, RATE
+from flax import nnx
+
+CLASSES = 11  # the blank, then the digits
+SECONDS_A_FRAME = 2 * HOP / RATE
+
+
+class Block(nnx.Module):
+    """A convolution over five frames whose result is added to its input."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.conv = nnx.Conv(width, width, 5, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        y = nnx.relu(self.conv(self.norm(x)))
+        return x + self.dropout(y, rngs=key, deterministic=key is None)
+
+
+class Encoder(nnx.Module):
+    """Maps features [batch, T, MELS] to class scores, one frame of 25 ms for every two.
+
+    Each string is first brought to mean 0 and variance 1 in every band. What lies past a string's
+    end is never read.
+    """
+
+    def __init__(self, *, width: int = 64, blocks: int = 6, rngs: nnx.Rngs):
+        self.width = width
+        self.stem = nnx.Conv(MELS, width, 6, strides=2, padding=[(2, 2)], rngs=rngs)
+        self.blocks = nnx.List([Block(width, rngs=rngs) for _ in range(blocks)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, CLASSES, rngs=rngs)
+
+    def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
+        """Returns encodings [batch, T // 2, width] and how many of them count, int32[batch]."""
+        x, inside = _standardise(features, frames)
+        if key is not None:
+            x = _mask_out(x, jax.random.fold_in(key, len(self.blocks)))
+        lengths = frames // 2
+        x = nnx.relu(self.stem(x * inside))
+        inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        for i, block in enumerate(self.blocks):
+            x = block(x * inside, None if key is None else jax.random.fold_in(key, i))
+        return self.norm(x), lengths
+
+    def __call__(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
+        """Returns logits [batch, T // 2, CLASSES] and their lengths."""
+        x, lengths = self.encode(features, frames, key)
+        return self.head(x), lengths
+
+
+def _standardise(features, frames):
+    inside = (jnp.arange(features.shape[1]) < frames[:, None])[:, :, None]
+    count = jnp.maximum(frames, 1)[:, None, None]
+    mean = jnp.sum(features * inside, 1, keepdims=True) / count
+    x = (features - mean) * inside
+    return x / jnp.sqrt(jnp.sum(x * x, 1, keepdims=True) / count + 1e-2), inside
+
+
+def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
+    """Sets two stretches of bands and two of frames to 0 (SpecAugment, Park et al. 2019)."""
+    keys = jax.random.split(key, 4)
+    for k, axis, longest in zip(keys, (1, 1, 2, 2), (10, 10, 8, 8), strict=True):
+        size = x.shape[axis]
+        start, length = jax.random.uniform(k, (2, x.shape[0], 1)) * jnp.array(
+            [size, longest]
+        ).reshape(2, 1, 1)
+        place = jnp.arange(size)
+        hidden = (place >= start) & (place < start + length)
+        x = jnp.where(jnp.expand_dims(hidden, 3 - axis), 0, x)
+    return x

@@ -132,8 +132,8 @@ def glue(rng: np.random.Generator, recordings: Sequence[Recording], most_frames:
         bounds.append((end - len(recording.sound), end))
         place, silence = end, after
     sound = np.concatenate([*pieces, silence])
-    # How loud the noise is, compared with the string: -30 to -5 decibels.
-    level = sound.std() * 10 ** rng.uniform(-1.5, -0.25)
+    # How loud the noise is, compared with the string: -40 to -10 decibels.
+    level = sound.std() * 10 ** rng.uniform(-2, -0.5)
     sound = sound + level * rng.standard_normal(len(sound), np.float32)
     sound *= np.float32(0.1 / max(sound.std(), 1e-6))
     return sound, np.array(digits, np.int32), np.array(bounds) / RATE

@@ -13,9 +13,9 @@ class Block(nnx.Module):
     """A convolution over five frames whose result is added to its input."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
         self.conv = nnx.Conv(width, width, 5, rngs=rngs)
-        self.dropout = nnx.Dropout(0.1)
+        self.dropout = nnx.Dropout(0.1, broadcast_dims=(1,))  # random numbers are slow on a CPU
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         y = nnx.relu(self.conv(self.norm(x)))
@@ -33,7 +33,7 @@ class Encoder(nnx.Module):
         self.width = width
         self.stem = nnx.Conv(MELS, width, 6, strides=2, padding=[(2, 2)], rngs=rngs)
         self.blocks = nnx.List([Block(width, rngs=rngs) for _ in range(blocks)])
-        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
         self.head = nnx.Linear(width, CLASSES, rngs=rngs)
 
     def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
@@ -65,7 +65,7 @@ def _standardise(features, frames):
 def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
     """Sets two stretches of bands and two of frames to 0 (SpecAugment, Park et al. 2019)."""
     keys = jax.random.split(key, 4)
-    for k, axis, longest in zip(keys, (1, 1, 2, 2), (10, 10, 8, 8), strict=True):
+    for k, axis, longest in zip(keys, (1, 1, 2, 2), (6, 6, 8, 8), strict=True):
         size = x.shape[axis]
         start, length = jax.random.uniform(k, (2, x.shape[0], 1)) * jnp.array(
             [size, longest]

@@ -57,5 +57,12 @@ from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance
 from jaxctc.metrics import edit_operations as edit_operations
 from jaxctc.metrics import error_rate as error_rate
+from jaxctc.transducer import TransducerAlignment as TransducerAlignment
+from jaxctc.transducer import TransducerArcs as TransducerArcs
+from jaxctc.transducer import rnnt_align as rnnt_align
+from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
+from jaxctc.transducer import rnnt_loss as rnnt_loss
+from jaxctc.transducer import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
+from jaxctc.transducer import rnnt_posteriors as rnnt_posteriors
 
 __version__ = "0.1.0"

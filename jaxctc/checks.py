@@ -151,6 +151,61 @@ def sequence_pair(
     )
 
 
+def transducer_pair(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    blank_id: Any,
+) -> SequencePair:
+    """Checks the arguments that `rnnt_loss` and its like share."""
+    logits = logits_array("logits", logits, ("T", "U + 1", "C"))
+    *batch, frames, spaces, classes = logits.shape
+    labels = labels_array("labels", labels, tuple(batch))
+    if labels.shape[-1] + 1 != spaces:
+        raise ValueError(
+            f"logits has shape {logits.shape}; its last axis but one must have "
+            f"{labels.shape[-1] + 1} elements, one more than there are labels."
+        )
+    return SequencePair(
+        logits,
+        labels,
+        lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        class_id("blank_id", blank_id, classes),
+    )
+
+
+class Arcs(NamedTuple):
+    """Checked numbers on the arcs of a transducer's lattice, with their lengths."""
+
+    blank: jax.Array
+    label: jax.Array
+    logit_lengths: jax.Array
+    label_lengths: jax.Array
+
+
+def transducer_arcs(
+    blank_log_probs: ArrayLike,
+    label_log_probs: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+) -> Arcs:
+    """Checks the arguments that `rnnt_loss_from_log_probs` and its like share."""
+    blank = logits_array("blank_log_probs", blank_log_probs, ("T", "U + 1"))
+    label = logits_array("label_log_probs", label_log_probs, ("T", "U"))
+    *batch, frames, spaces = blank.shape
+    expected = (*batch, frames, spaces - 1)
+    if label.shape != expected:
+        raise ValueError(f"label_log_probs has shape {label.shape}; it must be {expected}.")
+    return Arcs(
+        blank,
+        label,
+        lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+    )
+
+
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
     """Lengths from an array of `shape` that is 0 up to each length and nonzero (1) from there."""
     known = concrete(value)

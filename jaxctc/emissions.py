@@ -33,16 +33,18 @@ def arc_log_probabilities(
     top, rest = _log_normaliser(logits, inside)
     label = jnp.take_along_axis(logits, labels[..., None], -1, mode="promise_in_bounds")[..., 0]
     # In two steps: the sum of the two would round where logits are large.
-    blank, label = ((_widen(x) - top) - rest for x in (logits[..., blank_id], label))
+    blank, label = ((widen(x) - top) - rest for x in (logits[..., blank_id], label))
     return jnp.where(inside, blank, 0), jnp.where(inside, label, 0)
 
 
 @arc_log_probabilities.defjvp
 def _arc_log_probabilities_jvp(blank_id, primals, tangents):
     logits, labels, inside = primals
-    tangent = jnp.where(inside[..., None], _widen(tangents[0]), 0)
+    tangent = jnp.where(inside[..., None], widen(tangents[0]), 0)
     mean = _mean(logits, inside, tangent)
-    classes = lax.broadcasted_iota(jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1)
+    classes = lax.broadcasted_iota(
+        jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1
+    )
 
     def of(chosen):
         # Selected, not gathered: the transpose is then part of the one pass that writes the
@@ -85,7 +87,7 @@ def _log_probabilities_jvp(axis, primals, tangents):
     # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
     # Masked here, not where classes were picked: the transpose then masks as it writes the
     # gradient.
-    tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
+    tangent = jnp.where(inside[:, :, None], widen(tangents[0]), 0)
     mean = _mean(logits, inside, tangent)
     change = _frames_first(*_pick(tangent, classes), axis)
     return (
@@ -100,9 +102,9 @@ def _pick(logits: jax.Array, classes: jax.Array) -> tuple[jax.Array, bool]:
         # Few classes: gather, and scatter back in the transpose, whole rows of frames.
         rows = jnp.swapaxes(logits, 1, 2)
         picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
-        return _widen(picked), True
+        return widen(picked), True
     picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
-    return _widen(picked), False
+    return widen(picked), False
 
 
 def _frames_first(x: jax.Array, frames_last: bool, axis: int) -> jax.Array:
@@ -118,7 +120,7 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
     Logits are read as they are, and what is outside is replaced after the reduction:
     selecting before it would keep XLA from vectorising it.
     """
-    x = _widen(logits)
+    x = widen(logits)
     top = jnp.max(x, axis=-1)
     # A frame without any class has no path; one with NaN passes it on, to be seen.
     top = jnp.where(inside & (top != -jnp.inf), top, 0)
@@ -131,7 +133,7 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
 def _log_normaliser_jvp(primals, tangents):
     logits, inside = primals
     top, rest = _log_normaliser(logits, inside)
-    tangent = jnp.where(inside[..., None], _widen(tangents[0]), 0)
+    tangent = jnp.where(inside[..., None], widen(tangents[0]), 0)
     return (top, rest), (jnp.zeros_like(top), _mean(logits, inside, tangent))
 
 
@@ -139,10 +141,11 @@ def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
     """The expectation over the classes of `values`, which are 0 outside, as `inside`."""
     top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
     inside = inside[..., None]
-    x = jnp.where(inside, _widen(logits), 0)
+    x = jnp.where(inside, widen(logits), 0)
     probabilities = jnp.where(inside, jnp.exp((x - top) - rest), 0)
     return jnp.sum(probabilities * values, axis=-1)
 
 
-def _widen(x: jax.Array) -> jax.Array:
+def widen(x: jax.Array) -> jax.Array:
+    """Half precision as float32; everything is computed in that, or in float64."""
     return x if x.dtype == jnp.float64 else lax.convert_element_type(x, jnp.float32)

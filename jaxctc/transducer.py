@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
-from jaxctc.emissions import arc_log_probabilities
+from jaxctc.emissions import arc_log_probabilities, widen
 from jaxctc.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight, shift, where
 
 
@@ -153,11 +153,20 @@ def arcs_of_logits(
 ) -> TransducerArcs:
     """Log-probabilities on the arcs of flat batches; 0 past a length, a wrong label's ``-inf``."""
     _, frames, spaces, classes = logits.shape
-    valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
-    read = jnp.pad(jnp.where(valid, labels, blank_id), ((0, 0), (0, 1)), constant_values=blank_id)
+    read, valid = readable_labels(labels, classes, blank_id)
     inside = cells(frames, spaces, logit_lengths, label_lengths)
     blank, label = arc_log_probabilities(logits, read[:, None, :], inside, blank_id)
     return TransducerArcs(blank, jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf))
+
+
+def readable_labels(labels: jax.Array, classes: int, blank_id: int) -> tuple[jax.Array, jax.Array]:
+    """The class read after u labels, ``[B, U + 1]``, and which labels are one, ``[B, U]``.
+
+    The blank stands where there is no label, or none that could be read.
+    """
+    valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
+    read = jnp.where(valid, labels, blank_id)
+    return jnp.pad(read, ((0, 0), (0, 1)), constant_values=blank_id), valid
 
 
 def rnnt_loss(
@@ -218,17 +227,25 @@ def rnnt_loss(
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _rnnt_loss(logits, labels, logit_lengths, label_lengths, blank_id, monotonic):
-    lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    arcs = arcs_of_logits(*_flatten(logits, labels, lengths[0].size), *lengths, blank_id)
-    loss = -total(arcs, *lengths, monotonic)
-    # Rounding may leave a probability a little above 1. The gradient stays what it is.
-    loss = loss - lax.stop_gradient(jnp.minimum(loss, 0))
-    return loss.reshape(logits.shape[:-3])
+    flat = flat_pair(logits, labels, logit_lengths, label_lengths)
+    log_z = total(arcs_of_logits(*flat, blank_id), *flat[2:], monotonic)
+    return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-3])
 
 
-def _flatten(logits, labels, batch):
+def flat_pair(logits, labels, logit_lengths, label_lengths):
     """The same with all leading batch axes made one."""
-    return logits.reshape(batch, *logits.shape[-3:]), labels.reshape(batch, labels.shape[-1])
+    batch = logit_lengths.size
+    return (
+        logits.reshape(batch, *logits.shape[-3:]),
+        labels.reshape(batch, labels.shape[-1]),
+        logit_lengths.reshape(-1),
+        label_lengths.reshape(-1),
+    )
+
+
+def unflatten(arcs: TransducerArcs, batch: tuple[int, ...]) -> TransducerArcs:
+    """Arcs of flat batches with their leading axes as they were."""
+    return TransducerArcs(*(x.reshape(*batch, *x.shape[1:]) for x in arcs))
 
 
 def rnnt_log_probs(
@@ -263,9 +280,8 @@ def rnnt_log_probs(
 
 @functools.partial(jax.jit, static_argnums=4)
 def _rnnt_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
-    lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    arcs = arcs_of_logits(*_flatten(logits, labels, lengths[0].size), *lengths, blank_id)
-    return jax.tree.map(lambda x: x.reshape(*logits.shape[:-3], *x.shape[1:]), arcs)
+    flat = flat_pair(logits, labels, logit_lengths, label_lengths)
+    return unflatten(arcs_of_logits(*flat, blank_id), logits.shape[:-3])
 
 
 def rnnt_loss_from_log_probs(
@@ -307,12 +323,8 @@ def rnnt_loss_from_log_probs(
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _total(blank, label, logit_lengths, label_lengths, monotonic, semiring=PROBABILITY):
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    arcs = (_wide(x).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
+    arcs = (widen(x).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
     return total(TransducerArcs(*arcs), *lengths, monotonic, semiring).reshape(blank.shape[:-2])
-
-
-def _wide(x):
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def rnnt_posteriors(
@@ -350,7 +362,7 @@ def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring)
     def log_z(blank, label):
         return _total(blank, label, logit_lengths, label_lengths, monotonic, semiring)
 
-    value, pullback = jax.vjp(log_z, _wide(blank), _wide(label))
+    value, pullback = jax.vjp(log_z, widen(blank), widen(label))
     return value, TransducerArcs(*pullback(jnp.ones_like(value)))
 
 
@@ -393,7 +405,7 @@ def rnnt_align(
 @functools.partial(jax.jit, static_argnums=4)
 def _rnnt_align(blank, label, logit_lengths, label_lengths, monotonic):
     score, path = _posteriors(blank, label, logit_lengths, label_lengths, monotonic, MAX_TROPICAL)
-    label = _wide(label)
+    label = widen(label)
     taken = path.label > 0
     used = jnp.any(taken, axis=-2)
     frame = lax.broadcasted_iota(jnp.int32, label.shape, label.ndim - 2)

@@ -52,10 +52,26 @@ from jaxctc.ctc import ctc_posteriors as ctc_posteriors
 from jaxctc.ctc import is_feasible as is_feasible
 from jaxctc.decode import Hypotheses as Hypotheses
 from jaxctc.decode import ctc_greedy_decode as ctc_greedy_decode
+from jaxctc.joint import hat_log_probs as hat_log_probs
+from jaxctc.joint import rnnt_loss_from_joint as rnnt_loss_from_joint
 from jaxctc.lm import NGram as NGram
 from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance
 from jaxctc.metrics import edit_operations as edit_operations
 from jaxctc.metrics import error_rate as error_rate
+from jaxctc.pruned import PrunedInputs as PrunedInputs
+from jaxctc.pruned import rnnt_loss_pruned as rnnt_loss_pruned
+from jaxctc.pruned import rnnt_loss_simple as rnnt_loss_simple
+from jaxctc.pruned import rnnt_prune as rnnt_prune
+from jaxctc.pruned import rnnt_prune_ranges as rnnt_prune_ranges
+from jaxctc.pruned import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.tdt import tdt_loss as tdt_loss
+from jaxctc.transducer import TransducerAlignment as TransducerAlignment
+from jaxctc.transducer import TransducerArcs as TransducerArcs
+from jaxctc.transducer import rnnt_align as rnnt_align
+from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
+from jaxctc.transducer import rnnt_loss as rnnt_loss
+from jaxctc.transducer import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
+from jaxctc.transducer import rnnt_posteriors as rnnt_posteriors
 
 __version__ = "0.1.0"

@@ -151,6 +151,108 @@ def sequence_pair(
     )
 
 
+def real(name: str, value: Any) -> float | jax.Array:
+    """`value` as a number."""
+    if np.ndim(value) != 0 or not (
+        np.issubdtype(jnp.result_type(value), np.floating)
+        or np.issubdtype(jnp.result_type(value), np.integer)
+    ):
+        raise TypeError(f"{name} is {value!r}; it must be a number.")
+    return value
+
+
+def durations(name: str, value: Any) -> tuple[int, ...]:
+    """`value` as a tuple of different ints from 0 up, not all of them 0."""
+    numbers = tuple(_static_int(name, x) for x in value)
+    if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
+        raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
+    return numbers
+
+
+def shares(**values: Any) -> tuple[float, ...]:
+    """`values` as floats from 0 up that add up to at most 1."""
+    for name, value in values.items():
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(f"{name} is traced; it must be a float known while tracing.")
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}; it must be in 0…1.")
+    if sum(values.values()) > 1:
+        raise ValueError(f"{' + '.join(values)} is {sum(values.values())}; it must be at most 1.")
+    return tuple(float(value) for value in values.values())
+
+
+def positions(name: str, value: ArrayLike, leading: tuple[int, ...], spaces: int) -> jax.Array:
+    """`value` as an int32 array of shape ``[*leading, s_range]``, in ``0…spaces - 1``."""
+    array = integer_array(name, value)
+    if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] == 0:
+        shape = ", ".join([*map(str, leading), "s_range"])
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{shape}].")
+    known = concrete(value)
+    if known is not None and known.size and (known.min() < 0 or known.max() >= spaces):
+        worst = known.max() if known.max() >= spaces else known.min()
+        raise ValueError(f"{name} has the value {worst}; it must be in 0…{spaces - 1}.")
+    return array
+
+
+def transducer_pair(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    blank_id: Any,
+    name: str = "logits",
+) -> SequencePair:
+    """Checks the arguments that `rnnt_loss` and its like share."""
+    logits = logits_array(name, logits, ("T", "U + 1", "C"))
+    *batch, frames, spaces, classes = logits.shape
+    labels = labels_array("labels", labels, tuple(batch))
+    if labels.shape[-1] + 1 != spaces:
+        raise ValueError(
+            f"{name} has shape {logits.shape}; its last axis but one must have "
+            f"{labels.shape[-1] + 1} elements, one more than there are labels."
+        )
+    return SequencePair(
+        logits,
+        labels,
+        lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        class_id("blank_id", blank_id, classes),
+    )
+
+
+class Arcs(NamedTuple):
+    """Checked numbers on the arcs of a transducer's lattice, with their lengths."""
+
+    blank: jax.Array
+    label: jax.Array
+    logit_lengths: jax.Array
+    label_lengths: jax.Array
+
+
+def transducer_arcs(
+    blank_log_probs: ArrayLike,
+    label_log_probs: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    what: str = "log_probs",
+) -> Arcs:
+    """Checks the arguments that `rnnt_loss_from_log_probs` and its like share."""
+    blank = logits_array(f"blank_{what}", blank_log_probs, ("T", "U + 1"))
+    label = logits_array(f"label_{what}", label_log_probs, ("T", "U"))
+    *batch, frames, spaces = blank.shape
+    if spaces == 0:
+        raise ValueError(f"blank_{what} has shape {blank.shape}; its last axis must not be empty.")
+    expected = (*batch, frames, spaces - 1)
+    if label.shape != expected:
+        raise ValueError(f"label_{what} has shape {label.shape}; it must be {expected}.")
+    return Arcs(
+        blank,
+        label,
+        lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+    )
+
+
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
     """Lengths from an array of `shape` that is 0 up to each length and nonzero (1) from there."""
     known = concrete(value)

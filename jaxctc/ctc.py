@@ -171,13 +171,11 @@ def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
         *_flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     log_z = recursion.log_partition(topology, scores)
-    loss = -jnp.where(possible, log_z, -jnp.inf)
+    log_z = jnp.where(possible, log_z, -jnp.inf)
     # NaN, or +inf, in any class of a frame is in its normaliser, and so in the blank's score.
     blank = jnp.take(scores, 0, axis=topology.axis + 1)
-    loss = jnp.where(jnp.any(jnp.isnan(blank), axis=0), jnp.nan, loss)
-    # Rounding may leave a probability a little above 1. The gradient stays what it is.
-    loss = loss - lax.stop_gradient(jnp.minimum(loss, 0))
-    return loss.reshape(logits.shape[:-2])
+    log_z = jnp.where(jnp.any(jnp.isnan(blank), axis=0), jnp.nan, log_z)
+    return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-2])
 
 
 class CTCPosteriors(NamedTuple):

@@ -15,6 +15,46 @@ import jax.numpy as jnp
 from jax import lax
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def arc_log_probabilities(
+    logits: jax.Array, labels: jax.Array, inside: jax.Array, blank_id: int
+) -> tuple[jax.Array, jax.Array]:
+    """``log_softmax(logits)`` at the blank and at one label, 0 outside.
+
+    Args:
+      logits: float ``[..., U, C]``.
+      labels: integer ``[..., U]`` in ``0…C-1``, of a shape that broadcasts.
+      inside: bool ``[..., U]``.
+      blank_id: The class that is the blank.
+
+    Returns:
+      Two arrays of the shape of `inside`, float32, or float64 if the logits are.
+    """
+    top, rest = _log_normaliser(logits, inside)
+    label = jnp.take_along_axis(logits, labels[..., None], -1, mode="promise_in_bounds")[..., 0]
+    # In two steps: the sum of the two would round where logits are large.
+    blank, label = ((widen(x) - top) - rest for x in (logits[..., blank_id], label))
+    return jnp.where(inside, blank, 0), jnp.where(inside, label, 0)
+
+
+@arc_log_probabilities.defjvp
+def _arc_log_probabilities_jvp(blank_id, primals, tangents):
+    logits, labels, inside = primals
+    tangent = jnp.where(inside[..., None], widen(tangents[0]), 0)
+    mean = _mean(logits, inside, tangent)
+    classes = lax.broadcasted_iota(
+        jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1
+    )
+
+    def of(chosen):
+        # Selected, not gathered: the transpose is then part of the one pass that writes the
+        # gradient, where a scatter would be a second.
+        return jnp.sum(jnp.where(classes == chosen, tangent, 0), axis=-1) - mean
+
+    change = of(blank_id), of(labels[..., None])
+    return arc_log_probabilities(logits, labels, inside, blank_id), change
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def log_probabilities(
     logits: jax.Array, classes: jax.Array, inside: jax.Array, outside: jax.Array, axis: int
@@ -47,7 +87,7 @@ def _log_probabilities_jvp(axis, primals, tangents):
     # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
     # Masked here, not where classes were picked: the transpose then masks as it writes the
     # gradient.
-    tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
+    tangent = jnp.where(inside[:, :, None], widen(tangents[0]), 0)
     mean = _mean(logits, inside, tangent)
     change = _frames_first(*_pick(tangent, classes), axis)
     return (
@@ -62,9 +102,9 @@ def _pick(logits: jax.Array, classes: jax.Array) -> tuple[jax.Array, bool]:
         # Few classes: gather, and scatter back in the transpose, whole rows of frames.
         rows = jnp.swapaxes(logits, 1, 2)
         picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
-        return _widen(picked), True
+        return widen(picked), True
     picked = jnp.take_along_axis(logits, classes[:, None, :], 2, mode="promise_in_bounds")
-    return _widen(picked), False
+    return widen(picked), False
 
 
 def _frames_first(x: jax.Array, frames_last: bool, axis: int) -> jax.Array:
@@ -75,16 +115,16 @@ def _frames_first(x: jax.Array, frames_last: bool, axis: int) -> jax.Array:
 
 @jax.custom_jvp
 def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two arrays [B, T] whose sum is ``logsumexp(logits)``: the maximum, and the rest.
+    """Two arrays, of the shape of `inside`, whose sum is ``logsumexp(logits)``: maximum and rest.
 
     Logits are read as they are, and what is outside is replaced after the reduction:
     selecting before it would keep XLA from vectorising it.
     """
-    x = _widen(logits)
-    top = jnp.max(x, axis=2)
+    x = widen(logits)
+    top = jnp.max(x, axis=-1)
     # A frame without any class has no path; one with NaN passes it on, to be seen.
     top = jnp.where(inside & (top != -jnp.inf), top, 0)
-    total = jnp.sum(jnp.exp(x - top[:, :, None]), axis=2)
+    total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
     possible = inside & (total != 0)
     return top, jnp.where(possible, jnp.log(jnp.where(possible, total, 1)), 0)
 
@@ -93,18 +133,19 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
 def _log_normaliser_jvp(primals, tangents):
     logits, inside = primals
     top, rest = _log_normaliser(logits, inside)
-    tangent = jnp.where(inside[:, :, None], _widen(tangents[0]), 0)
+    tangent = jnp.where(inside[..., None], widen(tangents[0]), 0)
     return (top, rest), (jnp.zeros_like(top), _mean(logits, inside, tangent))
 
 
 def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
-    """The expectation over the classes of `values`, which are 0 outside, [B, T]."""
-    top, rest = (x[:, :, None] for x in _log_normaliser(logits, inside))
-    inside = inside[:, :, None]
-    x = jnp.where(inside, _widen(logits), 0)
+    """The expectation over the classes of `values`, which are 0 outside, as `inside`."""
+    top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
+    inside = inside[..., None]
+    x = jnp.where(inside, widen(logits), 0)
     probabilities = jnp.where(inside, jnp.exp((x - top) - rest), 0)
-    return jnp.sum(probabilities * values, axis=2)
+    return jnp.sum(probabilities * values, axis=-1)
 
 
-def _widen(x: jax.Array) -> jax.Array:
+def widen(x: jax.Array) -> jax.Array:
+    """Half precision as float32; everything is computed in that, or in float64."""
     return x if x.dtype == jnp.float64 else lax.convert_element_type(x, jnp.float32)

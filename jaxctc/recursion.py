@@ -75,6 +75,14 @@ def log_partition(
     return semiring.to_log(semiring.times(total, scale))
 
 
+def negative_log_likelihood(log_z: jax.Array) -> jax.Array:
+    """``-log_z`` of a probability, never negative.
+
+    Rounding may leave a probability a little above 1. The gradient stays what it is.
+    """
+    return -log_z + lax.stop_gradient(jnp.maximum(log_z, 0))
+
+
 def posteriors(
     topology: Topology, scores: Scores, semiring: Semiring = PROBABILITY
 ) -> tuple[jax.Array, Any]:

@@ -77,3 +77,95 @@ def ctc_by_recursion(logits, labels, blank):
     for s, c in enumerate(extended):
         gradient[:, c] -= occupancy[:, s]
     return -log_z, gradient
+
+
+def transducer_paths(frames, labels, monotonic=False):
+    """Every path of a transducer: the (t, u, is_label) of its arcs."""
+
+    def onwards(t, u):
+        if t == frames:
+            if u == labels:
+                yield ()
+            return
+        for rest in onwards(t + 1, u):
+            yield ((t, u, False), *rest)
+        if u < labels:
+            for rest in onwards(t + monotonic, u + 1):
+                yield ((t, u, True), *rest)
+
+    return list(onwards(0, 0)) if frames or monotonic else []
+
+
+def duration_paths(frames, labels, durations):
+    """Every path of a token-and-duration transducer: (t, u, is_label, duration) of its arcs."""
+
+    def onwards(t, u):
+        for duration in durations:
+            if duration > 0 and t + duration < frames:
+                for rest in onwards(t + duration, u):
+                    yield ((t, u, False, duration), *rest)
+            if duration > 0 and t + duration == frames and u == labels:
+                yield ((t, u, False, duration),)
+            if u < labels and t + duration < frames:
+                for rest in onwards(t + duration, u + 1):
+                    yield ((t, u, True, duration), *rest)
+
+    return list(onwards(0, 0)) if frames else []
+
+
+def transducer_by_enumeration(blank, label, monotonic=False):
+    """Loss, and posteriors of blanks and labels, from all paths of one lattice."""
+    frames, spaces = blank.shape
+    total, posteriors = 0.0, (np.zeros(blank.shape), np.zeros(label.shape))
+    for path in transducer_paths(frames, spaces - 1, monotonic):
+        log_probability = sum((label if is_label else blank)[t, u] for t, u, is_label in path)
+        probability = np.exp(log_probability)
+        total += probability
+        for t, u, is_label in path:
+            posteriors[is_label][t, u] += probability
+    if total == 0:
+        return np.inf, *posteriors
+    return -np.log(total), *(p / total for p in posteriors)
+
+
+def transducer_by_recursion(blank, label, monotonic=False):
+    """The same by forward-backward in float64, cell by cell, in log-space."""
+    frames, spaces = blank.shape
+    step = int(monotonic)
+    forward = np.full((frames + 1, spaces), -np.inf)
+    backward = np.full((frames + 1, spaces), -np.inf)
+    forward[0, 0], backward[frames, spaces - 1] = 0, 0
+    label = np.concatenate([label, np.full((1, spaces - 1), -np.inf)])
+    blank = np.concatenate([blank, np.full((1, spaces), -np.inf)])
+    for t in range(frames + 1):
+        for u in range(spaces):
+            ways = [forward[t, u]]
+            if t:
+                ways.append(forward[t - 1, u] + blank[t - 1, u])
+            if u and t >= step:
+                ways.append(forward[t - step, u - 1] + label[t - step, u - 1])
+            forward[t, u] = np.logaddexp.reduce(ways)
+    for t in reversed(range(frames + 1)):
+        for u in reversed(range(spaces)):
+            ways = [backward[t, u]]
+            if t < frames:
+                ways.append(blank[t, u] + backward[t + 1, u])
+            if u < spaces - 1 and t + step <= frames:
+                ways.append(label[t, u] + backward[t + step, u + 1])
+            backward[t, u] = np.logaddexp.reduce(ways)
+    log_z = forward[frames, -1]
+    blanks = np.exp(forward[:-1] + blank[:-1] + backward[1:] - log_z)
+    arrived = backward[1:, 1:] if monotonic else backward[:-1, 1:]
+    labels = np.exp(forward[:-1, :-1] + label[:-1] + arrived - log_z)
+    return -log_z, blanks, labels
+
+
+def transducer_gradient(log_probs, labels, blank_id, blanks, label_posteriors):
+    """The loss's gradient with respect to logits, from the posteriors of the arcs."""
+    visits = blanks.copy()
+    visits[:, :-1] += label_posteriors
+    gradient = np.exp(log_probs) * visits[..., None]
+    gradient[..., blank_id] -= blanks
+    for u, y in enumerate(labels):
+        gradient[:, u, y] -= label_posteriors[:, u]
+    return gradient

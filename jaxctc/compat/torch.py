@@ -1,4 +1,6 @@
-"""`torch.nn.CTCLoss` for JAX arrays: time-major, any blank, padded or concatenated targets.
+"""torch's `CTCLoss` and torchaudio's `rnnt_loss` for JAX arrays.
+
+`CTCLoss` and `ctc_loss` are time-major, with any blank, padded or concatenated targets.
 
 Differences from torch, all of them where torch's answer can't be trained on:
 
@@ -6,6 +8,8 @@ Differences from torch, all of them where torch's answer can't be trained on:
 * `log_probs` are normalised again, which changes nothing if they are log-probabilities.
 * A target that is no class, or is the blank, makes its pair infeasible.
 * With ``reduction="none"`` unbatched input gives a scalar, and half precision gives float32.
+
+`rnnt_loss` is batch-major, with a gradient that may be clamped.
 """
 
 import dataclasses
@@ -14,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxctc import checks, ctc
+from jaxctc import checks, ctc, transducer
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -168,3 +172,88 @@ class CTCLoss:
             self.reduction,
             self.zero_infinity,
         )
+
+
+def rnnt_loss(
+    logits: checks.ArrayLike,
+    targets: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike,
+    target_lengths: checks.ArrayLike,
+    blank: int = -1,
+    clamp: float = -1,
+    reduction: str = "mean",
+    fused_log_softmax: bool = True,
+) -> jax.Array:
+    """`torchaudio.functional.rnnt_loss`: the same arguments, values and gradients.
+
+    Args:
+      logits: float ``(N, T, U + 1, C)``.
+      targets: integer ``(N, U)``, padded.
+      logit_lengths: integer ``(N,)``.
+      target_lengths: integer ``(N,)``.
+      blank: The class that is the blank; negative ones count from the end.
+      clamp: If above 0, every element of the gradient of each sequence's loss is clipped to
+        ``-clamp…clamp``. There is then no forward-mode or second derivative.
+      reduction: ``"none"``, ``"sum"`` or ``"mean"``, which here divides by N only.
+      fused_log_softmax: Whether `logits` are to be normalised; else they are log-probabilities.
+
+    Returns:
+      float ``(N,)``, or a scalar when reduced. A pair without any path has an ``inf`` loss and a
+      gradient of zeros.
+
+    Raises:
+      TypeError, ValueError: If an argument is not as described.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxctc.compat import torch
+      >>> loss = torch.rnnt_loss(jnp.zeros((1, 2, 3, 5)), jnp.array([[1, 2]]), [2], [2])
+      >>> print(f"{loss:.4f}")
+      5.3391
+    """
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; it must be one of {_REDUCTIONS}.")
+    logits = checks.logits_array("logits", logits, ("T", "U + 1", "C"))
+    if logits.ndim != 4:
+        raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")
+    classes = logits.shape[-1]
+    if not -classes <= blank < classes:
+        raise ValueError(f"blank is {blank}; it must be in {-classes}…{classes - 1}.")
+    # Checked here: what may be clamped is differentiated apart, where values can't be seen.
+    pair = checks.transducer_pair(logits, targets, logit_lengths, target_lengths, blank % classes)
+
+    def losses(logits):
+        if fused_log_softmax:
+            return transducer.rnnt_loss(logits, *pair[1:4], blank_id=pair.blank_id)
+        return transducer.rnnt_loss_from_log_probs(*_arcs(logits, pair), *pair[2:4])
+
+    losses = _clamped(losses, clamp)(logits) if clamp > 0 else losses(logits)
+    return {"none": lambda x: x, "sum": jnp.sum, "mean": jnp.mean}[reduction](losses)
+
+
+def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.TransducerArcs:
+    """What stands in `log_probs` for the blank and for each label."""
+    read, valid = transducer.readable_labels(pair.labels, log_probs.shape[-1], pair.blank_id)
+    labels = jnp.take_along_axis(log_probs[:, :, :-1], read[:, None, :-1, None], axis=3)[..., 0]
+    return transducer.TransducerArcs(
+        log_probs[..., pair.blank_id], jnp.where(valid[:, None, :], labels, -jnp.inf)
+    )
+
+
+def _clamped(losses, clamp: float):
+    """The same function of logits, the gradient of each sequence's loss clipped."""
+
+    @jax.custom_vjp
+    def clamped(logits):
+        return losses(logits)
+
+    def forward(logits):
+        values, pullback = jax.vjp(losses, logits)
+        (gradient,) = pullback(jnp.ones_like(values))
+        return values, jnp.clip(gradient, -clamp, clamp)
+
+    def backward(gradient, cotangent):
+        return (gradient * cotangent[:, None, None, None].astype(gradient.dtype),)
+
+    clamped.defvjp(forward, backward)
+    return clamped

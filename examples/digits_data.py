@@ -17,7 +17,7 @@ import kaldi_native_fbank
 import numpy as np
 
 RATE, HOP, WINDOW, MELS = 8000, 100, 200, 40  # samples; a frame every 12.5 milliseconds
-MOST_DIGITS, MOST_FRAMES = 7, 360  # of a training string
+MOST_DIGITS, MOST_FRAMES = 7, 352  # of a training string
 TEST_INDICES = range(5)
 TONE_SPEAKERS = ("alto", "baritone", "bass", "soprano", "tenor")
 
@@ -79,7 +79,9 @@ def tone_recordings(count: int = 20) -> list[Recording]:
                 pitch = 1 + 0.03 * (who - 2) + rng.normal(0, 0.005)
                 length = int(RATE * rng.uniform(0.15, 0.3) * (1 + 0.1 * who))
                 time = np.arange(length) / RATE * 2 * np.pi * pitch
-                sound = np.sin(rows[row] * time) + rng.uniform(0.3, 1) * np.sin(columns[column] * time)
+                sound = np.sin(rows[row] * time) + rng.uniform(0.3, 1) * np.sin(
+                    columns[column] * time
+                )
                 sound *= 0.1 * np.hanning(length) ** 0.5
                 recordings.append(Recording(sound.astype(np.float32), digit, speaker, index))
     return recordings
@@ -132,8 +134,8 @@ def glue(rng: np.random.Generator, recordings: Sequence[Recording], most_frames:
         bounds.append((end - len(recording.sound), end))
         place, silence = end, after
     sound = np.concatenate([*pieces, silence])
-    # How loud the noise is, compared with the string: -40 to -10 decibels.
-    level = sound.std() * 10 ** rng.uniform(-2, -0.5)
+    # How loud the noise is, compared with the string: -40 to -15 decibels.
+    level = sound.std() * 10 ** rng.uniform(-2, -0.75)
     sound = sound + level * rng.standard_normal(len(sound), np.float32)
     sound *= np.float32(0.1 / max(sound.std(), 1e-6))
     return sound, np.array(digits, np.int32), np.array(bounds) / RATE
@@ -152,7 +154,9 @@ def make_strings(
     """
     by_speaker: dict[str, dict[int, list[Recording]]] = {}
     for recording in recordings:
-        by_speaker.setdefault(recording.speaker, {}).setdefault(recording.digit, []).append(recording)
+        by_speaker.setdefault(recording.speaker, {}).setdefault(recording.digit, []).append(
+            recording
+        )
     speakers = sorted(by_speaker)
     warps = [mel_bands(warp) for warp in np.linspace(0.85, 1.15, 13)] if augment else [BANDS]
 

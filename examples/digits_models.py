@@ -6,7 +6,8 @@ from digits_data import HOP, MELS, RATE
 from flax import nnx
 
 CLASSES = 11  # the blank, then the digits
-SECONDS_A_FRAME = 2 * HOP / RATE
+STRIDE = 4  # frames of features to a frame of scores
+SECONDS_A_FRAME = STRIDE * HOP / RATE
 
 
 class Block(nnx.Module):
@@ -23,33 +24,39 @@ class Block(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Maps features [batch, T, MELS] to class scores, one frame of 25 ms for every two.
+    """Maps features [batch, T, MELS] to class scores, one frame of 50 ms for every four.
 
     Each string is first brought to mean 0 and variance 1 in every band. What lies past a string's
     end is never read.
     """
 
-    def __init__(self, *, width: int = 64, blocks: int = 6, rngs: nnx.Rngs):
-        self.width = width
-        self.stem = nnx.Conv(MELS, width, 6, strides=2, padding=[(2, 2)], rngs=rngs)
+    def __init__(self, *, width: int = 96, blocks: int = 5, rngs: nnx.Rngs):
+        self.stem = nnx.List(
+            [
+                nnx.Conv(MELS, width // 2, 6, strides=2, padding=[(2, 2)], rngs=rngs),
+                nnx.Conv(width // 2, width, 6, strides=2, padding=[(2, 2)], rngs=rngs),
+            ]
+        )
         self.blocks = nnx.List([Block(width, rngs=rngs) for _ in range(blocks)])
         self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
         self.head = nnx.Linear(width, CLASSES, rngs=rngs)
 
     def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
-        """Returns encodings [batch, T // 2, width] and how many of them count, int32[batch]."""
+        """Returns encodings [batch, T // 4, width] and how many of them count, int32[batch]."""
         x, inside = _standardise(features, frames)
         if key is not None:
             x = _mask_out(x, jax.random.fold_in(key, len(self.blocks)))
-        lengths = frames // 2
-        x = nnx.relu(self.stem(x * inside))
-        inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        lengths = frames
+        for conv in self.stem:
+            x = nnx.relu(conv(x * inside))
+            lengths = lengths // 2
+            inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
         for i, block in enumerate(self.blocks):
             x = block(x * inside, None if key is None else jax.random.fold_in(key, i))
         return self.norm(x), lengths
 
     def __call__(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
-        """Returns logits [batch, T // 2, CLASSES] and their lengths."""
+        """Returns logits [batch, T // 4, CLASSES] and their lengths."""
         x, lengths = self.encode(features, frames, key)
         return self.head(x), lengths
 
@@ -65,7 +72,7 @@ def _standardise(features, frames):
 def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
     """Sets two stretches of bands and two of frames to 0 (SpecAugment, Park et al. 2019)."""
     keys = jax.random.split(key, 4)
-    for k, axis, longest in zip(keys, (1, 1, 2, 2), (6, 6, 8, 8), strict=True):
+    for k, axis, longest in zip(keys, (1, 1, 2, 2), (8, 8, 8, 8), strict=True):
         size = x.shape[axis]
         start, length = jax.random.uniform(k, (2, x.shape[0], 1)) * jnp.array(
             [size, longest]

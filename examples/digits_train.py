@@ -13,7 +13,6 @@ from pathlib import Path
 import digits_data
 import digits_models
 import jax
-import jax.numpy as jnp
 import numpy as np
 import training
 from flax import nnx
@@ -90,9 +89,13 @@ def judge(model: nnx.Module, strings: Sequence[digits_data.DigitString]) -> dict
         rows = strings[start : start + 100]
         batch = digits_data.stack(rows, frames)
         labels, starts, ends = _hear(model, batch)
-        edits += int(jaxctc.edit_distance(labels, batch["labels"], None, batch["label_lengths"]).sum())
+        edits += int(
+            jaxctc.edit_distance(labels, batch["labels"], None, batch["label_lengths"]).sum()
+        )
         found = np.stack([starts, ends], -1) * digits_models.SECONDS_A_FRAME
-        off += [np.abs(f[: len(row.bounds)] - row.bounds) for f, row in zip(found, rows, strict=True)]
+        off += [
+            np.abs(f[: len(row.bounds)] - row.bounds) for f, row in zip(found, rows, strict=True)
+        ]
     digits = sum(len(string.digits) for string in strings)
     return {
         "digit_error_rate": round(edits / digits, 6),

@@ -6,6 +6,12 @@ Losses and what follows from them:
 * `ctc_posteriors`: where in time each label stands, as probabilities.
 * `is_feasible`: whether labels fit into frames.
 
+Training beyond the likelihood, and what is given beside it:
+
+* `mwer_loss`, `ctc_mwer_loss`: the expected number of errors over an N-best list.
+* `ctc_entropy`, `ctc_prior_loss`, `ctc_label_priors`: against peaky alignments.
+* `consistency_loss`, `intermediate_ctc_loss`, `self_condition`, `focal_loss`: regularisers.
+
 After training:
 
 * `forced_align`: the best alignment, frame by frame, of any length.
@@ -28,6 +34,8 @@ How it is built, each module on those before it:
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
 * `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
+* `sequence`: minimum word error rate.
+* `peaks`, `regularisers`: what CTC training is given beside its loss.
 * `metrics`: edit distance and error rates.
 * `checks`: every check of an argument.
 """
@@ -59,12 +67,21 @@ from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance
 from jaxctc.metrics import edit_operations as edit_operations
 from jaxctc.metrics import error_rate as error_rate
+from jaxctc.peaks import ctc_entropy as ctc_entropy
+from jaxctc.peaks import ctc_label_priors as ctc_label_priors
+from jaxctc.peaks import ctc_prior_loss as ctc_prior_loss
 from jaxctc.pruned import PrunedInputs as PrunedInputs
 from jaxctc.pruned import rnnt_loss_pruned as rnnt_loss_pruned
 from jaxctc.pruned import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.pruned import rnnt_prune as rnnt_prune
 from jaxctc.pruned import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.pruned import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.regularisers import consistency_loss as consistency_loss
+from jaxctc.regularisers import focal_loss as focal_loss
+from jaxctc.regularisers import intermediate_ctc_loss as intermediate_ctc_loss
+from jaxctc.regularisers import self_condition as self_condition
+from jaxctc.sequence import ctc_mwer_loss as ctc_mwer_loss
+from jaxctc.sequence import mwer_loss as mwer_loss
 from jaxctc.tdt import tdt_loss as tdt_loss
 from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs

@@ -151,6 +151,25 @@ def sequence_pair(
     )
 
 
+def logits_with_lengths(
+    logits: ArrayLike, logit_lengths: ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """Checks the arguments of what takes logits and no labels."""
+    logits = logits_array("logits", logits)
+    *batch, frames, _ = logits.shape
+    return logits, lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+
+
+def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """`value` as an array of real numbers of the given shape."""
+    array = jnp.asarray(value)
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be a real type.")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
+    return array
+
+
 def real(name: str, value: Any) -> float | jax.Array:
     """`value` as a number."""
     if np.ndim(value) != 0 or not (

@@ -11,6 +11,7 @@ After training:
 * `forced_align`: the best alignment, frame by frame, of any length.
 * `ctc_greedy_decode`, `ctc_beam_search`: what was said, from the logits.
 * `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same search on a stream.
+* `rnnt_greedy_decode`, `rnnt_beam_search`: the same of transducers, from their two functions.
 * `NGram`, `Lexicon`, `Grammar`, `Hotwords`, `combine`: what the search knows of the language.
 * `edit_distance`, `edit_operations`, `error_rate`: how wrong it was.
 
@@ -27,6 +28,7 @@ How it is built, each module on those before it:
 * `ctc`: the CTC lattice and its public functions.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
+* `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.
 * `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
 * `metrics`: edit distance and error rates.
 * `checks`: every check of an argument.
@@ -57,5 +59,7 @@ from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance
 from jaxctc.metrics import edit_operations as edit_operations
 from jaxctc.metrics import error_rate as error_rate
+from jaxctc.transducer_decode import rnnt_beam_search as rnnt_beam_search
+from jaxctc.transducer_decode import rnnt_greedy_decode as rnnt_greedy_decode
 
 __version__ = "0.1.0"

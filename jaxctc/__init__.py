@@ -24,6 +24,7 @@ After training:
 * `forced_align`: the best alignment, frame by frame, of any length.
 * `ctc_greedy_decode`, `ctc_beam_search`: what was said, from the logits.
 * `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same search on a stream.
+* `rnnt_greedy_decode`, `rnnt_beam_search`: the same of transducers, from their two functions.
 * `NGram`, `Lexicon`, `Grammar`, `Hotwords`, `combine`: what the search knows of the language.
 * `edit_distance`, `edit_operations`, `error_rate`: how wrong it was.
 
@@ -42,6 +43,7 @@ How it is built, each module on those before it:
 * `graphs`, `topologies`, `mmi`: what is made of them.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
+* `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.
 * `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
 * `sequence`: minimum word error rate.
 * `peaks`, `regularisers`: what CTC training is given beside its loss.
@@ -114,5 +116,7 @@ from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer import rnnt_loss as rnnt_loss
 from jaxctc.transducer import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
 from jaxctc.transducer import rnnt_posteriors as rnnt_posteriors
+from jaxctc.transducer_decode import rnnt_beam_search as rnnt_beam_search
+from jaxctc.transducer_decode import rnnt_greedy_decode as rnnt_greedy_decode
 
 __version__ = "0.1.0"

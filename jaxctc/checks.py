@@ -325,6 +325,32 @@ def transducer_arcs(
     )
 
 
+def transducer_functions(
+    joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
+) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of the logits ``[C]`` of two functions for one hypothesis."""
+
+    def first(state, frame, label):
+        output, after = predictor(state, label)
+        return joint(frame, output), after
+
+    label = jax.ShapeDtypeStruct((), jnp.int32)
+    logits, after = jax.eval_shape(first, initial_state, frame, label)
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"joint returns dtype {logits.dtype}; it must be floating-point.")
+    if logits.ndim != 1 or logits.shape[0] == 0:
+        raise ValueError(f"joint returns shape {logits.shape}; it must be [C], C at least 1.")
+    was, must = _described(after), _described(initial_state)
+    if was != must:
+        raise ValueError(f"predictor returns the state {was}; it must be {must}, as initial_state.")
+    return logits
+
+
+def _described(tree: Any) -> str:
+    """A pytree of arrays with each array's dtype and shape in its place."""
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")
+
+
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
     """Lengths from an array of `shape` that is 0 up to each length and nonzero (1) from there."""
     known = concrete(value)

@@ -1,8 +1,8 @@
 """Against peaky alignments: what keeps CTC from putting all it has on one frame a label.
 
-Trained by its loss alone, CTC leaves nearly every frame to the blank, and each label to the one frame
-where it is surest. Labels are then read well, but where they begin and end is lost. Entropy
-wants many alignments to stay possible; priors make the blank as dear as it is frequent.
+Trained by its loss alone, CTC leaves nearly every frame to the blank, and to each label the one
+frame where it is surest. Labels are then read well, but where they begin and end is lost.
+Entropy wants many alignments to stay possible; priors make the blank as dear as it is frequent.
 """
 
 import functools

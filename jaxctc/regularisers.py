@@ -1,11 +1,11 @@
 """What CTC training is given beside its loss: each a small function, to be added and weighted.
 
-| function                | what it wants                              | how it is used             |
-|-------------------------|--------------------------------------------|----------------------------|
-| `consistency_loss`      | one answer to two views of the same input  | ``ctc_loss + weight * it`` |
-| `intermediate_ctc_loss` | lower layers that know the labels already  | instead of `ctc_loss`      |
-| `self_condition`        | higher layers that know what lower ones do | between two layers         |
-| `focal_loss`            | attention to sequences that are hard       | ``it(ctc_loss)``           |
+| function                | what it wants                              | where it stands          |
+|-------------------------|--------------------------------------------|--------------------------|
+| `consistency_loss`      | one answer to two views of the same input  | added, times a weight    |
+| `intermediate_ctc_loss` | lower layers that know the labels already  | instead of `ctc_loss`    |
+| `self_condition`        | higher layers that know what lower ones do | between two layers       |
+| `focal_loss`            | attention to sequences that are hard       | around `ctc_loss`        |
 
 `jaxctc.peaks` has those that concern alignments.
 """

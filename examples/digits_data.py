@@ -179,8 +179,8 @@ def make_strings(
 
 
 def _stretch(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sound up to a tenth faster or slower."""
-    length = int(len(sound) * rng.uniform(0.9, 1.1))
+    """The sound faster or slower, and so higher or lower."""
+    length = int(len(sound) * rng.uniform(0.85, 1.25))
     return np.interp(np.linspace(0, len(sound) - 1, length), np.arange(len(sound)), sound).astype(
         np.float32
     )
@@ -203,7 +203,15 @@ def stack(strings: Sequence[DigitString], frames: int) -> dict[str, np.ndarray]:
 def training_batches(
     strings: Sequence[DigitString], batch_size: int, seed: int
 ) -> grain.DatasetIterator:
-    """Returns an endless iterator of batches, each epoch in another order."""
-    dataset = grain.MapDataset.source(strings).seed(seed).shuffle().repeat()
-    dataset = dataset.batch(batch_size, batch_fn=lambda rows: stack(rows, MOST_FRAMES))
+    """Returns an endless iterator of batches, each epoch in another order.
+
+    "index" says which of `strings` the rows are.
+    """
+
+    def batch(indices: Sequence[int]) -> dict[str, np.ndarray]:
+        rows = stack([strings[i] for i in indices], MOST_FRAMES)
+        return rows | {"index": np.array(indices, np.int32)}
+
+    dataset = grain.MapDataset.range(len(strings)).seed(seed).shuffle().repeat()
+    dataset = dataset.batch(batch_size, batch_fn=batch)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))

@@ -72,7 +72,7 @@ def _standardise(features, frames):
 def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
     """Sets two stretches of bands and two of frames to 0 (SpecAugment, Park et al. 2019)."""
     keys = jax.random.split(key, 4)
-    for k, axis, longest in zip(keys, (1, 1, 2, 2), (8, 8, 8, 8), strict=True):
+    for k, axis, longest in zip(keys, (1, 1, 2, 2), (10, 10, 8, 8), strict=True):
         size = x.shape[axis]
         start, length = jax.random.uniform(k, (2, x.shape[0], 1)) * jnp.array(
             [size, longest]
@@ -81,3 +81,42 @@ def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
         hidden = (place >= start) & (place < start + length)
         x = jnp.where(jnp.expand_dims(hidden, 3 - axis), 0, x)
     return x
+
+
+class Transducer(nnx.Module):
+    """An encoder, a predictor that knows the last label only, and a network that joins them.
+
+    The two `simple` maps are what pruning is decided by.
+    """
+
+    def __init__(self, *, width: int = 96, joined: int = 64, rngs: nnx.Rngs):
+        self.encoder = Encoder(width=width, rngs=rngs)
+        self.project = nnx.Linear(width, joined, rngs=rngs)
+        self.predictor = nnx.Embed(CLASSES, joined, rngs=rngs)
+        self.head = nnx.Linear(joined, CLASSES, rngs=rngs)
+        self.simple_encoder = nnx.Linear(width, CLASSES, rngs=rngs)
+        self.simple_predictor = nnx.Embed(CLASSES, CLASSES, rngs=rngs)
+
+    def join(self, encoded: jax.Array, predicted: jax.Array) -> jax.Array:
+        """Maps encodings and predictions [..., joined], which are added, to logits."""
+        return self.head(jnp.tanh(encoded + predicted))
+
+    def __call__(self, features, frames, labels, key=None) -> tuple[jax.Array, jax.Array]:
+        """Returns logits [batch, T // 4, U + 1, CLASSES] and how many frames of them count."""
+        x, lengths = self.encoder.encode(features, frames, key)
+        predicted = self.predictor(before_labels(labels))
+        return self.join(self.project(x)[:, :, None], predicted[:, None]), lengths
+
+
+def before_labels(labels: jax.Array) -> jax.Array:
+    """The last label after none, one, … of them, [batch, U + 1]; the blank is the start."""
+    return jnp.pad(labels, ((0, 0), (1, 0)))
+
+
+MODELS = {"encoder": Encoder, "transducer": Transducer}
+
+
+def build(name: str, seed: int = 0) -> nnx.Module:
+    """Returns one of `MODELS` with weights drawn from a seed."""
+    # Under jit all initial weights are drawn by one program instead of one each.
+    return nnx.jit(lambda: MODELS[name](rngs=nnx.Rngs(seed)))()

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import digits_data
+import digits_hearing
 import digits_models
 import jax
-import numpy as np
 import training
+from digits_data import Recording
+from digits_objectives import OBJECTIVES, Loss, make_loss, model_name
 from flax import nnx
 
-import jaxctc
-
+EVALUATION_SEED = 0, 20_240_101  # a pair: training seeds are single numbers
 UNSETTLED = ("out", "save_every", "log_every", "eval_strings")  # may change when a run goes on
 
 
@@ -31,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", default="runs/digits", help="directory of checkpoints, metrics and results")
     add("--data", metavar="DIR", help="Free Spoken Digit recordings; default: tones")
     add("--unseen", metavar="SPEAKER", help="who is never trained on; default: the third by name")
-    add("--objective", choices=sorted(OBJECTIVES), default="ctc", help="what is minimised")
+    add("--objective", choices=OBJECTIVES, default="ctc", help="what is minimised")
     add("--init", metavar="RUN", help="start from the weights of this run")
     add("--steps", type=int, default=1000, help="training steps")
     add("--batch-size", type=int, default=32, help="strings a step")
@@ -53,58 +54,33 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def ctc(model, batch, key) -> jax.Array:
-    logits, lengths = model(batch["features"], batch["frames"], key)
-    return jaxctc.ctc_loss(logits, batch["labels"], lengths, batch["label_lengths"])
-
-
-OBJECTIVES = {"ctc": ctc}
-
-
-@nnx.jit(static_argnames=("objective", "seed"))
-def train_step(model, optimizer, batch, objective: str, seed: int) -> dict[str, jax.Array]:
+@nnx.jit(static_argnames=("loss", "seed"))
+def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.Array]:
     """Takes one step of training in place; returns the batch's loss."""
     # Every step has its own dropout, whatever happened before: a resumed run depends on it.
     key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
-    loss, gradients = nnx.value_and_grad(
-        lambda model: OBJECTIVES[objective](model, batch, key).mean()
-    )(model)
+    value, gradients = nnx.value_and_grad(lambda model: loss(model, batch, key).mean())(model)
     optimizer.update(model, gradients)
-    return {"loss": loss}
+    return {"loss": value}
 
 
-@nnx.jit
-def _hear(model, batch):
-    logits, lengths = model(batch["features"], batch["frames"])
-    heard = jaxctc.ctc_beam_search(logits, lengths, beam_width=8, max_labels=20)
-    aligned = jaxctc.forced_align(logits, batch["labels"], lengths, batch["label_lengths"])
-    return heard.labels[:, 0], aligned.starts, aligned.ends
+def make_model(args: argparse.Namespace) -> nnx.Module:
+    """Returns the objective's model, with the weights of --init: all, or those of its encoder."""
+    name = model_name(args.objective)
+    model = digits_models.build(name, args.seed)
+    if args.init:
+        initial = training.load_config(args.init).get("model")
+        if initial == name:
+            training.load_model(args.init, model)
+        elif isinstance(model, digits_models.Transducer) and initial == "encoder":
+            training.load_model(args.init, model.encoder)
+        else:
+            raise SystemExit(f"--init {args.init} does not fit --objective {args.objective}")
+    return model
 
 
-def judge(model: nnx.Module, strings: Sequence[digits_data.DigitString]) -> dict[str, float]:
-    """Returns digit errors per digit, and by how much aligned boundaries are off, milliseconds."""
-    frames = -(-max(len(string.features) for string in strings) // 100) * 100
-    edits, off = 0, []
-    for start in range(0, len(strings), 100):
-        rows = strings[start : start + 100]
-        batch = digits_data.stack(rows, frames)
-        labels, starts, ends = _hear(model, batch)
-        edits += int(
-            jaxctc.edit_distance(labels, batch["labels"], None, batch["label_lengths"]).sum()
-        )
-        found = np.stack([starts, ends], -1) * digits_models.SECONDS_A_FRAME
-        off += [
-            np.abs(f[: len(row.bounds)] - row.bounds) for f, row in zip(found, rows, strict=True)
-        ]
-    digits = sum(len(string.digits) for string in strings)
-    return {
-        "digit_error_rate": round(edits / digits, 6),
-        "boundary_error_ms": round(1000 * float(np.concatenate(off).mean()), 1),
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parse_arguments(arguments)
+def split(args: argparse.Namespace) -> tuple[list[Recording], list[Recording], list[Recording]]:
+    """Returns recordings to train on, others of the same speakers, and those of --unseen."""
     if args.data:
         recordings = digits_data.load_recordings(args.data)
     else:
@@ -112,44 +88,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speakers = sorted({r.speaker for r in recordings})
     args.unseen = args.unseen or speakers[min(2, len(speakers) - 1)]
     if args.unseen not in speakers or len(speakers) < 2:
-        raise SystemExit(f"--unseen {args.unseen} must be one of several: {' '.join(speakers)}")
+        raise SystemExit(f"--unseen {args.unseen} is not one of several: {' '.join(speakers)}")
     known = [r for r in recordings if r.speaker != args.unseen]
     tests = [r for r in known if r.index in digits_data.TEST_INDICES]
     others = [r for r in known if r.index not in digits_data.TEST_INDICES]
-    unseen = [r for r in recordings if r.speaker == args.unseen]
     if not tests or not others:
         raise SystemExit(f"{args.data}: there must be indices below 5, to test, and others")
-    train_strings = digits_data.make_strings(others, args.strings, [args.seed], augment=True)
+    return others, tests, [r for r in recordings if r.speaker == args.unseen]
 
-    model = digits_models.Encoder(rngs=nnx.Rngs(args.seed))
-    if args.init:
-        training.load_model(args.init, model)
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    model = make_model(args)
+    train_recordings, known, unseen = split(args)
+    strings = digits_data.make_strings(train_recordings, args.strings, [args.seed], augment=True)
+    loss = make_loss(args.objective, strings)
     optimizer = training.make_optimizer(
         model,
         learning_rate=args.learning_rate,
         weight_decay=args.weight_decay,
         steps=args.steps,
     )
+    settings = {k: v for k, v in vars(args).items() if k not in UNSETTLED}
     training.train(
         lambda model, optimizer, batch: train_step(
-            model, optimizer, batch, objective=args.objective, seed=args.seed
+            model, optimizer, batch, loss=loss, seed=args.seed
         ),
         model,
         optimizer,
-        digits_data.training_batches(train_strings, args.batch_size, args.seed),
+        digits_data.training_batches(strings, args.batch_size, args.seed),
         out=args.out,
         steps=args.steps,
         batch_size=args.batch_size,
-        config={"settings": {k: v for k, v in vars(args).items() if k not in UNSETTLED}},
+        config={"model": model_name(args.objective), "settings": settings},
         unit="strings",
         log_every=args.log_every,
         save_every=args.save_every,
     )
 
     result = {"objective": args.objective, "seed": args.seed, "strings": args.eval_strings}
-    for name, kind in (("known", tests), ("unseen", unseen)):
-        strings = digits_data.make_strings(kind, args.eval_strings, [0, 20_240_101])
-        result |= {f"{name}_{k}": v for k, v in judge(model, strings).items()}
+    for name, recordings in (("known", known), ("unseen", unseen)):
+        tests = digits_data.make_strings(recordings, args.eval_strings, EVALUATION_SEED)
+        found = digits_hearing.scores(model, tests, divide=args.objective == "prior")
+        result |= {f"{name}_{key}": value for key, value in found.items()}
     Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
     print(json.dumps(result))
 

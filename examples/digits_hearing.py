@@ -13,14 +13,12 @@ from flax import nnx
 import jaxctc
 
 MOST_HEARD = 20  # digits of a hypothesis
+BATCH = 100
 
 
 @nnx.jit(static_argnames="divide")
 def _hear(model, batch, divide):
-    """Returns labels heard, and first frame and frame after the last of each label that is there.
-
-    `divide` says whether to align with probabilities divided by the classes' priors.
-    """
+    """Returns labels heard, and where each label that is there begins and ends, in frames."""
     labels, label_lengths = batch["labels"], batch["label_lengths"]
     if isinstance(model, digits_models.Transducer):
         return _hear_transducer(model, batch)
@@ -52,13 +50,19 @@ def _hear_transducer(model, batch):
 
 
 def scores(
-    model: nnx.Module, strings: Sequence[DigitString], *, divide: bool = False
+    model: nnx.Module, strings: Sequence[DigitString], frames: int, *, divide: bool = False
 ) -> dict[str, float]:
-    """Returns digit errors per digit, and by how much aligned boundaries are off, milliseconds."""
-    frames = -(-max(len(string.features) for string in strings) // 100) * 100
+    """Returns digit errors per digit, and by how much aligned boundaries are off, milliseconds.
+
+    Args:
+      model: one of `digits_models.MODELS`.
+      strings: what it hears.
+      frames: what they are padded to.
+      divide: whether to align with probabilities divided by the classes' priors.
+    """
     edits, off = 0, []
-    for start in range(0, len(strings), 100):
-        rows = strings[start : start + 100]
+    for start in range(0, len(strings), BATCH):
+        rows = strings[start : start + BATCH]
         batch = jax.tree.map(jnp.asarray, stack(rows, frames))
         labels, starts, ends = _hear(model, batch, divide)
         wrong = jaxctc.edit_distance(labels, batch["labels"], None, batch["label_lengths"])

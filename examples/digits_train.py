@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--init", metavar="RUN", help="start from the weights of this run")
     add("--steps", type=int, default=1000, help="training steps")
     add("--batch-size", type=int, default=32, help="strings a step")
-    add("--learning-rate", type=float, default=3e-3, help="its highest value")
+    add("--learning-rate", type=float, default=4e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
     add("--seed", type=int, default=0, help="what initial weights and strings are drawn from")
     add("--strings", type=int, default=3000, help="strings to train on")
@@ -126,10 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_every=args.save_every,
     )
 
+    tests = {
+        name: digits_data.make_strings(recordings, args.eval_strings, EVALUATION_SEED)
+        for name, recordings in (("known", known), ("unseen", unseen))
+    }
+    frames = max(len(string.features) for kind in tests.values() for string in kind)
     result = {"objective": args.objective, "seed": args.seed, "strings": args.eval_strings}
-    for name, recordings in (("known", known), ("unseen", unseen)):
-        tests = digits_data.make_strings(recordings, args.eval_strings, EVALUATION_SEED)
-        found = digits_hearing.scores(model, tests, divide=args.objective == "prior")
+    for name, kind in tests.items():
+        found = digits_hearing.scores(model, kind, frames, divide=args.objective == "prior")
         result |= {f"{name}_{key}": value for key, value in found.items()}
     Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
     print(json.dumps(result))

@@ -58,11 +58,15 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     # The derivative of log Z in the direction of the scores is their sum along a path, expected.
-    # What is impossible is on no path.
+    # What is impossible is on no path. A constant may be taken from all scores of a frame: with
+    # their mean, what remains is small and its rounding too.
     direction = jnp.where(scores == -jnp.inf, 0, scores)
-    log_z, expected = jax.jvp(
-        lambda scores: recursion.log_partition(topology, scores), (scores,), (direction,)
+    _, posteriors = recursion.posteriors(topology, lax.stop_gradient(scores))
+    mean = jnp.sum(posteriors * lax.stop_gradient(direction), topology.axis + 1, keepdims=True)
+    log_z, above = jax.jvp(
+        lambda scores: recursion.log_partition(topology, scores), (scores,), (direction - mean,)
     )
+    expected = jnp.sum(mean, axis=(0, topology.axis + 1)) + above
     possible &= log_z != -jnp.inf
     entropy = jnp.where(possible, log_z - expected, 0)
     blank = jnp.take(scores, 0, axis=topology.axis + 1)

@@ -83,7 +83,7 @@ def _edits(a, b):
 
 
 @pytest.mark.parametrize(
-    ("labels", "blank_id", "frames"), [([1], 0, 2), ([0, 1], 2, 3), ([1, 1], 0, 4), ([], 1, 3)]
+    ("labels", "blank_id", "frames"), [([0, 1], 2, 3), ([1, 1], 0, 3), ([], 1, 2)]
 )
 def test_a_beam_that_holds_everything_gives_the_exact_gradient(x64, labels, blank_id, frames):
     logits = np.random.default_rng(frames).normal(size=(frames, 3))

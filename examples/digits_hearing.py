@@ -23,9 +23,9 @@ def _hear(model, batch, divide):
     if isinstance(model, digits_models.Transducer):
         return _hear_transducer(model, batch)
     logits, lengths = model(batch["features"], batch["frames"])
-    heard = jaxctc.ctc_beam_search(logits, lengths, beam_width=8, max_labels=MOST_HEARD)
     if divide:
         logits -= PRIOR_WEIGHT * jaxctc.ctc_label_priors(logits, lengths)
+    heard = jaxctc.ctc_beam_search(logits, lengths, beam_width=8, max_labels=MOST_HEARD)
     aligned = jaxctc.forced_align(logits, labels, lengths, label_lengths)
     return heard.labels[:, 0], aligned.starts, aligned.ends
 
@@ -58,7 +58,7 @@ def scores(
       model: one of `digits_models.MODELS`.
       strings: what it hears.
       frames: what they are padded to.
-      divide: whether to align with probabilities divided by the classes' priors.
+      divide: whether probabilities are divided by the classes' priors.
     """
     edits, off = 0, []
     for start in range(0, len(strings), BATCH):

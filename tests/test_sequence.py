@@ -135,22 +135,20 @@ def test_the_ctc_loss_is_added():
 def test_padding_is_never_read():
     logits, labels, logit_lengths, label_lengths = case()
     want = value_and_gradient(case())
-    outside = jnp.arange(9) >= logit_lengths[:, None]
+    outside = np.arange(9) >= np.asarray(logit_lengths)[:, None]
     logits = jnp.where(outside[..., None], jnp.nan, logits)
-    labels = jnp.where(jnp.arange(3) >= label_lengths[:, None], 77, labels)
+    labels = jnp.where(np.arange(3) >= np.asarray(label_lengths)[:, None], 77, labels)
     got = value_and_gradient((logits, labels, logit_lengths, label_lengths))
     jax.tree.map(np.testing.assert_array_equal, got, want)
-    assert not np.any(np.asarray(got[1])[np.asarray(outside)])
+    assert not np.any(np.asarray(got[1])[outside])
 
 
 def test_jit_batches_and_vmap_change_nothing():
-    want, gradient = value_and_gradient(case())
-    got, jitted = jax.jit(lambda *a: value_and_gradient(a))(*case())
-    np.testing.assert_allclose(got, want, rtol=1e-6)
-    np.testing.assert_allclose(jitted, gradient, atol=1e-6)
+    want = jaxctc.ctc_mwer_loss(*case())
     nested = [x[None] for x in case()]
     np.testing.assert_allclose(jaxctc.ctc_mwer_loss(*nested)[0], want, rtol=1e-6)
-    np.testing.assert_allclose(jax.vmap(jaxctc.ctc_mwer_loss)(*case()), want, rtol=1e-5, atol=1e-6)
+    got = jax.jit(jax.vmap(jaxctc.ctc_mwer_loss))(*case())
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.1])

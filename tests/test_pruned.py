@@ -108,10 +108,10 @@ def test_ranges_are_monotone_and_cover_the_ends(data):
 
 def test_ranges_follow_the_posteriors():
     begins = np.array([0, 0, 1, 1, 3, 4, 4])
-    label = np.zeros((7, 6))
+    blank, label = np.zeros((7, 7)), np.zeros((7, 6))
     for t, b in enumerate(begins):
-        label[t, b : b + 2] = 1
-    ranges = jaxctc.rnnt_prune_ranges(np.zeros((7, 7)), label, s_range=3)
+        label[t, b : b + 2] = blank[t, b + 2] = 1
+    ranges = jaxctc.rnnt_prune_ranges(blank, label, s_range=3)
     assert ranges[-1, -1] == 6
     np.testing.assert_array_equal(ranges[:-1, 0], [0, 0, 1, 1, 3, 4])
 

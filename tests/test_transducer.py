@@ -108,9 +108,7 @@ def test_losses_gradients_and_posteriors_are_those_of_all_paths(data):
     at = [t for t, _, is_label in best if is_label]
     own = [arcs.label[0, t, u] for u, t in enumerate(at)]
     np.testing.assert_array_equal(found.frames[0], at + [-1] * (3 - len(at)))
-    np.testing.assert_allclose(
-        found.scores[0, : len(at)], [arcs.label[0, t, u] for u, t in enumerate(at)]
-    )
+    np.testing.assert_allclose(found.scores[0, : len(at)], own)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ def contestants(batch):
     arrays = [jnp.asarray(x) for x in batch]
     functions = {}
     for name, loss in (("jaxctc", jaxctc.rnnt_loss), ("plain scan", plain)):
-        functions[name] = lambda f=jax_function(loss): finished(f(*arrays))
+        jitted = jax_function(loss)
+        functions[name] = lambda f=jitted: finished(f(*arrays))
     logits = torch.tensor(batch[0], requires_grad=True)
     rest = [torch.tensor(x) for x in batch[1:]]
     loss = RNNTLossNumba(blank=0, reduction="sum")

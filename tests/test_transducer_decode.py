@@ -268,12 +268,12 @@ def test_double_precision(encoder):
     with jax.enable_x64(True):
         args = encoder.astype(np.float64), LENGTHS
         path = decoded(greedy, *args, max_symbols=3)
-        found = decoded(beam, *args, max_symbols=3, beam_width=2)
+        found = decoded(beam, *args, beam_width=2, monotonic=True)
     assert found.scores.dtype == np.float64
     for b, n in enumerate(LENGTHS):
         plain = Plain(encoder[b, :n])
         np.testing.assert_allclose(path.scores[b], plain_greedy(plain, 3)[2], rtol=1e-12)
-        got, want = as_dict(one(found, b)), plain_beam(plain, 2, 3)
+        got, want = as_dict(one(found, b)), plain_beam(plain, 2, 1, monotonic=True)
         assert list(got) == list(want)
         np.testing.assert_allclose(list(got.values()), list(want.values()), rtol=1e-12)
 
@@ -296,10 +296,10 @@ def test_where_the_transducer_is_sure_a_beam_of_one_is_greedy(encoder):
 
 def shown(frame, output):
     """A joint network that says what the frame says."""
-    return frame + 0 * output
+    return frame
 
 
-STATELESS = shown, lambda state, label: (label, state), ()
+STATELESS = shown, lambda state, label: (None, state), ()
 show_greedy = functools.partial(jaxctc.rnnt_greedy_decode, *STATELESS)
 show_beam = functools.partial(jaxctc.rnnt_beam_search, *STATELESS)
 

@@ -5,18 +5,25 @@ Losses and what follows from them:
 * `ctc_loss`: connectionist temporal classification, exact gradients in float32.
 * `ctc_posteriors`: where in time each label stands, as probabilities.
 * `is_feasible`: whether labels fit into frames.
+* `rnnt_loss`: the transducer's, and `tdt_loss` with durations; `rnnt_loss_from_joint` without
+  ever holding all logits.
+* `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
+* `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`: what stands on a transducer's arcs;
+  `rnnt_loss_from_log_probs`, `rnnt_posteriors`, `rnnt_align`: what follows from it.
 
 After training:
 
 * `forced_align`: the best alignment, frame by frame, of any length.
 * `ctc_greedy_decode`, `ctc_beam_search`: what was said, from the logits.
 * `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same search on a stream.
+* `rnnt_greedy_decode`, `rnnt_beam_search`: the same of transducers, from their two functions.
 * `NGram`, `Lexicon`, `Grammar`, `Hotwords`, `combine`: what the search knows of the language.
 * `edit_distance`, `edit_operations`, `error_rate`: how wrong it was.
 
 For code that comes from other frameworks:
 
 * `CTCLoss`, `compat.torch.ctc_loss`: torch's.
+* `compat.torch.rnnt_loss`: torchaudio's.
 * `compat.optax.ctc_loss`, `compat.optax.ctc_loss_with_forward_probs`: optax's.
 
 How it is built, each module on those before it:
@@ -25,8 +32,10 @@ How it is built, each module on those before it:
 * `semirings`: what sums and products of path weights are.
 * `recursion`: the one scan; posteriors and best paths are its gradients.
 * `ctc`: the CTC lattice and its public functions.
+* `transducer`, `joint`, `pruned`, `tdt`: the transducer lattice, and what its arcs come from.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
+* `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.
 * `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
 * `metrics`: edit distance and error rates.
 * `checks`: every check of an argument.
@@ -73,5 +82,7 @@ from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer import rnnt_loss as rnnt_loss
 from jaxctc.transducer import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
 from jaxctc.transducer import rnnt_posteriors as rnnt_posteriors
+from jaxctc.transducer_decode import rnnt_beam_search as rnnt_beam_search
+from jaxctc.transducer_decode import rnnt_greedy_decode as rnnt_greedy_decode
 
 __version__ = "0.1.0"

@@ -153,9 +153,9 @@ def sequence_pair(
 
 def real(name: str, value: Any) -> float | jax.Array:
     """`value` as a number."""
+    kind = jnp.result_type(value)
     if np.ndim(value) != 0 or not (
-        np.issubdtype(jnp.result_type(value), np.floating)
-        or np.issubdtype(jnp.result_type(value), np.integer)
+        jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
     ):
         raise TypeError(f"{name} is {value!r}; it must be a number.")
     return value
@@ -251,6 +251,32 @@ def transducer_arcs(
         lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
         lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
     )
+
+
+def transducer_functions(
+    joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
+) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of the logits ``[C]`` of two functions for one hypothesis."""
+
+    def first(state, frame, label):
+        output, after = predictor(state, label)
+        return joint(frame, output), after
+
+    label = jax.ShapeDtypeStruct((), jnp.int32)
+    logits, after = jax.eval_shape(first, initial_state, frame, label)
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"joint returns dtype {logits.dtype}; it must be floating-point.")
+    if logits.ndim != 1 or logits.shape[0] == 0:
+        raise ValueError(f"joint returns shape {logits.shape}; it must be [C], C at least 1.")
+    was, must = _described(after), _described(initial_state)
+    if was != must:
+        raise ValueError(f"predictor returns the state {was}; it must be {must}, as initial_state.")
+    return logits
+
+
+def _described(tree: Any) -> str:
+    """A pytree of arrays with each array's dtype and shape in its place."""
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")
 
 
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:

@@ -204,7 +204,7 @@ def step(
     new_best = jnp.where(again, take(beam.best_blank), take(best)) + log_prob
     new_place = jnp.where(again, source, take(best_place))
     high, low = take(beam.high), take(beam.low)
-    child_high, child_low = _hash(high, low, label)
+    child_high, child_low = prefix_hash(high, low, label)
     after = Beam(
         blank=jnp.where(exists & stays, take(stay_blank), -jnp.inf),
         label=jnp.where(exists, jnp.where(stays, take(stay_label), new_label), -jnp.inf),
@@ -259,7 +259,7 @@ def _merged(is_parent: jax.Array, repeats: jax.Array) -> jax.Array:
     return jnp.concatenate(parts, axis=1)
 
 
-def _hash(high: jax.Array, low: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+def prefix_hash(high: jax.Array, low: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The hash of a prefix, two words, from that of its parent and its last label."""
 
     # The finaliser of MurmurHash3 (Appleby 2011), the second time with other factors.

@@ -215,6 +215,20 @@ def test_with_a_wide_beam_all_scores_are_exact(frames, bounds, encoder):
             assert tuple(found.frames[b, n, : len(y)].tolist()) == max(want[y])[1]
 
 
+def test_the_score_of_a_hypothesis_is_the_loss_of_its_labels(encoder):
+    """The sums of the search and of the lattice, over the alignments that both allow."""
+    found = decoded(beam, encoder[:, :4], beam_width=125, max_symbols=1, monotonic=True)
+    labels, lengths = (x[:, :20] for x in (found.labels, found.lengths))
+    plain = [Plain(x[:4]) for x in encoder]
+    logits = np.zeros((*labels.shape[:2], 4, 5, C), np.float32)
+    for b, n in np.ndindex(*lengths.shape):
+        for u in range(lengths[b, n] + 1):
+            prefix = tuple(labels[b, n, :u].tolist())
+            logits[b, n, :, u] = [plain[b].log_probs(t, prefix) for t in range(4)]
+    losses = jaxctc.rnnt_loss(logits, labels, label_lengths=lengths, blank_id=BLANK, monotonic=True)
+    np.testing.assert_allclose(-losses, found.scores[:, :20], atol=2e-5)
+
+
 def test_no_beam_is_better_than_one_that_is_wide_enough(encoder):
     found = decoded(beam, encoder[:, :4], beam_width=3, monotonic=True)
     for b in range(BATCH):

@@ -20,6 +20,7 @@ TITLES = {
     "ctc_memory": "Memory of the CTC loss",
     "ctc_exactness": "Exactness of the CTC loss",
     "two_ended": "An idea that did not pay: the lattice from both ends",
+    "rnnt_speed": "Speed and memory of the transducer loss",
     "decode_speed": "Speed and accuracy of decoding",
 }
 NOTES = {

@@ -5,6 +5,11 @@ Losses and what follows from them:
 * `ctc_loss`: connectionist temporal classification, exact gradients in float32.
 * `ctc_posteriors`: where in time each label stands, as probabilities.
 * `is_feasible`: whether labels fit into frames.
+* `rnnt_loss`: the transducer's, and `tdt_loss` with durations; `rnnt_loss_from_joint` without
+  ever holding all logits.
+* `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
+* `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`: what stands on a transducer's arcs;
+  `rnnt_loss_from_log_probs`, `rnnt_posteriors`, `rnnt_align`: what follows from it.
 
 Any automaton in the place of one label sequence:
 
@@ -31,6 +36,7 @@ After training:
 For code that comes from other frameworks:
 
 * `CTCLoss`, `compat.torch.ctc_loss`: torch's.
+* `compat.torch.rnnt_loss`: torchaudio's.
 * `compat.optax.ctc_loss`, `compat.optax.ctc_loss_with_forward_probs`: optax's.
 
 How it is built, each module on those before it:
@@ -41,6 +47,7 @@ How it is built, each module on those before it:
 * `ctc`: the CTC lattice and its public functions.
 * `arcs`, `fsa`: automata as arrays, and their lattice.
 * `graphs`, `topologies`, `mmi`: what is made of them.
+* `transducer`, `joint`, `pruned`, `tdt`: the transducer lattice, and what its arcs come from.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
 * `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.

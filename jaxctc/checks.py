@@ -225,9 +225,9 @@ def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Ar
 
 def real(name: str, value: Any) -> float | jax.Array:
     """`value` as a number."""
+    kind = jnp.result_type(value)
     if np.ndim(value) != 0 or not (
-        np.issubdtype(jnp.result_type(value), np.floating)
-        or np.issubdtype(jnp.result_type(value), np.integer)
+        jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
     ):
         raise TypeError(f"{name} is {value!r}; it must be a number.")
     return value

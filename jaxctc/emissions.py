@@ -40,7 +40,7 @@ def arc_log_probabilities(
 @arc_log_probabilities.defjvp
 def _arc_log_probabilities_jvp(blank_id, primals, tangents):
     logits, labels, inside = primals
-    tangent = jnp.where(inside[..., None], widen(tangents[0]), 0)
+    tangent = widen(tangents[0])
     mean = _mean(logits, inside, tangent)
     classes = lax.broadcasted_iota(
         jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1
@@ -49,7 +49,8 @@ def _arc_log_probabilities_jvp(blank_id, primals, tangents):
     def of(chosen):
         # Selected, not gathered: the transpose is then part of the one pass that writes the
         # gradient, where a scatter would be a second.
-        return jnp.sum(jnp.where(classes == chosen, tangent, 0), axis=-1) - mean
+        of_chosen = jnp.sum(jnp.where(classes == chosen, tangent, 0), axis=-1)
+        return jnp.where(inside, of_chosen, 0) - mean
 
     change = of(blank_id), of(labels[..., None])
     return arc_log_probabilities(logits, labels, inside, blank_id), change
@@ -85,11 +86,12 @@ def log_probabilities(
 def _log_probabilities_jvp(axis, primals, tangents):
     logits, classes, inside, outside = primals
     # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
-    # Masked here, not where classes were picked: the transpose then masks as it writes the
-    # gradient.
-    tangent = jnp.where(inside[:, :, None], widen(tangents[0]), 0)
+    tangent = widen(tangents[0])
+    # Masked where there is one number a frame and label, not one a class: the transpose then
+    # has no pass over the gradient for it.
     mean = _mean(logits, inside, tangent)
     change = _frames_first(*_pick(tangent, classes), axis)
+    change = jnp.where(jnp.expand_dims(inside.T, axis + 1), change, 0)
     return (
         log_probabilities(logits, classes, inside, outside, axis),
         change - jnp.expand_dims(mean.T, axis + 1),
@@ -124,7 +126,8 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
     top = jnp.max(x, axis=-1)
     # A frame without any class has no path; one with NaN passes it on, to be seen.
     top = jnp.where(inside & (top != -jnp.inf), top, 0)
-    total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
+    # Without the barrier XLA writes the maxima out to the size of the logits first.
+    total = jnp.sum(jnp.exp(x - lax.optimization_barrier(top)[..., None]), axis=-1)
     possible = inside & (total != 0)
     return top, jnp.where(possible, jnp.log(jnp.where(possible, total, 1)), 0)
 
@@ -133,17 +136,15 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
 def _log_normaliser_jvp(primals, tangents):
     logits, inside = primals
     top, rest = _log_normaliser(logits, inside)
-    tangent = jnp.where(inside[..., None], widen(tangents[0]), 0)
-    return (top, rest), (jnp.zeros_like(top), _mean(logits, inside, tangent))
+    return (top, rest), (jnp.zeros_like(top), _mean(logits, inside, widen(tangents[0])))
 
 
 def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
-    """The expectation over the classes of `values`, which are 0 outside, as `inside`."""
+    """The expectation over the classes of `values`, as `inside`; 0 outside."""
     top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
-    inside = inside[..., None]
-    x = jnp.where(inside, widen(logits), 0)
-    probabilities = jnp.where(inside, jnp.exp((x - top) - rest), 0)
-    return jnp.sum(probabilities * values, axis=-1)
+    x = jnp.where(inside[..., None], widen(logits), 0)
+    mean = jnp.sum(jnp.exp((x - top) - rest) * values, axis=-1)
+    return jnp.where(inside, mean, 0)
 
 
 def frames_inside(logits: jax.Array, logit_lengths: jax.Array) -> jax.Array:

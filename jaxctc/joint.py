@@ -142,12 +142,14 @@ def rnnt_loss_from_joint(
     label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), spaces - 1)
 
     # What the joint sees of padding is 0: a NaN there would come back through its gradient.
-    outer = jnp.arange(frames) < logit_lengths[..., None]
-    encoder = jnp.where(outer[..., None], encoder, 0).reshape(-1, frames, encoder.shape[-1])
-    inner = jnp.arange(spaces) <= label_lengths[..., None]
-    predictor = jnp.where(inner[..., None], predictor, 0).reshape(-1, spaces, predictor.shape[-1])
-    flat_labels = labels.reshape(-1, spaces - 1)
     flat_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    outer = jnp.arange(frames)[None, :] < flat_lengths[0][:, None]
+    inner = jnp.arange(spaces)[None, :] <= flat_lengths[1][:, None]
+    encoder = encoder.reshape(*outer.shape, encoder.shape[-1])
+    encoder = jnp.where(outer[:, :, None], encoder, 0)
+    predictor = predictor.reshape(*inner.shape, predictor.shape[-1])
+    predictor = jnp.where(inner[:, :, None], predictor, 0)
+    flat_labels = labels.reshape(-1, spaces - 1)
 
     size = min(frames_per_chunk, max(frames, 1))
     chunks = -(-frames // size)

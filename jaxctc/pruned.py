@@ -281,7 +281,8 @@ def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range):
     begins = lax.cummax(begins, axis=begins.ndim - 1)
     # No faster than `step` a frame, from 0 on: what is left is still monotone and ends at `last`.
     begins = lax.cummin(jnp.minimum(begins - step * time, 0), axis=begins.ndim - 1) + step * time
-    return begins[..., None] + jnp.arange(s_range, dtype=jnp.int32)
+    places = lax.broadcasted_iota(jnp.int32, (*begins.shape, s_range), begins.ndim)
+    return begins[..., None] + places
 
 
 class PrunedInputs(NamedTuple):
@@ -408,7 +409,7 @@ def _loss_pruned(logits, labels, ranges, logit_lengths, label_lengths, blank_id,
 
     inside = cells(frames, spaces, *lengths)
     begins = ranges[:, :, :1]
-    positions = begins + jnp.arange(width, dtype=jnp.int32)
+    positions = begins + lax.broadcasted_iota(jnp.int32, ranges.shape, 2)
     kept = jnp.take_along_axis(inside, positions, axis=2, mode="fill", fill_value=False)
     # Rows that are not consecutive, or not of the lattice, are taken to hold nothing.
     kept &= (ranges == positions) & (begins >= 0)

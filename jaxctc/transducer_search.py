@@ -190,8 +190,10 @@ def _visit(
     model: Transducer, bounds: Bounds, frame: jax.Array, opened: Beam, ended: Beam
 ) -> tuple[Beam, Growth]:
     """Ends open hypotheses by a blank, and ranks the labels they may go on with instead."""
-    log_probs = jax.vmap(model.log_probs, (None, 0))(frame, opened.output)
-    width, classes = log_probs.shape
+    width = opened.score.size
+    every = jax.vmap(model.log_probs, (None, 0), axis_size=width)  # the output may be empty
+    log_probs = every(frame, opened.output)
+    classes = log_probs.shape[1]
     blank = log_probs[:, model.blank_id]
     left = opened._replace(score=opened.score + blank, best=opened.best + blank)
 
@@ -250,4 +252,4 @@ def _where(mask: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def _repeat(tree: Tree, times: int) -> Tree:
-    return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (times, *x.shape)), tree)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (times, *jnp.shape(x))), tree)

@@ -107,6 +107,32 @@ def test_loss_and_gradient(devices, name, dtype, chips):
     assert program.memory_analysis().temp_size_in_bytes < 5 * logits + 2 * lattice
 
 
+def transducer_loss_and_gradient(logits, labels, frames, lengths):
+    losses, pullback = jax.vjp(lambda x: jaxctc.rnnt_loss(x, labels, frames, lengths), logits)
+    return losses, pullback(jnp.ones_like(losses))[0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("chips", [1, 4])
+def test_transducer_loss_and_gradient(devices, dtype, chips):
+    batch, frames, labels, classes = 4, 200, 50, 500
+    structs = [
+        jax.ShapeDtypeStruct((batch, frames, labels + 1, classes), dtype),
+        jax.ShapeDtypeStruct((batch, labels), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+    ]
+    program = compiled(
+        transducer_loss_and_gradient, devices.reshape(-1)[:chips], structs, sharded=4
+    )
+    text = program.as_text()
+    assert not [c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)]
+    assert not re.search(r"\b(gather|scatter)\(", loop_bodies(text))
+    # Copies of the logits whose last axes are padded to tiles of 8 times 128.
+    logits = 4 * (batch // chips) * frames * 56 * 512
+    assert program.memory_analysis().temp_size_in_bytes < 3 * logits
+
+
 def test_plate_train_step(devices):
     """One step of the example, the batch split over four chips, the parameters on each."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

@@ -222,12 +222,12 @@ def rnnt_loss(
     # Checked here: what may be clamped is differentiated apart, where values can't be seen.
     pair = checks.transducer_pair(logits, targets, logit_lengths, target_lengths, blank % classes)
 
-    def losses(logits):
+    def loss(logits):
         if fused_log_softmax:
             return transducer.rnnt_loss(logits, *pair[1:4], blank_id=pair.blank_id)
         return transducer.rnnt_loss_from_log_probs(*_arcs(logits, pair), *pair[2:4])
 
-    losses = _clamped(losses, clamp)(logits) if clamp > 0 else losses(logits)
+    losses = _clamped(loss, clamp)(logits) if clamp > 0 else loss(logits)
     return {"none": lambda x: x, "sum": jnp.sum, "mean": jnp.mean}[reduction](losses)
 
 
@@ -240,15 +240,15 @@ def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.Transdu
     )
 
 
-def _clamped(losses, clamp: float):
+def _clamped(loss, clamp: float):
     """The same function of logits, the gradient of each sequence's loss clipped."""
 
     @jax.custom_vjp
     def clamped(logits):
-        return losses(logits)
+        return loss(logits)
 
     def forward(logits):
-        values, pullback = jax.vjp(losses, logits)
+        values, pullback = jax.vjp(loss, logits)
         (gradient,) = pullback(jnp.ones_like(values))
         return values, jnp.clip(gradient, -clamp, clamp)
 

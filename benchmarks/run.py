@@ -21,6 +21,7 @@ TITLES = {
     "ctc_exactness": "Exactness of the CTC loss",
     "two_ended": "An idea that did not pay: the lattice from both ends",
     "decode_speed": "Speed and accuracy of decoding",
+    "fsa_speed": "Speed of general automata",
 }
 NOTES = {
     "two_ended": """Running the lattice from both ends to the middle halves the number of

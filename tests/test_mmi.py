@@ -1,5 +1,6 @@
 """Discriminative losses against their definition, and gtn's numbers."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import fsa_by_enumeration, log_softmax
+from oracles import ctc_by_enumeration, fsa_by_enumeration, log_softmax
 
 import jaxctc
 from jaxctc import topologies
@@ -59,6 +60,17 @@ def test_the_definition():
     )
     np.testing.assert_allclose(shifted, losses, rtol=1e-4)
     np.testing.assert_allclose(again, gradient, atol=1e-4)
+
+
+def test_the_denominator_has_every_label_sequence_with_its_probability():
+    log_probs = log_softmax(LOGITS[0, :4])
+    total = [
+        MODEL.score_sequence(labels) - ctc_by_enumeration(log_probs, labels, 0)[0]
+        for length in range(5)
+        for labels in itertools.product([1, 2], repeat=length)
+    ]
+    below = fsa_by_enumeration(DENOMINATOR, log_probs)[0]
+    np.testing.assert_allclose(below, np.logaddexp.reduce(total), rtol=1e-6)
 
 
 def test_boosting_and_the_ctc_term():

@@ -156,7 +156,7 @@ def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
             following[source].append((label, destination, weight))
     starts = [(topology.start, q) for q, w in enumerate(fields[4]) if w > -np.inf]
     number = {pair: i for i, pair in enumerate(starts)}
-    pairs, arcs = starts, []
+    pairs, arcs = [*starts], []
     for pair in pairs:  # grows as pairs are found
         state, q = pair
         moves = [(read, (after, q), 0.0) for read, after in topology.stay(state)]
@@ -167,7 +167,7 @@ def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
                 number[after] = len(pairs)
                 pairs.append(after)
             arcs.append((number[pair], number[after], read, weight))
-    begin = {i: fields[4][q] for i, (_, q) in enumerate(pairs[: len(starts)])}
+    begin = {i: fields[4][q] for i, (_, q) in enumerate(starts)}
     end = {i: fields[5][q] for i, (_, q) in enumerate(pairs) if fields[5][q] > -np.inf}
     return trim(Fsa.from_arcs(arcs, start=begin, final=end))
 

@@ -13,7 +13,7 @@ from flax import nnx
 import jaxctc
 
 MOST_HEARD = 20  # digits of a hypothesis
-BATCH = 100
+BATCH, BEAM_WIDTH = 100, 8
 
 
 @nnx.jit(static_argnames="divide")
@@ -25,7 +25,7 @@ def _hear(model, batch, divide):
     logits, lengths = model(batch["features"], batch["frames"])
     if divide:
         logits -= PRIOR_WEIGHT * jaxctc.ctc_label_priors(logits, lengths)
-    heard = jaxctc.ctc_beam_search(logits, lengths, beam_width=8, max_labels=MOST_HEARD)
+    heard = jaxctc.ctc_beam_search(logits, lengths, beam_width=BEAM_WIDTH, max_labels=MOST_HEARD)
     aligned = jaxctc.forced_align(logits, labels, lengths, label_lengths)
     return heard.labels[:, 0], aligned.starts, aligned.ends
 
@@ -33,12 +33,13 @@ def _hear(model, batch, divide):
 def _hear_transducer(model, batch):
     labels, label_lengths = batch["labels"], batch["label_lengths"]
     x, lengths = model.encoder.encode(batch["features"], batch["frames"])
-    heard = jaxctc.rnnt_greedy_decode(
+    heard = jaxctc.rnnt_beam_search(
         model.join,
         lambda state, label: (model.predictor(label), state),
         (),
         model.project(x),
         lengths,
+        beam_width=BEAM_WIDTH,
         max_symbols=2,
         max_labels=MOST_HEARD,
     )
@@ -46,7 +47,7 @@ def _hear_transducer(model, batch):
     arcs = jaxctc.rnnt_log_probs(logits, labels, lengths, label_lengths)
     # A transducer has a label at one moment. What it lasts is taken to be that frame.
     starts = jaxctc.rnnt_align(*arcs, lengths, label_lengths).frames
-    return heard.labels, starts, starts + 1
+    return heard.labels[:, 0], starts, starts + 1
 
 
 def scores(

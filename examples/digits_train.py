@@ -34,7 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--unseen", metavar="SPEAKER", help="who is never trained on; default: the third by name")
     add("--objective", choices=OBJECTIVES, default="ctc", help="what is minimised")
     add("--init", metavar="RUN", help="start from the weights of this run")
-    add("--steps", type=int, default=1000, help="training steps")
+    add("--steps", type=int, default=1500, help="training steps")
     add("--batch-size", type=int, default=32, help="strings a step")
     add("--learning-rate", type=float, default=4e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")

@@ -12,7 +12,6 @@ shown is alignment itself. How far the found boundaries are from the true ones i
 
 import argparse
 import sys
-import wave
 from pathlib import Path
 
 import matplotlib
@@ -21,29 +20,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from digits_data import HOP, RATE, log_mel, read_wave
 
 import jaxctc
 
-RATE, HOP, WINDOW, PARTS = 8000, 80, 200, 3  # samples; ten milliseconds a frame
-BLANK = 0
-
-
-def read_wave(path: Path) -> np.ndarray:
-    """Returns the samples of a mono 16-bit file, float32 in -1…1."""
-    with wave.open(str(path)) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
-
-
-def features(sound: np.ndarray) -> np.ndarray:
-    """Returns log energies in 24 bands, evenly spaced in mel, for every frame."""
-    sound = np.pad(sound, (0, max(0, WINDOW - len(sound))))
-    starts = np.arange(0, len(sound) - WINDOW + 1, HOP)[:, None]
-    spectrum = np.abs(np.fft.rfft(sound[starts + np.arange(WINDOW)] * np.hanning(WINDOW))) ** 2
-    mel = 2595 * np.log10(1 + np.fft.rfftfreq(WINDOW, 1 / RATE) / 700)
-    edges = np.linspace(0, mel[-1], 26)[:, None]
-    up = (mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    down = (edges[2:] - mel) / (edges[2:] - edges[1:-1])
-    return np.log(spectrum @ np.clip(np.minimum(up, down), 0, None).T + 1e-4)
+PARTS, BLANK = 3, 0
 
 
 def digit_string(folder: Path, speaker: str, digits: list[int], generator: np.random.Generator):
@@ -61,12 +42,12 @@ def digit_string(folder: Path, speaker: str, digits: list[int], generator: np.ra
 
 def digit_scores(folder: Path, speaker: str, sound: np.ndarray) -> np.ndarray:
     """Returns logits [T, 1 + 10 · 3] of a sound: silence, and each part of each digit."""
-    means = [features(1e-3 * np.random.default_rng(1).standard_normal(RATE)).mean(0)]
+    means = [log_mel(1e-3 * np.random.default_rng(1).standard_normal(RATE)).mean(0)]
     for digit in range(10):
         files = [folder / f"{digit}_{speaker}_{index}.wav" for index in range(5, 15)]
-        parts = [np.array_split(features(read_wave(f)), PARTS) for f in files if f.exists()]
+        parts = [np.array_split(log_mel(read_wave(f)), PARTS) for f in files if f.exists()]
         means += [np.concatenate([p[i] for p in parts]).mean(0) for i in range(PARTS)]
-    return -0.5 * ((features(sound)[:, None] - np.stack(means)) ** 2).mean(-1)
+    return -0.5 * ((log_mel(sound)[:, None] - np.stack(means)) ** 2).mean(-1)
 
 
 def draw(axis, posteriors, spans, names, seconds_a_frame, unit, font=None):
@@ -88,10 +69,8 @@ def plot_digits(axis, folder: Path, speaker: str, digits: list[int]) -> float:
     found = jaxctc.forced_align(logits, labels, blank_id=BLANK)
     posteriors = np.asarray(jaxctc.ctc_posteriors(logits, labels, blank_id=BLANK).labels)
     posteriors = posteriors.reshape(len(posteriors), len(digits), PARTS).sum(-1)
-    # A frame looks at its window; its hop in the middle of that is what it stands for.
-    offset = (WINDOW - HOP) / 2
-    starts = (np.asarray(found.starts)[::PARTS] * HOP + offset) / RATE
-    ends = (np.asarray(found.ends)[PARTS - 1 :: PARTS] * HOP + offset) / RATE
+    starts = np.asarray(found.starts)[::PARTS] * HOP / RATE
+    ends = np.asarray(found.ends)[PARTS - 1 :: PARTS] * HOP / RATE
     spans = np.stack([starts, ends], axis=1)
     draw(axis, posteriors, spans, map(str, digits), HOP / RATE, "seconds")
     for bound in truth.reshape(-1):

@@ -22,6 +22,7 @@ TITLES = {
     "two_ended": "An idea that did not pay: the lattice from both ends",
     "rnnt_speed": "Speed and memory of the transducer loss",
     "decode_speed": "Speed and accuracy of decoding",
+    "fsa_speed": "Speed of general automata",
 }
 NOTES = {
     "two_ended": """Running the lattice from both ends to the middle halves the number of

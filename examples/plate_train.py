@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 import plate_data
 import plate_models
 import plate_render
@@ -74,15 +73,6 @@ def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
     return {**description, "normalise": "image"} if description["name"] == "lprnet" else description
 
 
-def make_optimizer(model: nnx.Module, args: argparse.Namespace) -> nnx.Optimizer:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, args.learning_rate, warmup_steps=args.steps // 10, decay_steps=args.steps
-    )
-    matrices = lambda parameters: jax.tree.map(lambda p: p.ndim > 1, parameters)  # noqa: E731
-    adamw = optax.adamw(schedule, weight_decay=args.weight_decay, mask=matrices)
-    return nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adamw), wrt=nnx.Param)
-
-
 @nnx.jit(static_argnames="seed")
 def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
     """Takes one step of training in place; returns the batch's loss and exact matches."""
@@ -134,7 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = plate_models.build(description, len(charset) + 1, args.seed)
     if args.init:
         training.load_model(args.init, model)
-    optimizer = make_optimizer(model, args)
+    optimizer = training.make_optimizer(
+        model,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        steps=args.steps,
+    )
     batches = plate_data.training_batches(charset, args.batch_size, args.seed, plates, real_share)
 
     unsettled = ("out", "save_every", "log_every", "eval_data", "eval_images", "model", "charset")

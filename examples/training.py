@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from tqdm import tqdm
@@ -74,6 +75,18 @@ def _fill(module: nnx.Module | nnx.Optimizer, values) -> None:
     state = nnx.state(module)
     nnx.replace_by_pure_dict(state, values)
     nnx.update(module, state)
+
+
+def make_optimizer(
+    model: nnx.Module, *, learning_rate: float, weight_decay: float, steps: int
+) -> nnx.Optimizer:
+    """Returns AdamW that warms up for a tenth of the steps, then falls as a cosine to 0."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup_steps=steps // 10, decay_steps=steps
+    )
+    matrices = lambda parameters: jax.tree.map(lambda p: p.ndim > 1, parameters)  # noqa: E731
+    adamw = optax.adamw(schedule, weight_decay=weight_decay, mask=matrices)
+    return nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adamw), wrt=nnx.Param)
 
 
 def train(

@@ -11,6 +11,19 @@ Losses and what follows from them:
 * `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`: what stands on a transducer's arcs;
   `rnnt_loss_from_log_probs`, `rnnt_posteriors`, `rnnt_align`: what follows from it.
 
+Any automaton in the place of one label sequence:
+
+* `Fsa`, `fsa_score`, `fsa_best_path`: the weight of all paths through the frames, and the best.
+* `ctc_fsa`, `compose`, `topologies`: what frames read as labels, with `with_star` for missing ones.
+* `linear_fsa`, `union_fsa`, `ngram_fsa`, `graphs`: graphs of labels.
+* `lfmmi_loss`, `ctc_denominator`: the labels against all others (LF-MMI, CTC-CRF).
+
+Training beyond the likelihood, and what is given beside it:
+
+* `mwer_loss`, `ctc_mwer_loss`: the expected number of errors over an N-best list.
+* `ctc_entropy`, `ctc_prior_loss`, `ctc_label_priors`: against peaky alignments.
+* `consistency_loss`, `intermediate_ctc_loss`, `self_condition`, `focal_loss`: regularisers.
+
 After training:
 
 * `forced_align`: the best alignment, frame by frame, of any length.
@@ -32,18 +45,26 @@ How it is built, each module on those before it:
 * `semirings`: what sums and products of path weights are.
 * `recursion`: the one scan; posteriors and best paths are its gradients.
 * `ctc`: the CTC lattice and its public functions.
+* `arcs`, `fsa`: automata as arrays, and their lattice.
+* `graphs`, `topologies`, `mmi`: what is made of them.
 * `transducer`, `joint`, `pruned`, `tdt`: the transducer lattice, and what its arcs come from.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
 * `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.
 * `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
+* `sequence`: minimum word error rate.
+* `peaks`, `regularisers`: what CTC training is given beside its loss.
 * `metrics`: edit distance and error rates.
 * `checks`: every check of an argument.
 """
 
 from jaxctc import compat as compat
+from jaxctc import graphs as graphs
+from jaxctc import semirings as semirings
+from jaxctc import topologies as topologies
 from jaxctc.align import Alignment as Alignment
 from jaxctc.align import forced_align as forced_align
+from jaxctc.arcs import Fsa as Fsa
 from jaxctc.automaton import Automaton as Automaton
 from jaxctc.automaton import combine as combine
 from jaxctc.beam import ctc_beam_extend as ctc_beam_extend
@@ -61,6 +82,13 @@ from jaxctc.ctc import ctc_posteriors as ctc_posteriors
 from jaxctc.ctc import is_feasible as is_feasible
 from jaxctc.decode import Hypotheses as Hypotheses
 from jaxctc.decode import ctc_greedy_decode as ctc_greedy_decode
+from jaxctc.fsa import FsaPath as FsaPath
+from jaxctc.fsa import fsa_best_path as fsa_best_path
+from jaxctc.fsa import fsa_score as fsa_score
+from jaxctc.fsa import with_star as with_star
+from jaxctc.graphs import linear_fsa as linear_fsa
+from jaxctc.graphs import ngram_fsa as ngram_fsa
+from jaxctc.graphs import union_fsa as union_fsa
 from jaxctc.joint import hat_log_probs as hat_log_probs
 from jaxctc.joint import rnnt_loss_from_joint as rnnt_loss_from_joint
 from jaxctc.lm import NGram as NGram
@@ -68,13 +96,26 @@ from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance
 from jaxctc.metrics import edit_operations as edit_operations
 from jaxctc.metrics import error_rate as error_rate
+from jaxctc.mmi import ctc_denominator as ctc_denominator
+from jaxctc.mmi import lfmmi_loss as lfmmi_loss
+from jaxctc.peaks import ctc_entropy as ctc_entropy
+from jaxctc.peaks import ctc_label_priors as ctc_label_priors
+from jaxctc.peaks import ctc_prior_loss as ctc_prior_loss
 from jaxctc.pruned import PrunedInputs as PrunedInputs
 from jaxctc.pruned import rnnt_loss_pruned as rnnt_loss_pruned
 from jaxctc.pruned import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.pruned import rnnt_prune as rnnt_prune
 from jaxctc.pruned import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.pruned import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.regularisers import consistency_loss as consistency_loss
+from jaxctc.regularisers import focal_loss as focal_loss
+from jaxctc.regularisers import intermediate_ctc_loss as intermediate_ctc_loss
+from jaxctc.regularisers import self_condition as self_condition
+from jaxctc.sequence import ctc_mwer_loss as ctc_mwer_loss
+from jaxctc.sequence import mwer_loss as mwer_loss
 from jaxctc.tdt import tdt_loss as tdt_loss
+from jaxctc.topologies import compose as compose
+from jaxctc.topologies import ctc_fsa as ctc_fsa
 from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs
 from jaxctc.transducer import rnnt_align as rnnt_align

@@ -94,9 +94,14 @@ def class_id(name: str, value: Any, classes: int) -> int:
 
 def positive(name: str, value: Any) -> int:
     """`value` as an int from 1 up."""
+    return at_least(name, value, 1)
+
+
+def at_least(name: str, value: Any, minimum: int) -> int:
+    """`value` as an int from `minimum` up."""
     number = _static_int(name, value)
-    if number < 1:
-        raise ValueError(f"{name} is {number}; it must be at least 1.")
+    if number < minimum:
+        raise ValueError(f"{name} is {number}; it must be at least {minimum}.")
     return number
 
 
@@ -106,6 +111,54 @@ def wildcard_label(name: str, value: Any, blank_id: int) -> int:
     if index < 0 or index == blank_id or index > np.iinfo(np.int32).max:
         raise ValueError(f"{name} is {index}; it must be from 0 up, and not the blank.")
     return index
+
+
+def semiring(value: Any) -> Any:
+    """`value` if it is a semiring."""
+    if not hasattr(value, "scatter_sum"):
+        raise TypeError(
+            f"semiring has type {type(value).__name__}; it must be one of jaxctc.semirings."
+        )
+    return value
+
+
+def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> None:
+    """Checks that `value` is one Fsa, or a batch of them, that reads so many classes."""
+    if not hasattr(value, "destination"):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
+    shared = value.label.ndim == 1
+    for field, array in value._asdict().items():
+        real = field in ("weight", "start", "final")
+        if not jnp.issubdtype(array.dtype, jnp.floating if real else jnp.integer):
+            expected = "floating-point" if real else "an integer type"
+            raise TypeError(f"{name}.{field} has dtype {array.dtype}; it must be {expected}.")
+        like, letter = (value.final, "S") if field in ("start", "final") else (value.label, "A")
+        size = like.shape[-1] if like.ndim else letter
+        expected = (size,) if shared else (*batch, size)
+        if array.shape != expected:
+            text = ", ".join(map(str, expected))
+            raise ValueError(f"{name}.{field} has shape {array.shape}; it must be [{text}].")
+    label = concrete(value.label)
+    for field in ("source", "destination", "label"):
+        known = concrete(getattr(value, field))
+        if known is not None and label is not None:
+            limit = classes if field == "label" else value.final.shape[-1]
+            wrong = (label >= 0) & ((known < 0) | (known >= limit))
+            if wrong.any():
+                raise ValueError(
+                    f"{name}.{field} has the value {known[wrong][0]}; it must be in 0…{limit - 1}."
+                )
+
+
+def non_negative(name: str, value: Any) -> float:
+    """`value` as a finite float from 0 up."""
+    if isinstance(value, jax.core.Tracer) or not np.isscalar(value) or isinstance(value, str):
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be a number known while tracing."
+        )
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name} is {value}; it must be finite and at least 0.")
+    return float(value)
 
 
 def concrete(value: Any) -> np.ndarray | None:
@@ -149,6 +202,25 @@ def sequence_pair(
         lengths_array("label_lengths", label_lengths, tuple(batch), labels.shape[-1]),
         class_id("blank_id", blank_id, classes),
     )
+
+
+def logits_with_lengths(
+    logits: ArrayLike, logit_lengths: ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """Checks the arguments of what takes logits and no labels."""
+    logits = logits_array("logits", logits)
+    *batch, frames, _ = logits.shape
+    return logits, lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+
+
+def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """`value` as an array of real numbers of the given shape."""
+    array = jnp.asarray(value)
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be a real type.")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
+    return array
 
 
 def real(name: str, value: Any) -> float | jax.Array:

@@ -168,7 +168,7 @@ def ctc_loss(
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
     topology, scores, possible = lattice(
-        *_flatten(logits, labels, logit_lengths, label_lengths), blank_id
+        *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     log_z = recursion.log_partition(topology, scores)
     log_z = jnp.where(possible, log_z, -jnp.inf)
@@ -223,7 +223,7 @@ def ctc_posteriors(
 def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     batch, frames = logits.shape[:-2], logits.shape[-2]
     topology, scores, possible = lattice(
-        *_flatten(logits, labels, logit_lengths, label_lengths), blank_id
+        *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     _, posteriors = recursion.posteriors(topology, scores)
     inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
@@ -233,7 +233,7 @@ def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     return CTCPosteriors(by_state[..., 1:], by_state[..., 0])
 
 
-def _flatten(logits, labels, logit_lengths, label_lengths):
+def flatten(logits, labels, logit_lengths, label_lengths):
     """The same with all leading batch axes made one."""
     return (
         logits.reshape(logit_lengths.size, *logits.shape[-2:]),

@@ -149,6 +149,25 @@ def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where(inside, mean, 0)
 
 
+def frames_inside(logits: jax.Array, logit_lengths: jax.Array) -> jax.Array:
+    """Which frames of ``[*batch, T, C]`` count, bool ``[*batch, T]``."""
+    frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
+    return frame < logit_lengths[..., None]
+
+
+def log_normaliser(logits: jax.Array, inside: jax.Array) -> jax.Array:
+    """``logsumexp(logits)`` of each frame; 0 outside, and where no class is possible."""
+    top, rest = _log_normaliser(logits, inside)
+    # The derivative of the two is in the second: the maximum is any number to them.
+    return top + rest
+
+
+def log_softmax(logits: jax.Array, inside: jax.Array) -> jax.Array:
+    """``log_softmax(logits)`` of each frame; 0 outside."""
+    top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
+    return jnp.where(inside[..., None], (widen(logits) - top) - rest, 0)
+
+
 def widen(x: jax.Array) -> jax.Array:
     """Half precision as float32; everything is computed in that, or in float64."""
     return x if x.dtype == jnp.float64 else lax.convert_element_type(x, jnp.float32)

@@ -51,6 +51,15 @@ class Semiring(Protocol):
         """The product of two weights."""
         ...
 
+    def scatter_sum(
+        self, a: Weight, index: tuple[jax.Array, ...], shape: tuple[int, ...]
+    ) -> Weight:
+        """Sums of any number of weights, in range: ``a[i]`` is added at ``index[i]`` of `shape`.
+
+        In case of a tie the first along axis 0 is preferred. Indices must be in range.
+        """
+        ...
+
     def rescale(self, state: State, axis: int) -> tuple[State, Weight]:
         """The state with its weights in range, and the one scale (along `axis`) taken from all.
 
@@ -76,6 +85,9 @@ class Probability:
 
     def times(self, a: xfloat.XFloat, b: xfloat.XFloat) -> xfloat.XFloat:
         return xfloat.multiply(a, b)
+
+    def scatter_sum(self, a: xfloat.XFloat, index, shape) -> xfloat.XFloat:
+        return xfloat.scatter_sum(a, index, shape)
 
     def rescale(self, state: State, axis: int) -> tuple[State, xfloat.XFloat]:
         # Exponents are counted from that of the largest weight, so that they stay exact however
@@ -111,6 +123,14 @@ class Log(_LogWeights):
         total = jnp.logaddexp(jnp.where(nothing, 0, a), jnp.where(nothing, 0, b))
         return jnp.where(nothing, -jnp.inf, total)
 
+    def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
+        top = _scatter_max(a, index, shape)
+        top = jnp.where(top > -jnp.inf, top, 0)
+        terms = jnp.exp(a - take(top, index))
+        total = jnp.zeros(shape, a.dtype).at[index].add(terms, mode="promise_in_bounds")
+        positive = total > 0
+        return jnp.where(positive, jnp.log(jnp.where(positive, total, 1)) + top, -jnp.inf)
+
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
         scale = _finite_max([lax.stop_gradient(a) for a in state], axis)
         return tuple(a - scale for a in state), scale
@@ -121,6 +141,15 @@ class MaxTropical(_LogWeights):
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(a >= b, a, b)
+
+    def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
+        best = a == take(_scatter_max(a, index, shape), index)
+        place = lax.broadcasted_iota(jnp.int32, a.shape, 0)
+        nowhere = jnp.full(shape, a.shape[0], jnp.int32)
+        first = nowhere.at[index].min(jnp.where(best, place, a.shape[0]), mode="promise_in_bounds")
+        chosen = jnp.where(place == take(first, index), a, 0)
+        total = jnp.zeros(shape, a.dtype).at[index].add(chosen, mode="promise_in_bounds")
+        return jnp.where(first < nowhere, total, -jnp.inf)
 
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
         # Rescaling would round, and rounding would make or break ties.
@@ -137,6 +166,17 @@ def _finite_max(arrays: list[jax.Array], axis: int) -> jax.Array:
     tops = [jnp.max(x, axis=axis, keepdims=True) for x in arrays]
     top = functools.reduce(jnp.maximum, tops)
     return jnp.where(top > -jnp.inf, top, 0)
+
+
+def _scatter_max(a: jax.Array, index, shape) -> jax.Array:
+    """The largest of what goes to each place; ``-inf`` where nothing does. It has no gradient."""
+    lowest = jnp.full(shape, -jnp.inf, a.dtype)
+    return lowest.at[index].max(lax.stop_gradient(a), mode="promise_in_bounds")
+
+
+def take(a: Weight, index: tuple[jax.Array, ...]) -> Weight:
+    """``a[index]`` on weights; indices must be in range."""
+    return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), a)
 
 
 def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:

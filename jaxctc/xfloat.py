@@ -117,6 +117,17 @@ def multiply(a: XFloat, b: XFloat) -> XFloat:
     return XFloat(a.mantissa * b.mantissa, a.exponent + b.exponent)
 
 
+def scatter_sum(a: XFloat, index: tuple[jax.Array, ...], shape: tuple[int, ...]) -> XFloat:
+    """Sums in an array of `shape`, where ``a[i]`` is added at ``index[i]``; normalised."""
+    exponent = lax.stop_gradient(a.exponent)
+    top = jnp.full(shape, -jnp.inf, exponent.dtype)
+    top = top.at[index].max(exponent, mode="promise_in_bounds")
+    scale = _power_of_two(exponent - top.at[index].get(mode="promise_in_bounds"))
+    total = jnp.zeros(shape, a.mantissa.dtype)
+    total = total.at[index].add(a.mantissa * scale, mode="promise_in_bounds")
+    return normalise(XFloat(total, top))
+
+
 def normalise(a: XFloat) -> XFloat:
     """The same values with every nonzero mantissa in [1, 2)."""
     fmt = _FORMATS[a.mantissa.dtype]

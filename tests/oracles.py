@@ -169,3 +169,50 @@ def transducer_gradient(log_probs, labels, blank_id, blanks, label_posteriors):
     for u, y in enumerate(labels):
         gradient[:, u, y] -= label_posteriors[:, u]
     return gradient
+
+
+def fsa_paths(fsa, frames):
+    """All paths of so many arcs through an automaton without batch axes: first state, and arcs.
+
+    A path without arcs is a state. Weights of -inf are not looked at.
+    """
+    fsa = type(fsa)(*(np.asarray(x) for x in fsa))
+    paths = [(q, ()) for q in range(len(fsa.start))]
+    ends = dict.fromkeys(paths)
+    for q, _ in paths:
+        ends[q, ()] = q
+    for _ in range(frames):
+        longer = {}
+        for (first, arcs), q in ends.items():
+            for a in np.flatnonzero((fsa.source == q) & (fsa.label >= 0)):
+                longer[first, (*arcs, int(a))] = int(fsa.destination[a])
+        ends = longer
+    return [(first, arcs, last) for (first, arcs), last in ends.items()]
+
+
+def fsa_by_enumeration(fsa, log_probs):
+    """log of the total, posteriors of classes and of arcs, and the score of the best path."""
+    log_probs = np.asarray(log_probs, np.float64)
+    fsa = type(fsa)(*(np.asarray(x) for x in fsa))
+    weights, classes, arcs_used = [], [], []
+    for first, arcs, last in fsa_paths(fsa, len(log_probs)):
+        label = fsa.label[list(arcs)]
+        weight = float(fsa.start[first]) + float(fsa.final[last])
+        weight += sum(float(fsa.weight[a]) for a in arcs)
+        weight += sum(log_probs[t, c] for t, c in enumerate(label))
+        count = np.zeros_like(log_probs)
+        for t, c in enumerate(label):
+            count[t, c] = 1
+        weights.append(weight)
+        classes.append(count)
+        arcs_used.append(np.bincount(np.array(arcs, int), minlength=len(fsa.label)))
+    total = np.logaddexp.reduce([-np.inf, *weights])
+    if total == -np.inf:
+        return total, np.zeros_like(log_probs), np.zeros(len(fsa.label)), total
+    share = np.exp(np.array(weights) - total)
+    return (
+        total,
+        np.einsum("p,ptc->tc", share, classes),
+        np.einsum("p,pa->a", share, arcs_used),
+        max(weights),
+    )

@@ -21,6 +21,11 @@ def test_the_readme_runs(block):
     exec(block, {})
 
 
+def test_the_page_on_automata_runs():
+    page = (ROOT / "docs" / "automata.md").read_text()
+    exec("".join(re.findall(r"```python\n(.*?)```", page, re.S)), {})
+
+
 def test_links_lead_somewhere():
     documents = [ROOT / "README.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")]
     for document in documents:

@@ -21,8 +21,10 @@ import plate_read  # noqa: E402
 import plate_train  # noqa: E402
 import training  # noqa: E402
 from flax import nnx  # noqa: E402
-from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 from plate_charset import PLATE_CHARACTERS  # noqa: E402
+from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 SMALL = ["--batch-size=4", "--steps=6", "--save-every=2", "--log-every=1", "--eval-images=6"]
 
@@ -38,51 +40,11 @@ def weights(out: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
 
 
-def metrics(out: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images/s"} for line in lines]
-
-
-def at_step(monkeypatch, step: int, action) -> None:
-    """Has `action` called just before training takes the given step of this process."""
-    original, count = plate_train.train_step, iter(range(1, 1000))
-
-    def counted(*arguments, **options):
-        if next(count) == step:
-            action()
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(plate_train, "train_step", counted)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Every run compiles the same step anew: let all but the first find it on disk."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory, compile_once) -> Path:
     out = tmp_path_factory.mktemp("finished")
     run(out)
     return out
-
-
-def assert_same_run(one: Path, two: Path) -> None:
-    for a, b in zip(weights(one), weights(two), strict=True):
-        np.testing.assert_array_equal(a, b, strict=True)
-    assert metrics(one) == metrics(two)
 
 
 def test_run_leaves_metrics_pictures_and_scores(finished):
@@ -97,13 +59,13 @@ def test_run_leaves_metrics_pictures_and_scores(finished):
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, plate_train, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path)
     assert stopped.value.code == 130
     assert "Stopped after step 3 of 6" in capsys.readouterr().out
     run(tmp_path)
-    assert_same_run(finished, tmp_path)
+    assert_same_run(finished, tmp_path, weights)
 
 
 def test_a_crash_loses_only_what_came_after_the_checkpoint(finished, tmp_path, monkeypatch):
@@ -111,17 +73,17 @@ def test_a_crash_loses_only_what_came_after_the_checkpoint(finished, tmp_path, m
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        at_step(patch, 6, crash)
+        at_step(patch, plate_train, 6, crash)
         with pytest.raises(RuntimeError, match="power cut"):
             run(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # the crash came while this was written
     run(tmp_path)
-    assert_same_run(finished, tmp_path)
+    assert_same_run(finished, tmp_path, weights)
 
 
 def test_finished_run_is_judged_again_but_not_trained(finished, monkeypatch, capsys):
-    at_step(monkeypatch, 1, lambda: pytest.fail("trained again"))
+    at_step(monkeypatch, plate_train, 1, lambda: pytest.fail("trained again"))
     run(finished)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 6
 

@@ -133,16 +133,45 @@ def test_transducer_loss_and_gradient(devices, dtype, chips):
     assert program.memory_analysis().temp_size_in_bytes < 3 * logits
 
 
+@pytest.mark.parametrize("chips", [1, 4])
+def test_automata(devices, chips):
+    """A denominator on every chip, a numerator for each sequence."""
+    labels = [[1 + (i * j) % 29 for j in range(20)] for i in range(1, 9)]
+    denominator = jaxctc.ctc_denominator(labels, order=2)
+    numerator = jaxctc.Fsa.stack([jaxctc.ctc_fsa(y) for y in labels])
+
+    def loss_and_gradient(logits, numerator, lengths, denominator):
+        losses, pullback = jax.vjp(
+            lambda x: jaxctc.lfmmi_loss(x, numerator, denominator, lengths), logits
+        )
+        return losses, pullback(jnp.ones_like(losses))[0]
+
+    shapes = [
+        jax.ShapeDtypeStruct((8, 200, 30), jnp.bfloat16),
+        jax.eval_shape(lambda: jax.tree.map(jnp.asarray, numerator)),
+        jax.ShapeDtypeStruct((8,), jnp.int32),
+        jax.eval_shape(lambda: jax.tree.map(jnp.asarray, denominator)),
+    ]
+    program = compiled(loss_and_gradient, devices.reshape(-1)[:chips], shapes, sharded=3)
+    assert program.memory_analysis().temp_size_in_bytes < 2**29
+
+
 def test_plate_train_step(devices):
     """One step of the example, the batch split over four chips, the parameters on each."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
     import plate_models
     import plate_train
+    import training
     from flax import nnx
 
     arguments = plate_train.parse_arguments([])
     model = plate_models.build({"name": "light"}, 68, seed=0)
-    optimizer = plate_train.make_optimizer(model, arguments)
+    optimizer = training.make_optimizer(
+        model,
+        learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
+        steps=arguments.steps,
+    )
     graph, state = nnx.split((model, optimizer))
 
     def step(batch, state):

@@ -1,0 +1,217 @@
+"""Strings of spoken digits glued from single recordings, and their log-mel features.
+
+Recordings are those of the Free Spoken Digit Dataset, `{digit}_{speaker}_{index}.wav`, 8 kHz.
+By its own convention indices 0 to 4 are for testing. Where there are none, the tones of a
+telephone's keys stand in for them, each "speaker" with a pitch and a tempo of its own. Since a
+string is glued, it is known where every digit begins and ends.
+"""
+
+import wave
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import kaldi_native_fbank
+import numpy as np
+
+RATE, HOP, WINDOW, MELS = 8000, 100, 200, 40  # samples; a frame every 12.5 milliseconds
+MOST_DIGITS, MOST_FRAMES = 7, 352  # of a training string
+TEST_INDICES = range(5)
+TONE_SPEAKERS = ("alto", "baritone", "bass", "soprano", "tenor")
+
+
+class Recording(NamedTuple):
+    """One digit: samples, float32 in -1…1, what it is, and who said it for which time."""
+
+    sound: np.ndarray
+    digit: int
+    speaker: str
+    index: int
+
+
+class DigitString(NamedTuple):
+    """Features float32[T, MELS], digits int32[S], and seconds [S, 2] where each begins and ends."""
+
+    features: np.ndarray
+    digits: np.ndarray
+    bounds: np.ndarray
+
+
+def read_wave(path: str | Path) -> np.ndarray:
+    """Returns the samples of a mono 16-bit file of 8 kHz, float32 in -1…1."""
+    with wave.open(str(path)) as file:
+        form = file.getframerate(), file.getnchannels(), file.getsampwidth()
+        if form != (RATE, 1, 2):
+            raise ValueError(f"is not mono with 16 bits at {RATE} Hz")
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
+
+
+def load_recordings(directory: str | Path) -> list[Recording]:
+    """Returns the recordings in `directory`, in a fixed order."""
+    if not Path(directory).is_dir():
+        raise SystemExit(f"{directory}: no such directory")
+    recordings = []
+    for file in sorted(Path(directory).glob("*.wav")):
+        digit, _, rest = file.stem.partition("_")
+        speaker, _, index = rest.rpartition("_")
+        if not (len(digit) == 1 and digit.isdecimal() and speaker and index.isdecimal()):
+            raise SystemExit(f"{file}: the name is not digit_speaker_index.wav")
+        try:
+            recordings.append(Recording(read_wave(file), int(digit), speaker, int(index)))
+        except (ValueError, EOFError, wave.Error) as error:
+            raise SystemExit(f"{file}: {error}") from None
+    if not recordings:
+        raise SystemExit(f"{directory}: no recording named digit_speaker_index.wav")
+    return recordings
+
+
+def tone_recordings(count: int = 20) -> list[Recording]:
+    """Returns `count` "recordings" of each key of a telephone for each of `TONE_SPEAKERS`."""
+    rows, columns = (697, 770, 852, 941), (1209, 1336, 1477)
+    recordings = []
+    for digit in range(10):
+        row, column = (3, 1) if digit == 0 else divmod(digit - 1, 3)
+        for who, speaker in enumerate(TONE_SPEAKERS):
+            for index in range(count):
+                rng = np.random.default_rng([digit, who, index])
+                pitch = 1 + 0.03 * (who - 2) + rng.normal(0, 0.005)
+                length = int(RATE * rng.uniform(0.15, 0.3) * (1 + 0.1 * who))
+                time = np.arange(length) / RATE * 2 * np.pi * pitch
+                sound = np.sin(rows[row] * time) + rng.uniform(0.3, 1) * np.sin(
+                    columns[column] * time
+                )
+                sound *= 0.1 * np.hanning(length) ** 0.5
+                recordings.append(Recording(sound.astype(np.float32), digit, speaker, index))
+    return recordings
+
+
+def mel_bands(warp: float = 1.0) -> np.ndarray:
+    """Returns triangular bands as a matrix [bins, MELS], stretched as another throat would."""
+    frames = kaldi_native_fbank.FrameExtractionOptions(
+        samp_freq=RATE, frame_shift_ms=1000 * HOP / RATE, frame_length_ms=1000 * WINDOW / RATE
+    )
+    bands = kaldi_native_fbank.MelBanksOptions(
+        num_bins=MELS, low_freq=60, vtln_low=100, vtln_high=-200
+    )
+    matrix = kaldi_native_fbank.MelBanks(bands, frames, warp).get_matrix()
+    return np.ascontiguousarray(matrix.T)
+
+
+BANDS = mel_bands()
+
+
+def log_mel(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
+    """Returns log energies, float32[T, MELS]; frame t is centred at sample ``(t + 1/2) HOP``."""
+    frames = len(sound) // HOP
+    around = (WINDOW - HOP) // 2
+    sound = np.pad(sound[: frames * HOP], around)
+    windows = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[::HOP]
+    size = 2 * (len(bands) - 1)
+    spectrum = np.fft.rfft(windows * np.hanning(WINDOW).astype(np.float32), size)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    return np.log(power.astype(np.float32) @ bands + 1e-6)
+
+
+def glue(rng: np.random.Generator, recordings: Sequence[Recording], most_frames: int | None = None):
+    """Returns a string's sound, digits and bounds: recordings with silence between them, in noise.
+
+    Args:
+      rng: what silences, loudness and noise are drawn from.
+      recordings: one after another; the last ones are left out if they do not fit.
+      most_frames: the longest string, in frames; None for any.
+    """
+    pieces, digits, bounds, place = [], [], [], 0
+    silence = np.zeros(int(rng.uniform(0.05, 0.25) * RATE), np.float32)
+    for recording in recordings:
+        after = np.zeros(int(rng.uniform(0.05, 0.25) * RATE), np.float32)
+        end = place + len(silence) + len(recording.sound)
+        if most_frames is not None and end + len(after) > most_frames * HOP:
+            break
+        pieces += [silence, recording.sound * np.float32(np.exp(rng.normal(0, 0.2)))]
+        digits.append(recording.digit)
+        bounds.append((end - len(recording.sound), end))
+        place, silence = end, after
+    sound = np.concatenate([*pieces, silence])
+    # How loud the noise is, compared with the string: -40 to -15 decibels.
+    level = sound.std() * 10 ** rng.uniform(-2, -0.75)
+    sound = sound + level * rng.standard_normal(len(sound), np.float32)
+    sound *= np.float32(0.1 / max(sound.std(), 1e-6))
+    return sound, np.array(digits, np.int32), np.array(bounds) / RATE
+
+
+def make_strings(
+    recordings: Iterable[Recording], count: int, seed: Sequence[int], *, augment: bool = False
+) -> list[DigitString]:
+    """Returns `count` strings of 3 to 7 digits, each of one speaker.
+
+    Args:
+      recordings: what they are glued from.
+      count: how many.
+      seed: what to draw from; string i is a function of it and i.
+      augment: for training: other throats and tempos, and never longer than `MOST_FRAMES`.
+    """
+    by_speaker: dict[str, dict[int, list[Recording]]] = {}
+    for recording in recordings:
+        by_speaker.setdefault(recording.speaker, {}).setdefault(recording.digit, []).append(
+            recording
+        )
+    speakers = sorted(by_speaker)
+    warps = [mel_bands(warp) for warp in np.linspace(0.85, 1.15, 13)] if augment else [BANDS]
+
+    def make(i: int) -> DigitString:
+        rng = np.random.default_rng([*seed, i])
+        digits = by_speaker[speakers[rng.integers(len(speakers))]]
+        known = sorted(digits)
+        chosen = []
+        for _ in range(rng.integers(3, MOST_DIGITS + 1)):
+            takes = digits[known[rng.integers(len(known))]]
+            recording = takes[rng.integers(len(takes))]
+            if augment:
+                recording = recording._replace(sound=_stretch(recording.sound, rng))
+            chosen.append(recording)
+        sound, labels, bounds = glue(rng, chosen, MOST_FRAMES if augment else None)
+        return DigitString(log_mel(sound, warps[rng.integers(len(warps))]), labels, bounds)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(make, range(count)))
+
+
+def _stretch(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sound faster or slower, and so higher or lower."""
+    length = int(len(sound) * rng.uniform(0.85, 1.25))
+    return np.interp(np.linspace(0, len(sound) - 1, length), np.arange(len(sound)), sound).astype(
+        np.float32
+    )
+
+
+def stack(strings: Sequence[DigitString], frames: int) -> dict[str, np.ndarray]:
+    """Returns a batch, padded to `frames` and `MOST_DIGITS`. Digit d is class d + 1."""
+    batch = {
+        "features": np.zeros((len(strings), frames, MELS), np.float32),
+        "frames": np.array([len(s.features) for s in strings], np.int32),
+        "labels": np.zeros((len(strings), MOST_DIGITS), np.int32),
+        "label_lengths": np.array([len(s.digits) for s in strings], np.int32),
+    }
+    for i, string in enumerate(strings):
+        batch["features"][i, : len(string.features)] = string.features
+        batch["labels"][i, : len(string.digits)] = string.digits + 1
+    return batch
+
+
+def training_batches(
+    strings: Sequence[DigitString], batch_size: int, seed: int
+) -> grain.DatasetIterator:
+    """Returns an endless iterator of batches, each epoch in another order.
+
+    "index" says which of `strings` the rows are.
+    """
+
+    def batch(indices: Sequence[int]) -> dict[str, np.ndarray]:
+        rows = stack([strings[i] for i in indices], MOST_FRAMES)
+        return rows | {"index": np.array(indices, np.int32)}
+
+    dataset = grain.MapDataset.range(len(strings)).seed(seed).shuffle().repeat()
+    dataset = dataset.batch(batch_size, batch_fn=batch)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))

@@ -1,0 +1,77 @@
+"""Hearing digit strings with a trained model, and counting how well it went."""
+
+from collections.abc import Sequence
+
+import digits_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+from digits_data import DigitString, stack
+from digits_objectives import PRIOR_WEIGHT
+from flax import nnx
+
+import jaxctc
+
+MOST_HEARD = 20  # digits of a hypothesis
+BATCH = 100
+
+
+@nnx.jit(static_argnames="divide")
+def _hear(model, batch, divide):
+    """Returns labels heard, and where each label that is there begins and ends, in frames."""
+    labels, label_lengths = batch["labels"], batch["label_lengths"]
+    if isinstance(model, digits_models.Transducer):
+        return _hear_transducer(model, batch)
+    logits, lengths = model(batch["features"], batch["frames"])
+    if divide:
+        logits -= PRIOR_WEIGHT * jaxctc.ctc_label_priors(logits, lengths)
+    heard = jaxctc.ctc_beam_search(logits, lengths, beam_width=8, max_labels=MOST_HEARD)
+    aligned = jaxctc.forced_align(logits, labels, lengths, label_lengths)
+    return heard.labels[:, 0], aligned.starts, aligned.ends
+
+
+def _hear_transducer(model, batch):
+    labels, label_lengths = batch["labels"], batch["label_lengths"]
+    x, lengths = model.encoder.encode(batch["features"], batch["frames"])
+    heard = jaxctc.rnnt_greedy_decode(
+        model.join,
+        lambda state, label: (model.predictor(label), state),
+        (),
+        model.project(x),
+        lengths,
+        max_symbols=2,
+        max_labels=MOST_HEARD,
+    )
+    logits, lengths = model(batch["features"], batch["frames"], labels)
+    arcs = jaxctc.rnnt_log_probs(logits, labels, lengths, label_lengths)
+    # A transducer has a label at one moment. What it lasts is taken to be that frame.
+    starts = jaxctc.rnnt_align(*arcs, lengths, label_lengths).frames
+    return heard.labels, starts, starts + 1
+
+
+def scores(
+    model: nnx.Module, strings: Sequence[DigitString], frames: int, *, divide: bool = False
+) -> dict[str, float]:
+    """Returns digit errors per digit, and by how much aligned boundaries are off, milliseconds.
+
+    Args:
+      model: one of `digits_models.MODELS`.
+      strings: what it hears.
+      frames: what they are padded to.
+      divide: whether probabilities are divided by the classes' priors.
+    """
+    edits, off = 0, []
+    for start in range(0, len(strings), BATCH):
+        rows = strings[start : start + BATCH]
+        batch = jax.tree.map(jnp.asarray, stack(rows, frames))
+        labels, starts, ends = _hear(model, batch, divide)
+        wrong = jaxctc.edit_distance(labels, batch["labels"], None, batch["label_lengths"])
+        edits += int(wrong.sum())
+        found = np.stack([starts, ends], -1) * digits_models.SECONDS_A_FRAME
+        for times, row in zip(found, rows, strict=True):
+            off.append(np.abs(times[: len(row.bounds)] - row.bounds).reshape(-1))
+    digits = sum(len(string.digits) for string in strings)
+    return {
+        "digit_error_rate": round(edits / digits, 6),
+        "boundary_error_ms": round(1000 * float(np.concatenate(off).mean()), 1),
+    }

@@ -1,0 +1,122 @@
+"""What hears digits, in Flax NNX: an encoder of convolutions, and what a transducer adds to it."""
+
+import jax
+import jax.numpy as jnp
+from digits_data import HOP, MELS, RATE
+from flax import nnx
+
+CLASSES = 11  # the blank, then the digits
+STRIDE = 4  # frames of features to a frame of scores
+SECONDS_A_FRAME = STRIDE * HOP / RATE
+
+
+class Block(nnx.Module):
+    """A convolution over five frames whose result is added to its input."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
+        self.conv = nnx.Conv(width, width, 5, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, broadcast_dims=(1,))  # random numbers are slow on a CPU
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        y = nnx.relu(self.conv(self.norm(x)))
+        return x + self.dropout(y, rngs=key, deterministic=key is None)
+
+
+class Encoder(nnx.Module):
+    """Maps features [batch, T, MELS] to class scores, one frame of 50 ms for every four.
+
+    Each string is first brought to mean 0 and variance 1 in every band. What lies past a string's
+    end is never read.
+    """
+
+    def __init__(self, *, width: int = 96, blocks: int = 5, rngs: nnx.Rngs):
+        self.stem = nnx.List(
+            [
+                nnx.Conv(MELS, width // 2, 6, strides=2, padding=[(2, 2)], rngs=rngs),
+                nnx.Conv(width // 2, width, 6, strides=2, padding=[(2, 2)], rngs=rngs),
+            ]
+        )
+        self.blocks = nnx.List([Block(width, rngs=rngs) for _ in range(blocks)])
+        self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
+        self.head = nnx.Linear(width, CLASSES, rngs=rngs)
+
+    def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
+        """Returns encodings [batch, T // 4, width] and how many of them count, int32[batch]."""
+        x, inside = _standardise(features, frames)
+        if key is not None:
+            x = _mask_out(x, jax.random.fold_in(key, len(self.blocks)))
+        lengths = frames
+        for conv in self.stem:
+            x = nnx.relu(conv(x * inside))
+            lengths = lengths // 2
+            inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        for i, block in enumerate(self.blocks):
+            x = block(x * inside, None if key is None else jax.random.fold_in(key, i))
+        return self.norm(x), lengths
+
+    def __call__(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
+        """Returns logits [batch, T // 4, CLASSES] and their lengths."""
+        x, lengths = self.encode(features, frames, key)
+        return self.head(x), lengths
+
+
+def _standardise(features, frames):
+    inside = (jnp.arange(features.shape[1]) < frames[:, None])[:, :, None]
+    count = jnp.maximum(frames, 1)[:, None, None]
+    mean = jnp.sum(features * inside, 1, keepdims=True) / count
+    x = (features - mean) * inside
+    return x / jnp.sqrt(jnp.sum(x * x, 1, keepdims=True) / count + 1e-2), inside
+
+
+def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
+    """Sets two stretches of bands and two of frames to 0 (SpecAugment, Park et al. 2019)."""
+    keys = jax.random.split(key, 4)
+    for k, axis, longest in zip(keys, (1, 1, 2, 2), (10, 10, 8, 8), strict=True):
+        size = x.shape[axis]
+        start, length = jax.random.uniform(k, (2, x.shape[0], 1)) * jnp.array(
+            [size, longest]
+        ).reshape(2, 1, 1)
+        place = jnp.arange(size)
+        hidden = (place >= start) & (place < start + length)
+        x = jnp.where(jnp.expand_dims(hidden, 3 - axis), 0, x)
+    return x
+
+
+class Transducer(nnx.Module):
+    """An encoder, a predictor that knows the last label only, and a network that joins them.
+
+    The two `simple` maps are what pruning is decided by.
+    """
+
+    def __init__(self, *, width: int = 96, joined: int = 64, rngs: nnx.Rngs):
+        self.encoder = Encoder(width=width, rngs=rngs)
+        self.project = nnx.Linear(width, joined, rngs=rngs)
+        self.predictor = nnx.Embed(CLASSES, joined, rngs=rngs)
+        self.head = nnx.Linear(joined, CLASSES, rngs=rngs)
+        self.simple_encoder = nnx.Linear(width, CLASSES, rngs=rngs)
+        self.simple_predictor = nnx.Embed(CLASSES, CLASSES, rngs=rngs)
+
+    def join(self, encoded: jax.Array, predicted: jax.Array) -> jax.Array:
+        """Maps encodings and predictions [..., joined], which are added, to logits."""
+        return self.head(jnp.tanh(encoded + predicted))
+
+    def __call__(self, features, frames, labels, key=None) -> tuple[jax.Array, jax.Array]:
+        """Returns logits [batch, T // 4, U + 1, CLASSES] and how many frames of them count."""
+        x, lengths = self.encoder.encode(features, frames, key)
+        predicted = self.predictor(before_labels(labels))
+        return self.join(self.project(x)[:, :, None], predicted[:, None]), lengths
+
+
+def before_labels(labels: jax.Array) -> jax.Array:
+    """The last label after none, one, … of them, [batch, U + 1]; the blank is the start."""
+    return jnp.pad(labels, ((0, 0), (1, 0)))
+
+
+MODELS = {"encoder": Encoder, "transducer": Transducer}
+
+
+def build(name: str, seed: int = 0) -> nnx.Module:
+    """Returns one of `MODELS` with weights drawn from a seed."""
+    # Under jit all initial weights are drawn by one program instead of one each.
+    return nnx.jit(lambda: MODELS[name](rngs=nnx.Rngs(seed)))()

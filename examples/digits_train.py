@@ -1,0 +1,143 @@
+"""Trains a recogniser of spoken digit strings. Without arguments: on tones of a telephone's keys.
+
+    python examples/digits_train.py --data RECORDINGS
+
+See examples/README.md for what the objectives do, and for what they were measured to do.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import digits_data
+import digits_hearing
+import digits_models
+import jax
+import training
+from digits_data import Recording
+from digits_objectives import OBJECTIVES, Loss, make_loss, model_name
+from flax import nnx
+
+EVALUATION_SEED = 0, 20_240_101  # a pair: training seeds are single numbers
+UNSETTLED = ("out", "save_every", "log_every", "eval_strings")  # may change when a run goes on
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train a recogniser of spoken digit strings.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", default="runs/digits", help="directory of checkpoints, metrics and results")
+    add("--data", metavar="DIR", help="Free Spoken Digit recordings; default: tones")
+    add("--unseen", metavar="SPEAKER", help="who is never trained on; default: the third by name")
+    add("--objective", choices=OBJECTIVES, default="ctc", help="what is minimised")
+    add("--init", metavar="RUN", help="start from the weights of this run")
+    add("--steps", type=int, default=1000, help="training steps")
+    add("--batch-size", type=int, default=32, help="strings a step")
+    add("--learning-rate", type=float, default=4e-3, help="its highest value")
+    add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
+    add("--seed", type=int, default=0, help="what initial weights and strings are drawn from")
+    add("--strings", type=int, default=3000, help="strings to train on")
+    add("--eval-strings", type=int, default=500, help="strings to be judged by, of each kind")
+    add("--save-every", type=int, default=250, help="steps between checkpoints")
+    add("--log-every", type=int, default=25, help="steps between lines of metrics.jsonl")
+    args = parser.parse_args(arguments)
+    for name in ("steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.strings < args.batch_size:
+        parser.error(f"--strings must be at least --batch-size, {args.batch_size}")
+    if args.seed < 0:
+        parser.error("--seed must be at least 0")
+    return args
+
+
+@nnx.jit(static_argnames=("loss", "seed"))
+def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.Array]:
+    """Takes one step of training in place; returns the batch's loss."""
+    # Every step has its own dropout, whatever happened before: a resumed run depends on it.
+    key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
+    value, gradients = nnx.value_and_grad(lambda model: loss(model, batch, key).mean())(model)
+    optimizer.update(model, gradients)
+    return {"loss": value}
+
+
+def make_model(args: argparse.Namespace) -> nnx.Module:
+    """Returns the objective's model, with the weights of --init: all, or those of its encoder."""
+    name = model_name(args.objective)
+    model = digits_models.build(name, args.seed)
+    if args.init:
+        initial = training.load_config(args.init).get("model")
+        if initial == name:
+            training.load_model(args.init, model)
+        elif isinstance(model, digits_models.Transducer) and initial == "encoder":
+            training.load_model(args.init, model.encoder)
+        else:
+            raise SystemExit(f"--init {args.init} does not fit --objective {args.objective}")
+    return model
+
+
+def split(args: argparse.Namespace) -> tuple[list[Recording], list[Recording], list[Recording]]:
+    """Returns recordings to train on, others of the same speakers, and those of --unseen."""
+    if args.data:
+        recordings = digits_data.load_recordings(args.data)
+    else:
+        recordings = digits_data.tone_recordings()
+    speakers = sorted({r.speaker for r in recordings})
+    args.unseen = args.unseen or speakers[min(2, len(speakers) - 1)]
+    if args.unseen not in speakers or len(speakers) < 2:
+        raise SystemExit(f"--unseen {args.unseen} is not one of several: {' '.join(speakers)}")
+    known = [r for r in recordings if r.speaker != args.unseen]
+    tests = [r for r in known if r.index in digits_data.TEST_INDICES]
+    others = [r for r in known if r.index not in digits_data.TEST_INDICES]
+    if not tests or not others:
+        raise SystemExit(f"{args.data}: there must be indices below 5, to test, and others")
+    return others, tests, [r for r in recordings if r.speaker == args.unseen]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    model = make_model(args)
+    train_recordings, known, unseen = split(args)
+    strings = digits_data.make_strings(train_recordings, args.strings, [args.seed], augment=True)
+    loss = make_loss(args.objective, strings)
+    optimizer = training.make_optimizer(
+        model,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        steps=args.steps,
+    )
+    settings = {k: v for k, v in vars(args).items() if k not in UNSETTLED}
+    training.train(
+        lambda model, optimizer, batch: train_step(
+            model, optimizer, batch, loss=loss, seed=args.seed
+        ),
+        model,
+        optimizer,
+        digits_data.training_batches(strings, args.batch_size, args.seed),
+        out=args.out,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        config={"model": model_name(args.objective), "settings": settings},
+        unit="strings",
+        log_every=args.log_every,
+        save_every=args.save_every,
+    )
+
+    tests = {
+        name: digits_data.make_strings(recordings, args.eval_strings, EVALUATION_SEED)
+        for name, recordings in (("known", known), ("unseen", unseen))
+    }
+    frames = max(len(string.features) for kind in tests.values() for string in kind)
+    result = {"objective": args.objective, "seed": args.seed, "strings": args.eval_strings}
+    for name, kind in tests.items():
+        found = digits_hearing.scores(model, kind, frames, divide=args.objective == "prior")
+        result |= {f"{name}_{key}": value for key, value in found.items()}
+    Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

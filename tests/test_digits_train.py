@@ -1,0 +1,181 @@
+"""Digit strings: data, training that is stopped and resumed, and the objectives, on tones."""
+
+import json
+import os
+import signal
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+for module in ("kaldi_native_fbank", "grain", "flax", "orbax.checkpoint"):
+    pytest.importorskip(module, reason="needs the `examples` extra")
+
+import digits_data  # noqa: E402
+import digits_models  # noqa: E402
+import digits_table  # noqa: E402
+import digits_train  # noqa: E402
+import jax  # noqa: E402
+import training  # noqa: E402
+from flax import nnx  # noqa: E402
+from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+SMALL = ["--batch-size=4", "--steps=4", "--save-every=2", "--log-every=1"]
+SMALL += ["--strings=8", "--eval-strings=4"]
+SHARED = Path(__file__).parents[2] / "shared" / "fsdd" / "recordings"
+DIGITS = Path(os.environ.get("JAXCTC_DIGITS", SHARED))
+
+
+def run(out: Path, *more: str) -> None:
+    digits_train.main([*SMALL, "--out", str(out), *more])
+
+
+def weights(out: Path) -> list[np.ndarray]:
+    model = digits_models.build(training.load_config(out)["model"])
+    training.load_model(out, model)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, compile_once) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    run(out)
+    return out
+
+
+def test_run_leaves_metrics_and_scores(finished, capsys):
+    assert [line["step"] for line in metrics(finished)] == [1, 2, 3, 4]
+    result = json.loads((finished / "result.json").read_text())
+    assert result["objective"] == "ctc"
+    assert result.keys() > set(digits_table.COLUMNS)
+    assert digits_table.main([str(finished)]) == 0
+    assert "| `ctc` | from nothing | 4 |" in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_step(patch, digits_train, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path)
+    assert stopped.value.code == 130
+    assert "Stopped after step 3 of 4" in capsys.readouterr().out
+    run(tmp_path)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["strings"] == 4
+    assert_same_run(finished, tmp_path, weights)
+
+
+@pytest.mark.parametrize("objective", ["prior", "mwer", "mmi", "rnnt", "pruned-rnnt"])
+def test_every_objective_starts_from_a_ctc_run(finished, tmp_path, objective):
+    run(tmp_path, "--objective", objective, "--init", str(finished), "--steps=1")
+    assert np.isfinite(metrics(tmp_path)[0]["loss"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert all(np.isfinite(result[column]) for column in digits_table.COLUMNS)
+
+
+def test_weights_that_do_not_fit_are_refused(finished, tmp_path):
+    run(tmp_path / "rnnt", "--objective=rnnt", "--steps=1")
+    with pytest.raises(SystemExit, match="does not fit --objective mwer"):
+        run(tmp_path / "mwer", "--objective=mwer", "--init", str(tmp_path / "rnnt"))
+    with pytest.raises(SystemExit, match="no checkpoint there"):
+        run(tmp_path / "mwer", "--init", str(tmp_path))
+
+
+def test_other_settings_are_refused(finished):
+    with pytest.raises(SystemExit, match=r"settings\.seed: 0 there, 1 here"):
+        run(finished, "--seed=1")
+
+
+def test_bad_arguments_have_their_sentence(tmp_path, capsys):
+    for arguments, message in [
+        (["--steps=0"], "--steps must be at least 1"),
+        (["--strings=3"], "--strings must be at least --batch-size, 4"),
+        (["--seed=-1"], "--seed must be at least 0"),
+        (["--objective=wfst"], "invalid choice"),
+    ]:
+        with pytest.raises(SystemExit):
+            run(tmp_path, *arguments)
+        assert message in capsys.readouterr().err
+    for arguments, message in [
+        (["--data", str(tmp_path / "nothing")], "no such directory"),
+        (["--data", str(tmp_path)], "no recording named digit_speaker_index.wav"),
+        (["--unseen=nobody"], "--unseen nobody is not one of several: alto baritone"),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            run(tmp_path, *arguments)
+    with pytest.raises(SystemExit, match="no finished run"):
+        digits_table.main([str(tmp_path)])
+
+
+def write_wave(path: Path, rate: int = 8000) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(b"\1\2" * 400)
+
+
+def test_recordings_that_are_none_are_named(tmp_path):
+    write_wave(tmp_path / "3_anna_12.wav")
+    (recording,) = digits_data.load_recordings(tmp_path)
+    assert (recording.digit, recording.speaker, recording.index) == (3, "anna", 12)
+    assert recording.sound.shape == (400,)
+    write_wave(tmp_path / "4_anna_0.wav", rate=16000)
+    with pytest.raises(SystemExit, match=r"4_anna_0\.wav: is not mono with 16 bits at 8000 Hz"):
+        digits_data.load_recordings(tmp_path)
+    (tmp_path / "4_anna_0.wav").write_bytes(b"RIFF")
+    with pytest.raises(SystemExit, match=r"4_anna_0\.wav: "):
+        digits_data.load_recordings(tmp_path)
+    write_wave(tmp_path / "4_anna_0.wav")
+    write_wave(tmp_path / "noise.wav")
+    with pytest.raises(SystemExit, match=r"noise\.wav: the name is not"):
+        digits_data.load_recordings(tmp_path)
+
+
+def test_strings_say_where_their_digits_are():
+    recordings = digits_data.tone_recordings(count=2)
+    for string in digits_data.make_strings(recordings, 5, [7]):
+        assert 3 <= len(string.digits) <= 7
+        bounds = string.bounds.reshape(-1)
+        assert np.all(np.diff(bounds) > 0)
+        # Tones are louder than what is between them.
+        loud = string.features.max(1)
+        frames = (np.arange(len(loud)) + 0.5) * digits_data.HOP / digits_data.RATE
+        said = [(frames > a + 0.02) & (frames < b - 0.02) for a, b in string.bounds]
+        between = np.all([(frames < a - 0.02) | (frames > b + 0.02) for a, b in string.bounds], 0)
+        assert all(loud[s].mean() > loud[between].mean() + 3 for s in said)
+
+
+def test_a_string_is_a_function_of_seed_and_number_and_fits():
+    recordings = digits_data.tone_recordings(count=2)
+    one = digits_data.make_strings(recordings, 6, [1], augment=True)
+    two = digits_data.make_strings(recordings, 3, [1], augment=True)
+    for a, b in zip(one[:3], two, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert max(len(s.features) for s in one) <= digits_data.MOST_FRAMES
+
+
+@pytest.mark.parametrize("name", sorted(digits_models.MODELS))
+def test_models_read_no_padding(name):
+    strings = digits_data.make_strings(digits_data.tone_recordings(count=1), 3, [0])
+    batch = digits_data.stack(strings, 700)
+    model = digits_models.build(name)
+    more = (batch["labels"],) if name == "transducer" else ()
+    logits, lengths = model(batch["features"], batch["frames"], *more)
+    inside = np.arange(logits.shape[1]) < np.asarray(lengths)[:, None]
+    poisoned = batch["features"].copy()
+    poisoned[np.arange(700) >= batch["frames"][:, None]] = 1e6
+    again, _ = model(poisoned, batch["frames"], *more)
+    np.testing.assert_array_equal(np.asarray(logits)[inside], np.asarray(again)[inside])
+
+
+@pytest.mark.skipif(
+    not DIGITS.is_dir(), reason=f"{DIGITS} is absent; JAXCTC_DIGITS may name another place"
+)
+def test_real_recordings(tmp_path):
+    run(tmp_path, "--data", str(DIGITS), "--steps=1", "--unseen=george")
+    assert json.loads((tmp_path / "result.json").read_text())["unseen_digit_error_rate"] > 0

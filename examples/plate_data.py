@@ -8,6 +8,7 @@ by `-`; the third is the plate's box in the photo, the fifth the label as places
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,13 +16,14 @@ import cv2
 import grain
 import numpy as np
 import plate_render
-from plate_charset import encode, frames_needed, unknown_characters
+from plate_charset import PROVINCES, encode, frames_needed, unknown_characters
 from plate_models import FRAMES
 
 cv2.setNumThreads(1)  # the pictures are tiny, and Grain already reads in several threads
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LABEL_WIDTH = 12
+DOT = round(134.5 / 440 * plate_render.WIDTH)  # the column of the dot on a blue plate
 
 # CCPD's own lists; the O at the end of each stands for "no character".
 CCPD_PROVINCES = "皖沪津渝冀晋蒙辽吉黑苏浙京闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新警学O"
@@ -140,6 +142,28 @@ def load_plates(directories: Sequence[str], charset: str) -> list[Plate]:
     return plates
 
 
+def _weights(plates: Sequence[Plate]) -> np.ndarray:
+    """Returns how often to draw each plate: the rarer its rarest character, the oftener."""
+    counts = Counter(character for plate in plates for character in plate.text)
+    weights = np.array([min(counts[c] for c in plate.text) ** -0.5 for plate in plates])
+    return weights / weights.sum()
+
+
+def graft(plate: Plate, other: Plate) -> Plate:
+    """Returns `plate` with the province and letter of `other`, which end at a blue plate's dot.
+
+    Plates from afar are few: so their provinces are seen before other numbers than their own.
+    """
+    if any(len(text) != 7 or text[0] not in PROVINCES for text in (plate.text, other.text)):
+        return plate
+    here, there = plate.image, other.image
+    contrast = here.std((0, 1)) / (there.std((0, 1)) + 1)
+    relit = (there - there.mean((0, 1))) * contrast + here.mean((0, 1))
+    image = here.copy()
+    image[:, :DOT] = relit[:, :DOT].clip(0, 255)
+    return Plate(image, other.text[:2] + plate.text[2:], plate.file)
+
+
 def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Returns another view of a real plate: moved, tilted, relit, photographed again."""
     height, width = plate_render.IMAGE_SIZE
@@ -179,13 +203,17 @@ def training_batches(
       charset: the characters, in class order.
       batch_size: images a batch.
       seed: what to draw from.
-      plates: real plates, drawn evenly, each time in another view.
+      plates: real plates, the rarer their characters the oftener, each time in another view.
       real_share: the part of images that are real; the others are rendered.
     """
 
+    weights = _weights(plates)
+
     def draw(_, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if rng.random() < real_share:
-            plate = plates[int(rng.integers(len(plates)))]
+            plate, other = (plates[i] for i in rng.choice(len(plates), 2, p=weights))
+            if rng.random() < 0.3:
+                plate = graft(plate, other)
             return example(augment(rng, plate.image), plate.text, charset)
         text = plate_render.random_plate(rng, charset)
         return example(plate_render.render(rng, text), text, charset)

@@ -1,9 +1,10 @@
-"""Reads licence plates with a trained or imported checkpoint.
+r"""Reads licence plates with a trained or imported checkpoint.
 
     python examples/plate_read.py --checkpoint RUN IMAGE_OR_DIR…
 
 Prints `file<TAB>text<TAB>confidence` a line; the confidence is the model's probability of the
-text. If file names hold labels, the last line is JSON: how many were read exactly. Files that
+text. A tab, a line feed, a carriage return or a backslash in a file's name is written as \t, \n,
+\r or \\. If file names hold labels, the last line is JSON: how many were read exactly. Files that
 can't be read are named on stderr, and the exit code is then 1.
 """
 
@@ -17,7 +18,9 @@ import plate_models
 import training
 from plate_charset import unknown_characters
 from plate_data import label_from_name, list_images, load_image
-from plate_reading import DECODERS, read_images, scores
+from plate_reading import DECODERS, SHIFTS, read_images, scores
+
+ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
     add("--batch-size", type=int, default=256, help="images a batch; imported weights depend on it")
     add("--decoder", choices=DECODERS, default="greedy", help="grammar: a beam over blue plates")
+    add(
+        "--views",
+        type=int,
+        choices=range(1, len(SHIFTS) + 1),
+        help="read each image this often, moved by a pixel or two, and take the likeliest reading; "
+        f"default: {len(SHIFTS)}, or 1 for published weights, as they were published",
+    )
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
         parser.error("--batch-size must be at least 1")
@@ -49,12 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not files:
         print("no image to read", file=sys.stderr)
         return 1
+    published = config["model"].get("normalise") == "batch"
+    views = args.views or (1 if published else len(SHIFTS))
     texts, confidences, _ = read_images(
-        model, np.stack(images), charset, args.batch_size, args.decoder
+        model, np.stack(images), charset, args.batch_size, args.decoder, views
     )
     labelled, unscored = [], 0
     for file, text, confidence in zip(files, texts, confidences, strict=True):
-        print(f"{file}\t{text}\t{confidence:.4f}")
+        print(f"{file.translate(ESCAPES)}\t{text}\t{confidence:.4f}")
         try:
             label = label_from_name(file)
         except ValueError:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from plate_charset import DIGITS, LETTERS, PROVINCES, decode
-from rapidfuzz.distance import Levenshtein
 
 import jaxctc
 
@@ -32,18 +31,43 @@ def plate_grammar(charset: str) -> jaxctc.Automaton:
     return jaxctc.Grammar([classes], len(charset) + 1).automaton()
 
 
-@functools.partial(nnx.jit, static_argnames="decoder")
-def _forward(model, images, decoder, automaton):
-    logits = model(images)
+# How many pixels to the right the views of an image are moved, the image itself first. A model
+# steps over the image a few columns at a time (the light one four), and so sees an edge more or
+# less sharply: four views have every column where it is seen best.
+SHIFTS = (0, 1, -1, 2)
+
+
+def _moved(images: jax.Array, pixels: int) -> jax.Array:
+    """Returns images moved to the right, the column at the edge repeated."""
+    width = images.shape[2]
+    return images[:, :, np.clip(np.arange(width) - pixels, 0, width - 1)]
+
+
+@functools.partial(nnx.jit, static_argnames=("decoder", "views"))
+def _read(model, images, decoder, automaton, views):
+    """Returns the logits of the images themselves, the labels read, and their probability.
+
+    Each view gives a reading; the one whose probability is highest over all views (as a
+    geometric mean) is taken.
+    """
+    logits = jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
     blank = logits.shape[-1] - 1
     if decoder == "greedy":
         read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
     else:
         best = jaxctc.ctc_beam_search(logits, blank_id=blank, automaton=automaton)
-        read = jax.tree.map(lambda x: x[:, 0], best)
-    # The probability of a text is that of all its alignments together: exactly the CTC loss.
-    losses = jaxctc.ctc_loss(logits, read.labels, label_lengths=read.lengths, blank_id=blank)
-    return logits, read.labels, jnp.exp(-losses)
+        read = jax.tree.map(lambda x: x[:, :, 0], best)
+
+    def loss(labels, lengths):
+        # The probability of a text is that of all its alignments together: exactly the CTC loss.
+        one_view = lambda view: jaxctc.ctc_loss(  # noqa: E731
+            view, labels, label_lengths=lengths, blank_id=blank
+        )
+        return jax.vmap(one_view)(logits).mean(0)
+
+    losses = jax.vmap(loss)(read.labels, read.lengths)  # [views, batch]
+    chosen = read.labels[losses.argmin(0), jnp.arange(len(images))]
+    return logits[0], chosen, jnp.exp(-losses.min(0))
 
 
 def read_images(
@@ -52,8 +76,9 @@ def read_images(
     charset: str,
     batch_size: int = 256,
     decoder: str = "greedy",
+    views: int = 1,
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Reads images uint8[N, 24, 94, 3] with one of `DECODERS`.
+    """Reads images uint8[N, 24, 94, 3] with one of `DECODERS`, in up to len(SHIFTS) views each.
 
     Returns the texts, the model's probability of each (float32[N]), and the logits
     (float32[N, T, classes]). The last batch is not filled up, because a model may look at what
@@ -63,7 +88,7 @@ def read_images(
     model.eval()
     texts, confidences, logits = [], [], []
     for start in range(0, len(images), batch_size):
-        out = _forward(model, images[start : start + batch_size], decoder, automaton)
+        out = _read(model, images[start : start + batch_size], decoder, automaton, views)
         batch_logits, labels, confidence = map(np.asarray, out)
         texts += [decode(row, charset) for row in labels]
         confidences.append(confidence)
@@ -72,12 +97,19 @@ def read_images(
     return texts, np.concatenate(confidences), np.concatenate(logits)
 
 
+def _code_points(texts: Sequence[str]) -> np.ndarray:
+    """Returns texts as rows of code points, padded with -1."""
+    width = max(1, *map(len, texts))
+    return np.array([[*map(ord, text), *[-1] * (width - len(text))] for text in texts])
+
+
 def scores(read: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
     """Returns how many there are, the part read exactly, and edits per character of the truth."""
-    edits = sum(Levenshtein.distance(a, b) for a, b in zip(read, truth, strict=True))
     right = sum(a == b for a, b in zip(read, truth, strict=True))
     return {
         "images": len(truth),
         "exact_match": round(right / len(truth), 6),
-        "character_error_rate": round(edits / max(1, sum(map(len, truth))), 6),
+        "character_error_rate": round(
+            float(jaxctc.error_rate(_code_points(read), _code_points(truth))), 6
+        ),
     }

@@ -29,7 +29,8 @@ LATIN_FONTS = [
     Path(fontpkg_barlow_condensed.ROOT) / "files" / f"BarlowCondensed-{weight}.ttf"
     for weight in ("Regular", "Medium", "SemiBold")
 ] + [CHINESE_FONT]
-# The stems of a plate's 6 and 9 are straight and slanted, as in Futura and its like.
+# The stems of a plate's 6 and 9 are straight and slanted, and the tail of its Q crosses the
+# ring, as in Futura and its like.
 STRAIGHT_FONT = Path(fontpkg_jost.ROOT) / "files" / "Jost[wght].ttf"
 
 # Left edges and widths of the characters in millimetres. They are 90 high, from 25 to 115.
@@ -86,7 +87,7 @@ def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
         font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 0, 1, 2)[variant]
     else:
         font, stroke = ImageFont.truetype(LATIN_FONTS[variant], 160), (0, 0, 0, 2)[variant]
-    if character in "69":
+    if character in "69Q":
         font = ImageFont.truetype(STRAIGHT_FONT, 160)
         font.set_variation_by_axes([(400, 450, 550, 350)[variant]])
     # A plate's 1 is a bar with hardly a flag; at 24 pixels it is the letter I of some fonts.
@@ -158,8 +159,8 @@ def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
     """
     height, width = layers.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    angle = np.deg2rad(np.clip(rng.normal(0, 3.5), -10, 10))
-    shear_x, shear_y = rng.normal(0, 0.1), rng.normal(0, 0.02)
+    angle = np.deg2rad(np.clip(rng.normal(0, 4.5), -12, 12))
+    shear_x, shear_y = rng.normal(0, 0.13), rng.normal(0, 0.02)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     quad = (corners - corners.mean(0)) @ np.array([[1, shear_y], [shear_x, 1]]) @ turn.T
     quad *= 1 + rng.uniform(-0.06, 0.06, (4, 1))  # the far end of the plate is smaller
@@ -189,7 +190,9 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
         surface = (1 - saturation * (1 - rgb[::-1])) * rng.uniform(0.55, 0.9)
         ink_colour = rng.uniform(0.75, 1) + rng.uniform(-0.06, 0.06, 3)
     around = rng.uniform(0, 0.9) * rng.uniform(0.7, 1, 3)
-    patches = around + rng.uniform(-0.35, 0.35, (3, 4, 1)) * rng.uniform(0.6, 1, 3)
+    # Bumpers and grilles lie level: few patches side by side, up to ten above each other.
+    patches = rng.uniform(-0.35, 0.35, (rng.integers(2, 11), rng.integers(1, 5), 1))
+    patches = around + patches * rng.uniform(0.6, 1, 3)
     background = cv2.resize(patches, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     scene = background + (surface - background) * plate
     scene = scene + (ink_colour - scene) * (ink * rng.uniform(0.8, 1))

@@ -20,7 +20,7 @@ import plate_report
 import training
 from flax import nnx
 from plate_charset import encode, load_charset
-from plate_reading import exact_matches, read_images, scores
+from plate_reading import SHIFTS, exact_matches, read_images, scores
 
 import jaxctc
 
@@ -93,7 +93,8 @@ def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
 
 def judge(model: nnx.Module, plates: list[plate_data.Plate], charset: str, out: Path) -> None:
     """Reads `plates`, writes pictures of the readings, and prints the scores as JSON."""
-    texts, confidences, logits = read_images(model, plate_data.stack_images(plates), charset)
+    images = plate_data.stack_images(plates)
+    texts, confidences, logits = read_images(model, images, charset, views=len(SHIFTS))
     result = scores(texts, [plate.text for plate in plates])
     plate_report.contact_sheet(out / "readings.png", plates, texts, confidences)
     # The longest text shows most; of those, the one the model is least sure of.

@@ -153,8 +153,9 @@ class Fsa(NamedTuple):
         return float(np.logaddexp.reduce(state + final))
 
 
-def reachable(source: np.ndarray, destination: np.ndarray, begin: np.ndarray) -> np.ndarray:
+def reachable(source: Array, destination: Array, begin: Array) -> np.ndarray:
     """Which states arcs lead to from those of `begin`, bool ``[S]``, themselves included."""
+    source, destination, begin = (np.asarray(x) for x in (source, destination, begin))
     order = np.argsort(source, kind="stable")
     first = np.searchsorted(source[order], np.arange(begin.shape[0] + 1))
     seen = begin.copy()

@@ -152,7 +152,7 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
 
 def non_negative(name: str, value: Any) -> float:
     """`value` as a finite float from 0 up."""
-    if isinstance(value, jax.core.Tracer) or not np.isscalar(value) or isinstance(value, str):
+    if not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(
             f"{name} has type {type(value).__name__}; it must be a number known while tracing."
         )

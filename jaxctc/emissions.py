@@ -122,12 +122,14 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
     Logits are read as they are, and what is outside is replaced after the reduction:
     selecting before it would keep XLA from vectorising it.
     """
-    x = widen(logits)
-    top = jnp.max(x, axis=-1)
+    # The maximum of what there is: widened first, half precision would be copied as float32.
+    top = widen(jnp.max(logits, axis=-1))
     # A frame without any class has no path; one with NaN passes it on, to be seen.
     top = jnp.where(inside & (top != -jnp.inf), top, 0)
-    # Without the barrier XLA writes the maxima out to the size of the logits first.
-    total = jnp.sum(jnp.exp(x - lax.optimization_barrier(top)[..., None]), axis=-1)
+    # Without the barrier XLA writes the maxima, and half precision as float32, out to the size of
+    # the logits before it adds up.
+    x, largest = lax.optimization_barrier((logits, top))
+    total = jnp.sum(jnp.exp(widen(x) - largest[..., None]), axis=-1)
     possible = inside & (total != 0)
     return top, jnp.where(possible, jnp.log(jnp.where(possible, total, 1)), 0)
 

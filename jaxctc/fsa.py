@@ -1,4 +1,4 @@
-"""General automata: the the weight of all paths that read as many frames as there are.
+"""General automata: the weight of all paths that read as many frames as there are.
 
 An automaton is a list of arcs. A path of T arcs, from a start state to a final one, reads T frames,
 one an arc, and weighs what its arcs weigh and what the frames say of their labels::

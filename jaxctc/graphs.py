@@ -195,7 +195,7 @@ def from_openfst_text(text: str) -> Fsa:
             raise ValueError(f"line {number}: the label 0 is empty; it must be removed first.")
         else:
             arcs.append((*fields[:3], -fields[3] if len(fields) == 4 else 0.0))
-    return Fsa.from_arcs(arcs, start={lines[0][1][0]}, final=final)
+    return Fsa.from_arcs(arcs, start={int(lines[0][1][0])}, final=final)
 
 
 def _fields(text: str) -> Iterator[tuple[int, list[float]]]:

@@ -131,6 +131,33 @@ def test_augmented_views_differ_and_repeat():
     np.testing.assert_array_equal(one, again)
 
 
+def test_a_graft_has_the_head_of_one_plate_and_the_number_of_another():
+    one, two = (
+        plate_data.Plate(plate_render.render(np.random.default_rng(i), text), text, "")
+        for i, text in enumerate(["皖A12345", "沪B67890"])
+    )
+    grafted = plate_data.graft(one, two)
+    assert grafted.text == "沪B12345"
+    assert grafted.image.dtype == np.uint8
+    np.testing.assert_array_equal(
+        grafted.image[:, plate_data.DOT :], one.image[:, plate_data.DOT :]
+    )
+    head, source = grafted.image[:, : plate_data.DOT], two.image[:, : plate_data.DOT]
+    assert np.corrcoef(head.ravel(), source.ravel())[0, 1] > 0.8
+    # A green plate has its dot elsewhere, and plates of other places have none.
+    for text in ("沪BD67890", "AB12345"):
+        assert plate_data.graft(one, two._replace(text=text)) is one
+
+
+def test_plates_with_rare_characters_are_drawn_oftener():
+    blank = np.zeros((24, 94, 3), np.uint8)
+    plates = [plate_data.Plate(blank, text, "") for text in ["皖A1111A"] * 15 + ["沪A1111A"]]
+    batches = plate_data.training_batches(PLATE_CHARACTERS, 400, 0, plates, real_share=1.0)
+    province = next(batches)["labels"][:, 0]
+    rare = np.mean(province == PLATE_CHARACTERS.index("沪"))
+    assert 0.15 < rare < 0.27  # one in 16 plates, √15 times as often as evenly
+
+
 def test_batches_continue_from_their_state():
     def batches():
         return plate_data.training_batches(PLATE_CHARACTERS, 4, seed=3)

@@ -1,4 +1,4 @@
-"""The plates' decoders: the grammar, and what each reads of real plates."""
+"""Reading plates: the decoders, the views, the scores, and what is read of real plates."""
 
 import json
 import os
@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-for module in ("cv2", "grain", "flax", "rapidfuzz"):
+for module in ("cv2", "grain", "flax"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import plate_import  # noqa: E402
+import plate_models  # noqa: E402
 import plate_read  # noqa: E402
 import plate_reading  # noqa: E402
-from plate_charset import PLATE_CHARACTERS  # noqa: E402
+from plate_charset import PLATE_CHARACTERS, encode  # noqa: E402
+
+import jaxctc  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared" / "plates"
 PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
@@ -34,6 +37,43 @@ def test_the_grammar_of_plates():
     ]:
         labels = [PLATE_CHARACTERS.index(c) for c in text]
         assert automaton.score_sequence(labels) == (0 if allowed else -np.inf), text
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam"])
+def test_views_vote_with_the_probability_of_each_reading(decoder):
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 94, 3), np.uint8)
+    charset = "0123456789"
+    model = plate_models.build({"name": "light"}, 11, seed=1)
+    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (0, 0)), mode="edge")
+    moved = [padded[:, :, 2 - pixels : 96 - pixels] for pixels in plate_reading.SHIFTS]
+    alone = [plate_reading.read_images(model, view, charset, decoder=decoder) for view in moved]
+    views = len(moved)
+    together = plate_reading.read_images(model, images, charset, decoder=decoder, views=views)
+    np.testing.assert_allclose(together[2], alone[0][2], atol=2e-4)
+    for row, (text, confidence) in enumerate(zip(*together[:2], strict=True)):
+        votes = {}
+        for candidate in {texts[row] for texts, _, _ in alone}:
+            labels = encode(candidate, charset, len(candidate))
+            losses = [jaxctc.ctc_loss(logits[row], labels, blank_id=10) for _, _, logits in alone]
+            votes[candidate] = np.exp(-np.mean(losses))
+        assert text == max(votes, key=votes.get)
+        np.testing.assert_allclose(confidence, votes[text], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("read", "truth", "exact", "rate"),
+    [
+        (["皖A12345", "皖A1234"], ["皖A12345", "皖B1234"], 0.5, 1 / 13),
+        (["", "皖A"], ["皖", "皖"], 0.0, 1.0),
+        ([""], [""], 1.0, 0.0),
+    ],
+)
+def test_scores(read, truth, exact, rate):
+    assert plate_reading.scores(read, truth) == {
+        "images": len(truth),
+        "exact_match": exact,
+        "character_error_rate": pytest.approx(rate, abs=1e-6),
+    }
 
 
 @pytest.mark.skipif(

@@ -116,6 +116,16 @@ def test_real_plates_mix_with_rendered_ones_and_weights_are_taken_over(finished,
     assert json.loads(lines[-1])["images"] == 5
 
 
+def test_names_that_would_break_a_line_are_escaped(finished, tmp_path, capsys):
+    name = "皖A12345-\t\n\r\\.png"
+    picture = plate_data.rendered_plates(PLATE_CHARACTERS, 1, seed=9)[0].image
+    (tmp_path / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    assert plate_read.main(["--checkpoint", str(finished), "--views=1", str(tmp_path)]) == 0
+    line, _ = capsys.readouterr().out.splitlines()
+    file, _, _ = line.split("\t")
+    assert file.endswith(r"皖A12345-\t\n\r\\.png")
+
+
 def test_weights_for_other_characters_are_refused(finished, tmp_path):
     charset = tmp_path / "charset.txt"
     charset.write_text("皖A0", encoding="utf-8")

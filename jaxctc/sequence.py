@@ -51,7 +51,7 @@ def mwer_loss(
       >>> loss, gradient = jax.value_and_grad(jaxctc.mwer_loss)(scores, errors)
       >>> print(loss.round(3))  # 0.4 · 0 + 0.4 · 1 + 0.2 · 2, and the mean is 1
       -0.2
-      >>> print(np.round(gradient, 3))
+      >>> print(np.asarray(gradient).round(3))
       [-0.32  0.08  0.24  0.  ]
 
     References:
@@ -121,7 +121,7 @@ def ctc_mwer_loss(
       >>> value, gradient = jax.value_and_grad(loss)(logits)
       >>> print(value.round(3))  # "1" with 0.64 has no error, "" with 0.36 one: 0.36 - 0.5
       -0.14
-      >>> print(np.round(gradient, 3))  # descent makes the label more probable
+      >>> print(np.asarray(gradient).round(3))  # descent makes the label more probable
       [[ 0.144 -0.144]
        [ 0.144 -0.144]]
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import digits_train
 import training
 
 COLUMNS = {
@@ -28,16 +29,24 @@ def minutes(run: Path, batch_size: int) -> float:
     return sum(n * batch_size / rate for n, rate in zip(counts, rates, strict=True)) / 60
 
 
-def read(run: Path) -> tuple[tuple, dict[str, float]]:
-    """Returns what a run has in common with those of other seeds, and its numbers."""
+def options(settings: dict) -> str:
+    """Returns the options that a run was given, without those that every line of a table shares."""
+    given = []
+    for name, default in vars(digits_train.parse_arguments([])).items():
+        value = settings.get(name, default)
+        if value != default and name not in ("data", "unseen", "seed"):
+            given.append(f"--{name.replace('_', '-')} {'CTC' if name == 'init' else value}")
+    return " ".join(given)
+
+
+def read(run: Path) -> tuple[str, dict[str, float]]:
+    """Returns the options a run has in common with those of other seeds, and its numbers."""
     try:
         result = json.loads((run / "result.json").read_text())
     except (OSError, ValueError):
         raise SystemExit(f"{run}: no finished run of digits_train.py there") from None
     settings = training.load_config(run)["settings"]
-    start = "from a CTC run" if settings["init"] else "from nothing"
-    kind = result["objective"], start, settings["steps"]
-    return kind, result | {"minutes": minutes(run, settings["batch_size"])}
+    return options(settings), result | {"minutes": minutes(run, settings["batch_size"])}
 
 
 def cell(column: str, values: Sequence[float]) -> str:
@@ -51,19 +60,17 @@ def cell(column: str, values: Sequence[float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Print a table of runs of digits_train.py.")
     parser.add_argument("runs", nargs="+", type=Path)
-    groups: dict[tuple, list[dict[str, float]]] = {}
+    groups: dict[str, list[dict[str, float]]] = {}
     for run in parser.parse_args(arguments).runs:
-        kind, result = read(run)
-        groups.setdefault(kind, []).append(result)
-    print(f"| objective | start | steps | {' | '.join(COLUMNS.values())} | seeds | minutes |")
-    print("|---|---|---:|" + "---:|" * (len(COLUMNS) + 2))
-    for (objective, start, steps), results in groups.items():
+        given, result = read(run)
+        groups.setdefault(given, []).append(result)
+    print(f"| options | {' | '.join(COLUMNS.values())} | seeds | minutes |")
+    print("|---|" + "---:|" * (len(COLUMNS) + 2))
+    for given, results in groups.items():
         cells = [cell(c, [r[c] for r in results]) for c in COLUMNS]
         took = sum(r["minutes"] for r in results) / len(results)
-        print(
-            f"| `{objective}` | {start} | {steps} | {' | '.join(cells)} "
-            f"| {len(results)} | {took:.1f} |"
-        )
+        what = f"`{given}`" if given else "none"
+        print(f"| {what} | {' | '.join(cells)} | {len(results)} | {took:.1f} |")
     return 0
 
 

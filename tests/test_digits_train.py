@@ -55,7 +55,9 @@ def test_run_leaves_metrics_and_scores(finished, capsys):
     assert result["objective"] == "ctc"
     assert result.keys() > set(digits_table.COLUMNS)
     assert digits_table.main([str(finished)]) == 0
-    assert "| `ctc` | from nothing | 4 |" in capsys.readouterr().out
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 3
+    assert table[-1].startswith("| `--steps 4 --batch-size 4 --strings 8` |")
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypatch, capsys):

@@ -149,7 +149,7 @@ def rnnt_loss_from_joint(
     encoder = jnp.where(outer[:, :, None], encoder, 0)
     predictor = predictor.reshape(*inner.shape, predictor.shape[-1])
     predictor = jnp.where(inner[:, :, None], predictor, 0)
-    flat_labels = labels.reshape(-1, spaces - 1)
+    flat_labels = labels.reshape(len(encoder), spaces - 1)
 
     size = min(frames_per_chunk, max(frames, 1))
     chunks = -(-frames // size)

@@ -137,7 +137,7 @@ def _tdt_loss(
     duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations, sigma
 ):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
-    duration_logits = duration_logits.reshape(-1, *duration_logits.shape[-3:])
+    duration_logits = duration_logits.reshape(*flat[0].shape[:-1], len(durations))
     topology, scores, possible = lattice(
         flat[0], duration_logits, *flat[1:], blank_id, durations, sigma
     )

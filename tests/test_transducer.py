@@ -300,6 +300,24 @@ def test_empty_axes():
     np.testing.assert_allclose(loss, 3 * np.log(4), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("batch", "frames", "spoken"), [((2,), 3, 0), ((2,), 0, 1), ((0,), 3, 0)]
+)
+def test_other_losses_take_empty_axes(batch, frames, spoken):
+    encoder, predictor = jnp.zeros((*batch, frames, 5)), jnp.zeros((*batch, spoken + 1, 5))
+    labels = np.ones((*batch, spoken), int)
+    logits = encoder[..., None, :] + predictor[..., None, :, :]
+    losses = {
+        "joint": lambda x: jaxctc.rnnt_loss_from_joint(lambda e, p: e + p, x, predictor, labels),
+        "durations": lambda x: jaxctc.tdt_loss(x[..., None, :] + logits, logits, labels),
+    }
+    for loss in losses.values():
+        values, pullback = jax.vjp(loss, encoder)
+        assert values.shape == batch
+        assert (np.isinf(values) == (frames == 0)).all()
+        assert np.isfinite(pullback(jnp.ones_like(values))[0]).all()
+
+
 def test_the_same_bits_twice():
     for first, second in zip(loss_and_gradient(*BATCH), loss_and_gradient(*BATCH), strict=True):
         np.testing.assert_array_equal(first, second)

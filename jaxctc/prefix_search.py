@@ -118,19 +118,19 @@ def frames(
 
 
 def _log_normaliser(x: jax.Array) -> jax.Array:
-    """``logsumexp(x)`` over the last axis, kept; 0 where there is no class.
+    """``logsumexp(x)`` over the last axis, kept; 0 where there is no class, NaN if one has NaN or +inf.
 
     Halves are added to each other. The order of a reduction is the compiler's choice, and changes
     with the number of frames: a stream's last bits would then depend on how it was cut.
     """
     top = jnp.max(x, axis=-1, keepdims=True)
-    top = jnp.where(jnp.isfinite(top), top, 0)
+    top = jnp.where(top != -jnp.inf, top, 0)
     total = jnp.exp(x - top)
     while (classes := total.shape[-1]) > 1:
         half = (classes + 1) // 2
         rest = jnp.pad(total[..., half:], [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - classes)])
         total = total[..., :half] + rest
-    return jnp.where(total > 0, top + jnp.log(total), 0)
+    return jnp.where(total == 0, 0, top + jnp.log(total))
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:
@@ -202,6 +202,8 @@ def step(
         jnp.concatenate([stay, longer.reshape(batch, width * labels)[:, chosen]], axis=1), width
     )
     exists = rank > -jnp.inf
+    # A frame with NaN leaves no prefix, but NaN in their place, and that stays.
+    nothing = jnp.where(jnp.isnan(total[:, :1] + log_blank), jnp.nan, -jnp.inf)
 
     stays = winner < width
     cell = jnp.asarray(chosen.astype(np.int32))[jnp.maximum(winner - width, 0)]
@@ -221,8 +223,8 @@ def step(
     high, low = take(beam.high), take(beam.low)
     child_high, child_low = prefix_hash(high, low, label)
     after = Beam(
-        blank=jnp.where(exists & stays, take(stay_blank), -jnp.inf),
-        label=jnp.where(exists, jnp.where(stays, take(stay_label), new_label), -jnp.inf),
+        blank=jnp.where(exists, jnp.where(stays, take(stay_blank), -jnp.inf), nothing),
+        label=jnp.where(exists, jnp.where(stays, take(stay_label), new_label), nothing),
         best_blank=jnp.where(stays, take(best) + log_blank, -jnp.inf),
         best_label=jnp.where(stays, take(stay_best_label), new_best),
         last=label,

@@ -316,6 +316,22 @@ def test_memory_does_not_grow_with_beam_times_classes_times_frames():
     assert memory.temp_size_in_bytes < 8 * 200 * 6625 * 4  # a few copies of the logits
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 1), (0, 1, BLANK), (0, T - 1, 0)], ids=str)
+@pytest.mark.parametrize("prune", [None, 1])
+def test_nan_is_seen(value, place, prune, logits):
+    broken = np.array(logits[:2])
+    broken[place] = value
+    search = functools.partial(
+        jaxctc.ctc_beam_search, beam_width=3, blank_id=BLANK, prune_classes=prune
+    )
+    found, want = search(broken), search(logits[:2])
+    assert np.isnan(found.scores[0]).all()
+    assert (found.lengths[0] == 0).all()
+    assert np.isnan(jaxctc.ctc_greedy_decode(broken, blank_id=BLANK).scores[0])
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y[1]), found, want)
+
+
 def test_double_precision(logits):
     with jax.enable_x64(True):
         found = jaxctc.ctc_beam_search(logits.astype(np.float64), beam_width=5, blank_id=BLANK)

@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxctc import checks, recursion
 from jaxctc.ctc import CTCTopology
+from jaxctc.emissions import arc_log_probabilities, widen
 from jaxctc.semirings import MAX_TROPICAL, Semiring, State, Weight, where
 
 
@@ -59,7 +60,9 @@ def forced_align(
 
     Returns:
       `Alignment`. Frames of a wildcard have `wildcard_id` in the path. Where no alignment is
-      possible, ``score`` is ``-inf``, and ``path``, ``starts`` and ``ends`` are -1 throughout.
+      possible, ``score`` is ``-inf``, and ``path``, ``starts`` and ``ends`` are -1 throughout,
+      with gradient 0. So they are, but ``score`` is NaN, to be seen, if there is a NaN or ``+inf``
+      among a sequence's own logits.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -129,14 +132,12 @@ class _AlignmentTopology(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildcard_id):
     batch, (frames, classes), width = logits.shape[:-2], logits.shape[-2:], labels.shape[-1]
-    logits = logits.reshape(logit_lengths.size, frames, classes)
+    given = logits.reshape(logit_lengths.size, frames, classes)
     labels = labels.reshape(logit_lengths.size, width)
     logit_lengths, label_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
 
     inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
-    logits = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
-    logits = jnp.where(inside[:, :, None], logits, 0)
-    normaliser = jax.nn.logsumexp(logits, axis=2)
+    logits = jnp.where(inside[:, :, None], widen(lax.stop_gradient(given)), 0)
     used = jnp.arange(width)[None, :] < label_lengths[:, None]
     usable = used & (labels >= 0) & (labels < classes) & (labels != blank_id)
     read = jnp.where(usable, labels, blank_id)
@@ -152,19 +153,25 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
         read,
         jnp.pad(usable, ((0, 0), (1, 0)), constant_values=True),
     )
-    states, possible = _best_states(topology, lax.stop_gradient(logits), inside)
+    states, possible = _best_states(topology, logits, inside)
+    chosen = jnp.take_along_axis(read, states, axis=1)
+    if wildcard_id is not None:
+        chosen = jnp.where(chosen == classes, jnp.argmax(given, axis=2), chosen)
+    blank_scores, scores = arc_log_probabilities(given, chosen, inside, blank_id)
+    # NaN, or +inf, in any class of a frame is in its normaliser, and so in the blank's score.
+    broken = jnp.any(jnp.isnan(blank_scores), axis=1)
+    possible &= ~broken
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths <= width)
     aligned, used = inside & possible[:, None], used & possible[:, None]
+    nothing = jnp.where(broken, jnp.nan, -jnp.inf)
 
     shown = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=blank_id)
     path = jnp.where(aligned, jnp.take_along_axis(shown, states, axis=1), -1)
-    chosen = jnp.take_along_axis(read, states, axis=1)[:, :, None]
-    scores = jnp.take_along_axis(logits, chosen, axis=2)[:, :, 0] - normaliser
-    scores = jnp.where(aligned, scores, jnp.where(inside, -jnp.inf, 0))
-    score = jnp.where(possible, jnp.sum(scores, axis=1), -jnp.inf)
+    scores = jnp.where(aligned, scores, jnp.where(inside, nothing[:, None], 0))
+    score = jnp.where(possible, jnp.sum(scores, axis=1), nothing)
     starts, ends, means = _spans(states, aligned, used, scores)
-    means = jnp.where(used | possible[:, None], means, -jnp.inf)
+    means = jnp.where(used | possible[:, None], means, nothing[:, None])
     return Alignment(
         path.reshape(*batch, frames),
         scores.reshape(*batch, frames),

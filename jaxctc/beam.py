@@ -48,7 +48,8 @@ def ctc_beam_search(
       automaton_weight * automaton_scores``. ``scores`` are log-probabilities of the label
       sequences without the automaton; ``automaton_scores`` are not multiplied by the weight;
       ``frames`` are the first frame of each label in the best alignment. Sequences in
-      which the automaton may not end are left out.
+      which the automaton may not end are left out. A NaN or ``+inf`` among a sequence's own
+      logits leaves it no hypothesis, and makes its ``scores`` NaN, to be seen.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

@@ -101,7 +101,7 @@ def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> 
     return Hypotheses(
         jnp.where(inside, labels, -1),
         lengths,
-        jnp.where(exists, take(scores), -jnp.inf),
+        jnp.where(exists | jnp.isnan(scores), take(scores), -jnp.inf),
         jnp.where(inside, frames, -1),
         jnp.where(exists, take(share), 0),
     )

@@ -100,8 +100,7 @@ def frames(
     """
     classes = logits.shape[2]
     x = jnp.where(inside[:, :, None], logits, 0)
-    normaliser = jax.nn.logsumexp(x, axis=2, keepdims=True)
-    log_probs = x - jnp.where(normaliser > -jnp.inf, normaliser, 0)
+    log_probs = x - _log_normaliser(x)
     blank = log_probs[:, :, blank_id]
     identity = jnp.arange(classes, dtype=jnp.int32)[None, None, :]
     log_probs = jnp.where(identity == blank_id, -jnp.inf, log_probs)  # of labels, from here on
@@ -116,6 +115,22 @@ def frames(
         kept = (log_probs > least) | ((log_probs == least) & (identity <= place))
         log_probs = jnp.where(kept, log_probs, -jnp.inf)
     return jax.tree.map(lambda y: y.swapaxes(0, 1), Frame(blank, log_probs, best, label, inside))
+
+
+def _log_normaliser(x: jax.Array) -> jax.Array:
+    """``logsumexp(x)`` over the last axis, kept; 0 where there is no class, NaN if one has NaN or +inf.
+
+    Halves are added to each other. The order of a reduction is the compiler's choice, and changes
+    with the number of frames: a stream's last bits would then depend on how it was cut.
+    """
+    top = jnp.max(x, axis=-1, keepdims=True)
+    top = jnp.where(top != -jnp.inf, top, 0)
+    total = jnp.exp(x - top)
+    while (classes := total.shape[-1]) > 1:
+        half = (classes + 1) // 2
+        rest = jnp.pad(total[..., half:], [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - classes)])
+        total = total[..., :half] + rest
+    return jnp.where(total == 0, 0, top + jnp.log(total))
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:
@@ -187,6 +202,8 @@ def step(
         jnp.concatenate([stay, longer.reshape(batch, width * labels)[:, chosen]], axis=1), width
     )
     exists = rank > -jnp.inf
+    # A frame with NaN leaves no prefix, but NaN in their place, and that stays.
+    nothing = jnp.where(jnp.isnan(total[:, :1] + log_blank), jnp.nan, -jnp.inf)
 
     stays = winner < width
     cell = jnp.asarray(chosen.astype(np.int32))[jnp.maximum(winner - width, 0)]
@@ -206,8 +223,8 @@ def step(
     high, low = take(beam.high), take(beam.low)
     child_high, child_low = prefix_hash(high, low, label)
     after = Beam(
-        blank=jnp.where(exists & stays, take(stay_blank), -jnp.inf),
-        label=jnp.where(exists, jnp.where(stays, take(stay_label), new_label), -jnp.inf),
+        blank=jnp.where(exists, jnp.where(stays, take(stay_blank), -jnp.inf), nothing),
+        label=jnp.where(exists, jnp.where(stays, take(stay_label), new_label), nothing),
         best_blank=jnp.where(stays, take(best) + log_blank, -jnp.inf),
         best_label=jnp.where(stays, take(stay_best_label), new_best),
         last=label,

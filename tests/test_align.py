@@ -249,6 +249,28 @@ def test_infeasible_is_flagged():
     assert jaxctc.forced_align(masked.astype(np.float32), [1]).score == -np.inf
 
 
+def test_infeasible_has_gradient_0():
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    closed = np.where(np.arange(4)[:, None] == 2, -np.inf, logits).astype(np.float32)
+    for x, labels in ((logits, [1, 1, 1]), (closed, [1, 2])):
+        gradient = jax.grad(lambda x, y=labels: jaxctc.forced_align(x, jnp.array(y)).score)(x)
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(0, 1, 0), (0, 1, 1), (0, 1, 2)])
+def test_nan_is_seen(value, place):
+    logits = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    want = jaxctc.forced_align(logits, [[1], [2]])
+    logits[place] = value
+    found = jaxctc.forced_align(logits, [[1], [2]])
+    for x in (found.score, found.scores, found.label_scores):
+        assert np.isnan(x[0]).all()
+    for x in (found.path, found.starts, found.ends):
+        assert (x[0] == -1).all()
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y[1]), found, want)
+
+
 def test_sizes_of_nothing():
     nothing = jaxctc.forced_align(np.zeros((0, 3), np.float32), [])
     assert nothing.score == 0

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -281,6 +282,16 @@ def test_pieces_give_the_whole_bit_for_bit(pieces, logits, lengths):
     jax.tree.map(np.testing.assert_array_equal, jaxctc.ctc_beam_finish(state), whole)
 
 
+def test_pieces_of_one_frame_with_many_classes():
+    # XLA adds up the classes of one frame in another order than those of many.
+    x = jax.random.normal(jax.random.key(0), (3, 20, 100)) * 3
+    state = jaxctc.ctc_beam_start(batch=(3,), beam_width=4, max_labels=20)
+    for t in range(20):
+        state = jaxctc.ctc_beam_extend(state, x[:, t : t + 1])
+    whole = jaxctc.ctc_beam_search(x, beam_width=4)
+    chex.assert_trees_all_equal(jaxctc.ctc_beam_finish(state), whole)
+
+
 def test_pieces_with_an_automaton(logits, random_automaton):
     extra = {"automaton": random_automaton, "automaton_weight": 0.5}
     whole = jaxctc.ctc_beam_search(logits, beam_width=5, blank_id=BLANK, **extra)
@@ -303,6 +314,22 @@ def test_memory_does_not_grow_with_beam_times_classes_times_frames():
     search = functools.partial(jaxctc.ctc_beam_search, beam_width=32)
     memory = jax.jit(search).lower(shape).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 8 * 200 * 6625 * 4  # a few copies of the logits
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 1), (0, 1, BLANK), (0, T - 1, 0)], ids=str)
+@pytest.mark.parametrize("prune", [None, 1])
+def test_nan_is_seen(value, place, prune, logits):
+    broken = np.array(logits[:2])
+    broken[place] = value
+    search = functools.partial(
+        jaxctc.ctc_beam_search, beam_width=3, blank_id=BLANK, prune_classes=prune
+    )
+    found, want = search(broken), search(logits[:2])
+    assert np.isnan(found.scores[0]).all()
+    assert (found.lengths[0] == 0).all()
+    assert np.isnan(jaxctc.ctc_greedy_decode(broken, blank_id=BLANK).scores[0])
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y[1]), found, want)
 
 
 def test_double_precision(logits):

@@ -225,9 +225,11 @@ def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Ar
 
 def real(name: str, value: Any) -> float | jax.Array:
     """`value` as a number; it may be traced."""
-    kind = None if isinstance(value, (str, bytes, type(None))) else jnp.result_type(value)
-    number = kind is not None and np.ndim(value) == 0
-    if not number or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
+    try:
+        kind = jnp.result_type(value)
+    except TypeError:  # not even an array could be made of it
+        kind = np.dtype(object)
+    if np.ndim(value) != 0 or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
         raise TypeError(f"{name} is {value!r}; it must be a number.")
     return value
 

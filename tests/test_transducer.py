@@ -300,9 +300,7 @@ def test_empty_axes():
     np.testing.assert_allclose(loss, 3 * np.log(4), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("batch", "frames", "spoken"), [((2,), 3, 0), ((2,), 0, 1), ((0,), 3, 0)]
-)
+@pytest.mark.parametrize(("batch", "frames", "spoken"), [((2,), 3, 0), ((2,), 0, 1), ((0,), 3, 0)])
 def test_other_losses_take_empty_axes(batch, frames, spoken):
     encoder, predictor = jnp.zeros((*batch, frames, 5)), jnp.zeros((*batch, spoken + 1, 5))
     labels = np.ones((*batch, spoken), int)

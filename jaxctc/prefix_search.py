@@ -118,7 +118,7 @@ def frames(
 
 
 def _log_normaliser(x: jax.Array) -> jax.Array:
-    """``logsumexp(x)`` over the last axis, kept; 0 where there is no class, NaN if one is NaN or inf.
+    """``logsumexp(x)`` over the last axis, kept; 0 if there is no class, NaN if one is NaN or inf.
 
     Halves are added to each other. The order of a reduction is the compiler's choice, and changes
     with the number of frames: a stream's last bits would then depend on how it was cut.

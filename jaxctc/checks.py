@@ -18,8 +18,8 @@ ArrayLike = Any  # what jnp.asarray takes
 
 def logits_array(name: str, value: ArrayLike, trailing: tuple[str, ...] = ("T", "C")) -> jax.Array:
     """`value` as a floating-point array of at least ``len(trailing)`` axes."""
-    array = value if isinstance(value, jax.Array) else jnp.asarray(value)  # asarray takes 10 µs
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    array = value if isinstance(value, jax.Array) else _made_array(name, value)
+    if not isinstance(array, jax.Array) or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {array.dtype}; it must be floating-point.")
     if array.ndim < len(trailing):
         shape = ", ".join(("*batch", *trailing))
@@ -33,7 +33,7 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
     """`value` as an int32 array. Integers beyond its range are moved to its ends."""
     value = _stacked(value)
     if not isinstance(value, jax.Array):
-        value = np.asarray(value)
+        value = _host_array(name, value)
         if value.size == 0 and value.dtype == np.float64:
             value = value.astype(np.int32)  # np.asarray([]): an empty list has no dtype
     if not jnp.issubdtype(value.dtype, jnp.integer):
@@ -47,6 +47,22 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
         limits = np.iinfo(np.int32)
         value = jnp.clip(value, max(limits.min, jnp.iinfo(value.dtype).min), limits.max)
     return value.astype(jnp.int32)
+
+
+def _made_array(name: str, value: ArrayLike) -> jax.Array | np.ndarray:
+    """`value` as jax's array, or as numpy's where jax has none of its dtype."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        return _host_array(name, value)
+
+
+def _host_array(name: str, value: ArrayLike) -> np.ndarray:
+    """`value` as numpy's array; nested lists must have one shape."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths; they must have one.") from None
 
 
 def labels_array(name: str, value: ArrayLike, batch: tuple[int, ...]) -> jax.Array:
@@ -215,8 +231,9 @@ def logits_with_lengths(
 
 def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """`value` as an array of real numbers of the given shape."""
-    array = jnp.asarray(value)
-    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+    array = _made_array(name, value)
+    kinds = [jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)]
+    if not isinstance(array, jax.Array) or not any(kinds):
         raise TypeError(f"{name} has dtype {array.dtype}; it must be a real type.")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")

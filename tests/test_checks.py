@@ -20,6 +20,13 @@ SHARED = [
         {"logits": LOGITS.astype(complex)},
         r"logits has dtype complex\d+; it must be float",
     ),
+    (TypeError, {"logits": None}, r"logits has dtype object; it must be floating-point"),
+    (TypeError, {"logits": "logits"}, r"logits has dtype <U6; it must be floating-point"),
+    (
+        ValueError,
+        {"logits": [LOGITS[0], LOGITS[1, :4]]},
+        r"logits has rows of different lengths; they must have one",
+    ),
     (
         ValueError,
         {"logits": LOGITS[0, 0]},
@@ -32,6 +39,12 @@ SHARED = [
     ),
     (TypeError, {"labels": LABELS * 1.0}, r"labels has dtype float64; it must be an integer type"),
     (TypeError, {"labels": LABELS > 1}, r"labels has dtype bool; it must be an integer type"),
+    (TypeError, {"labels": None}, r"labels has dtype object; it must be an integer type"),
+    (
+        ValueError,
+        {"labels": [[1, 2], [3]]},
+        r"labels has rows of different lengths; they must have one",
+    ),
     (ValueError, {"labels": LABELS[0]}, r"labels has shape \(2,\); it must be \[2, S\]"),
     (ValueError, {"labels": LABELS[:1]}, r"labels has shape \(1, 2\); it must be \[2, S\]"),
     (ValueError, {"labels": np.array(1)}, r"labels has shape \(\); it must be \[2, S\]"),
@@ -39,6 +52,11 @@ SHARED = [
         TypeError,
         {"logit_lengths": [5.0, 5.0]},
         r"logit_lengths has dtype float64; it must be an int",
+    ),
+    (
+        ValueError,
+        {"logit_lengths": [[5], [5, 5]]},
+        r"logit_lengths has rows of different lengths; they must have one",
     ),
     (ValueError, {"logit_lengths": [5]}, r"logit_lengths has shape \(1,\); it must be \(2,\)"),
     (ValueError, {"logit_lengths": 5}, r"logit_lengths has shape \(\); it must be \(2,\)"),

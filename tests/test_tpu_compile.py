@@ -5,6 +5,7 @@ which brings libtpu; no TPU is used.
 """
 
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -86,6 +87,12 @@ def loop_bodies(text):
             seen.add(name)
             pending += re.findall(r"(?:calls|to_apply|body)=%?([\w.-]+)", computations[name])
     return "\n".join(computations[name] for name in seen)
+
+
+def elements(shapes):
+    """How many numbers stand in the shapes of HLO text, ``f32[3,4]{…}`` or a tuple of such."""
+    sizes = re.findall(r"\b[a-z]+[0-9]+\[([0-9,]*)\]", shapes)
+    return sum(math.prod(int(n) for n in size.split(",") if n) for size in sizes)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
@@ -186,6 +193,14 @@ def test_plate_train_step(devices):
     }
     state = jax.eval_shape(lambda: state)
     with jax.numpy_rank_promotion("allow"):  # Flax relies on it
-        text = compiled(step, devices.reshape(-1), [batch, state], sharded=1).as_text()
+        program = compiled(step, devices.reshape(-1), [batch, state], sharded=1)
+    text = program.as_text()
     found = {c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)}
-    assert found == {"all-reduce"}  # of gradients, statistics and metrics
+    assert found == {"all-reduce"}
+    # Of gradients, of what is averaged to normalise, and of metrics: one number a parameter, and
+    # a few of each channel. Nothing as large as activations, and nothing in the loss's loops.
+    assert "all-reduce" not in loop_bodies(text)
+    parameters = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    reduced = re.findall(r"= (.*?) all-reduce(?:-start)?\(", text)
+    assert parameters <= sum(map(elements, reduced)) < 1.02 * parameters
+    assert program.memory_analysis().temp_size_in_bytes < 2**24

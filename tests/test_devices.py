@@ -1,9 +1,11 @@
 """Programs leave the process and spread over devices: export, and sharding of the batch."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,24 +36,8 @@ def test_export_round_trip():
         np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_eight_devices_compute_what_one_does_and_gather_nothing():
+def run_on_eight_devices(program):
     """In a process of its own, since the number of devices is settled when jax starts."""
-    program = textwrap.dedent("""
-        import jax, numpy as np
-        from jax.sharding import Mesh, NamedSharding, PartitionSpec
-        from test_devices import ARGUMENTS, loss_and_gradient
-
-        assert len(jax.devices()) == 8
-        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
-        arguments = [jax.device_put(x, sharding) for x in ARGUMENTS]
-        sharded = jax.jit(loss_and_gradient).lower(*arguments).compile()
-        text = sharded.as_text()
-        for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
-            assert f"{collective}(" not in text, collective
-        for got, want in zip(sharded(*arguments), jax.jit(loss_and_gradient)(*ARGUMENTS)):
-            assert got.sharding.is_equivalent_to(sharding, got.ndim), got.sharding
-            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
-    """)
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -62,3 +48,30 @@ def test_eight_devices_compute_what_one_does_and_gather_nothing():
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_eight_devices_compute_what_one_does_and_gather_nothing():
+    program = textwrap.dedent("""
+        import jax, numpy as np
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from test_devices import ARGUMENTS, loss_and_gradient
+
+        assert len(jax.devices()) == 8
+        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+        arguments = [jax.device_put(x, sharding) for x in ARGUMENTS]
+        sharded = jax.jit(loss_and_gradient).lower(*arguments).compile()
+        text = sharded.as_text()
+        for collective in ("all-", "collective-", "reduce-scatter"):
+            assert f" {collective}" not in text, collective
+        for got, want in zip(sharded(*arguments), jax.jit(loss_and_gradient)(*ARGUMENTS)):
+            assert got.sharding.is_equivalent_to(sharding, got.ndim), got.sharding
+            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    """)
+    run_on_eight_devices(program)
+
+
+def test_the_example_of_the_page_on_accelerators():
+    page = Path(__file__).parent.parent / "docs" / "accelerators.md"
+    example = "".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+    check = "assert loss.sharding == sharding and len(loss.sharding.device_set) == 8"
+    run_on_eight_devices(f"{example}\n{check}")

@@ -1,0 +1,45 @@
+"""The soak test finds what is broken; a little of it is run."""
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import soak
+
+
+def test_a_few_batches(monkeypatch):
+    monkeypatch.setattr(soak, "SHAPES", [(4, 12, 5, 4), (3, 5, 4, 0)])
+    for index in range(60):
+        kind, case = soak.random_case(np.random.default_rng([0, index]))
+        assert not list(soak.faults(case)), f"batch {index} ({kind})"
+
+
+LOGITS = np.zeros((2, 3, 3), np.float32)
+# The first pair has one label in two of three frames, the second is infeasible.
+CASE = jnp.asarray(LOGITS), np.array([[1, 2], [2, 2]]), np.array([2, 2]), np.array([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("losses", "at", "gradient", "fault"),
+    [
+        ([1, np.inf], (), 0, None),
+        ([np.nan, np.inf], (), 0, "a loss is NaN"),
+        ([-1e-7, np.inf], (), 0, "a loss is negative"),
+        ([1, np.inf], (0, 1, 1), np.nan, "a gradient is not finite"),
+        ([1, 1e5], (), 0, "an infeasible pair has a finite loss"),
+        ([1, np.inf], (1, 0), [1, -1, 0], "a pair without a path has a gradient"),
+        ([np.inf, np.inf], (), 0, "a feasible pair has an infinite loss"),
+        ([1, np.inf], (0, 0, 0), 1e-4, "a row of the gradient does not sum to 0"),
+        ([1, np.inf], (0, 2), [1, -1, 0], "padding has a gradient"),
+    ],
+)
+def test_each_fault_is_found(monkeypatch, losses, at, gradient, fault):
+    wrong = np.zeros_like(LOGITS)
+    if at:
+        wrong[at] = gradient
+    monkeypatch.setattr(soak, "loss_and_gradient", lambda *case: (np.array(losses), wrong))
+    assert list(soak.faults(CASE)) == ([fault] if fault else [])

@@ -132,12 +132,17 @@ def table(header: list[str], rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def report(name: str, sections: dict[str, str], data: object) -> None:
-    """Prints tables under their headings and keeps them, with the data, for the docs."""
+def report(name: str, sections: dict[str, str], data: object, *, keep: bool = True) -> None:
+    """Prints tables under their headings and keeps them, with the data, for the docs.
+
+    A part of a benchmark is not kept: it would take the place of the whole.
+    """
     about = machine()
     print(f"{name} on {about['cores']} cores of {about['processor']}\n")
     for heading, text in sections.items():
         print(f"### {heading}\n\n{text}\n")
+    if not keep:
+        return
     RESULTS.mkdir(exist_ok=True)
     content = {"machine": about, "sections": sections, "data": data}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -152,7 +157,13 @@ def options(description: str | None, rounds: int) -> argparse.Namespace:
     """The command line every timing benchmark has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contestant")
-    parser.add_argument("--only", nargs="*", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(SHAPES),
+        default=list(SHAPES),
+        help="shapes to print, and not to keep for the documents",
+    )
     return parser.parse_args()
 
 

@@ -50,7 +50,7 @@ def against_peers(names, rounds):
 def growth(rounds):
     """Time of loss and gradient as one size at a time grows fourfold."""
     base = Shape(400, 16, 128, 60)
-    rows = []
+    rows, data = [], {}
     for field in Shape._fields:
         row: list[object] = [{"frames": "T", "batch": "B", "classes": "C", "labels": "S"}[field]]
         for factor in (1, 4):
@@ -62,13 +62,14 @@ def growth(rounds):
                 {"jaxctc": contestants(random_batch(shape))[1]["jaxctc"]}, rounds
             )["jaxctc"]
             row += [str(tuple(shape)), timing.median]
+            data[f"{row[0]}, {tuple(shape)}"] = timing._asdict()
         rows.append([*row, f"{row[4] / row[2]:.2f}x"])  # type: ignore[operator]
-    return table(["grows", "(T, B, C, S)", "ms", "(T, B, C, S)", "ms", "ratio"], rows)
+    return table(["grows", "(T, B, C, S)", "ms", "(T, B, C, S)", "ms", "ratio"], rows), data
 
 
 def floor(names, rounds):
     """Each shape beside the least that could be done with its logits."""
-    rows = []
+    rows, data = [], {}
     for name in names:
         batch = random_batch(SHAPES[name])
         logits = jnp.asarray(batch.logits)
@@ -84,13 +85,14 @@ def floor(names, rounds):
             },
             rounds,
         )
+        data[name] = {k: t._asdict() for k, t in timings.items()}
         row: list[object] = [name]
         for ours, bound in (("loss", "read"), ("gradient", "write")):
             ratio = timings[ours].median / timings[bound].median
             row += [timings[ours].median, timings[bound].median, f"{ratio:.2f}x"]
         rows.append(row)
     header = ["", "loss, ms", "floor, ms", "ratio", "and gradient, ms", "floor, ms", "ratio"]
-    return table(header, rows)
+    return table(header, rows), data
 
 
 def dispatch(rounds):
@@ -106,12 +108,13 @@ def dispatch(rounds):
         [name, 1e3 * t.median, f"{1e3 * t.lower:.3g}–{1e3 * t.upper:.3g}"]
         for name, t in timings.items()
     ]
-    return table(["", "µs a call", "quartiles"], rows)
+    data = {name: t._asdict() for name, t in timings.items()}
+    return table(["", "µs a call", "quartiles"], rows), data
 
 
 def compiling(names, repeats=3):
     """Seconds to trace and compile loss and gradient."""
-    rows, ratios = [], []
+    rows, data = [], {}
     shapes = {name: SHAPES[name] for name in names}
     shapes["character speech, 8 times as long"] = SHAPES["character speech"]._replace(frames=12000)
     for name, shape in shapes.items():
@@ -125,9 +128,10 @@ def compiling(names, repeats=3):
                 jax_functions(loss)[1].lower(*structs).compile()
                 seconds[contestant].append(time.perf_counter() - start)
         medians = {n: float(np.median(s)) for n, s in seconds.items()}
-        ratios.append(medians["jaxctc"] / medians["optax"])
-        rows.append([name, medians["jaxctc"], medians["optax"], f"{ratios[-1]:.2f}x"])
-    return table(["", "jaxctc, s", "optax, s", "ratio"], rows)
+        ratio = medians["jaxctc"] / medians["optax"]
+        rows.append([name, medians["jaxctc"], medians["optax"], f"{ratio:.2f}x"])
+        data[name] = seconds
+    return table(["", "jaxctc, s", "optax, s", "ratio"], rows), data
 
 
 def main():
@@ -138,15 +142,17 @@ def main():
         {k: round(v, 2) for k, v in ratios.items()},
         f"mean {geometric_mean(list(ratios.values())):.2f}x\n",
     )
-    sections["How loss and gradient grow, one size at a time"] = growth(
-        max(3, arguments.rounds // 2)
-    )
-    sections["Above the floor: read the logits, and write the gradient, one exp each"] = floor(
-        arguments.only, arguments.rounds
-    )
-    sections["A call on a tiny input"] = dispatch(arguments.rounds)
-    sections["Compiling loss and gradient"] = compiling(arguments.only)
-    report("ctc_speed", sections, data)
+    parts = {
+        "How loss and gradient grow, one size at a time": growth(max(3, arguments.rounds // 2)),
+        "Above the floor: read the logits, and write the gradient, one exp each": floor(
+            arguments.only, arguments.rounds
+        ),
+        "A call on a tiny input": dispatch(arguments.rounds),
+        "Compiling loss and gradient": compiling(arguments.only),
+    }
+    for heading, (text, numbers) in parts.items():
+        sections[heading], data[heading] = text, numbers
+    report("ctc_speed", sections, data, keep=arguments.only == list(SHAPES))
 
 
 if __name__ == "__main__":

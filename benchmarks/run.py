@@ -83,7 +83,7 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
     machine = f"{speed['machine']['cores']} cores of {speed['machine']['processor']}, no GPU"
     times = []
     for key, value in speed["data"].items():
-        name, what = key.split(", ", 1)
+        name, _, what = key.partition(", ")
         if what == "loss and gradient":
             share = memory[f"{name}, float32"]
             times.append(

@@ -103,7 +103,8 @@ def main():
         rows.append([name, one, two, f"{one / two:.2f}x", f"{difference:.0e}"])
         data[name] = {k: t._asdict() for k, t in timings.items()}
     header = ["", "from one end, ms", "from both, ms", "gain", "gradients differ by"]
-    report("two_ended", {"Loss and gradient": table(header, rows)}, data)
+    sections = {"Loss and gradient": table(header, rows)}
+    report("two_ended", sections, data, keep=arguments.only == list(SHAPES))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The soak test finds what is broken; a little of it is run."""
+"""The soak test finds what is broken, and a part of a benchmark is not kept as the whole."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import common
 import soak
 
 
@@ -43,3 +44,11 @@ def test_each_fault_is_found(monkeypatch, losses, at, gradient, fault):
         wrong[at] = gradient
     monkeypatch.setattr(soak, "loss_and_gradient", lambda *case: (np.array(losses), wrong))
     assert list(soak.faults(CASE)) == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_part_is_printed_and_not_kept(monkeypatch, tmp_path, capsys, keep):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.report("speed", {"Time": "a table"}, {"plates": 1.0}, keep=keep)
+    assert "a table" in capsys.readouterr().out
+    assert (tmp_path / "speed.json").exists() == keep

@@ -200,7 +200,7 @@ def ctc_posteriors(
     Returns:
       `CTCPosteriors`: float ``labels [*batch, T, S]`` and ``blank [*batch, T]``. Together
       they sum to 1 at each frame within the length. Past it, and everywhere if no alignment
-      exists, all are 0.
+      exists, all are 0. A NaN or ``+inf`` among a sequence's own logits makes them NaN, to be seen.
 
     Example:
       >>> import jax.numpy as jnp, jaxctc
@@ -220,13 +220,14 @@ def ctc_posteriors(
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     batch, frames = logits.shape[:-2], logits.shape[-2]
-    topology, scores, possible, _ = lattice(
+    topology, scores, possible, broken = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     _, posteriors = recursion.posteriors(topology, scores)
     inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
     inside &= possible[:, None]
     by_state = posteriors.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
+    by_state = jnp.where(broken[:, None, None], jnp.nan, by_state)
     by_state = jnp.where(inside[:, :, None], by_state, 0).reshape(*batch, *by_state.shape[1:])
     return CTCPosteriors(by_state[..., 1:], by_state[..., 0])
 

@@ -389,6 +389,9 @@ def test_what_is_no_number_inside_a_sequence_is_seen(ragged, bad):
     losses, gradient = loss_and_gradient(broken + 100, labels, frames, lengths)
     np.testing.assert_array_equal(np.isnan(losses), np.arange(6) == 1)
     assert np.isfinite(gradient[feasible & (np.arange(6) != 1)]).all()
+    posteriors = jaxctc.ctc_posteriors(broken, labels, frames, lengths)
+    inside = np.arange(broken.shape[1]) < np.array(frames)[:, None]
+    np.testing.assert_array_equal(np.isnan(posteriors.blank), inside & (np.arange(6) == 1)[:, None])
 
 
 def test_memory_is_that_of_the_lattice_read_and_of_its_gradient():

@@ -155,6 +155,20 @@ def test_batch_axes_jit_vmap_padding_and_half_precision(decode, logits, lengths)
     np.testing.assert_allclose(short.scores, cut.scores, rtol=1e-6)
 
 
+# Of the eight paths of two labels through three frames; none has a blank.
+BEST_OF_TIES = {jaxctc.ctc_greedy_decode: 1, jaxctc.ctc_beam_search: 2}  # or: "01" is 001 and 011
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+@pytest.mark.parametrize("scale", [1e4, 1e30])
+def test_large_logits_that_tie_are_normalised(decode, scale):
+    logits = scale * np.array([[1, 1, -1, -1]] * 3, np.float32)
+    best = decode(logits, blank_id=3)
+    np.testing.assert_allclose(
+        best.scores.reshape(-1)[0], np.log(1 / 8) + np.log(BEST_OF_TIES[decode.func]), rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
 def test_sizes_of_nothing_and_impossible_frames(decode):
     nothing = decode(np.zeros((0, 3), np.float32))

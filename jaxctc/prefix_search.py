@@ -80,7 +80,7 @@ def start(batch: int, width: int, dtype) -> Beam:
         best_blank=sure,
         best_label=nothing,
         last=integers - 1,
-        length=jnp.where(first, 0, NOTHING),
+        length=jnp.where(first, integers, NOTHING),
         high=words,
         low=words,
         parent_high=words,

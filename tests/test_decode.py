@@ -350,6 +350,9 @@ def test_double_precision(logits):
     with jax.enable_x64(True):
         found = jaxctc.ctc_beam_search(logits.astype(np.float64), beam_width=5, blank_id=BLANK)
         assert found.scores.dtype == jnp.float64
+        for x in (found.labels, found.lengths, found.frames):
+            assert x.dtype == jnp.int32
+            assert not x.weak_type
         want = prefix_search(log_softmax(logits[0]), BLANK, 5)
         assert_same(as_list(jax.tree.map(lambda x: x[0], found)), want, atol=1e-12)
 

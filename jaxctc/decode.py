@@ -39,7 +39,8 @@ def ctc_greedy_decode(
     Returns:
       `Hypotheses` without an axis N, with L = T. ``scores`` is the log-probability of that
       one path, which is a lower bound on that of its labels; ``frames`` are the first
-      frame of each label's run.
+      frame of each label's run. A sequence with a frame in which no class is possible has no labels
+      and the score ``-inf``, one with a NaN or ``+inf`` among its own logits no labels and NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -80,6 +81,7 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
 
     before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=blank_id)[:, :frames]
     emitted = inside & (path != blank_id) & (path != before)
+    emitted &= score[:, None] > -jnp.inf  # otherwise, or with NaN, these labels mean nothing
     labels, emitted_at = _compact(emitted, path)
     lengths = jnp.sum(emitted, axis=-1, dtype=jnp.int32)
     return Hypotheses(

@@ -178,8 +178,13 @@ def test_sizes_of_nothing_and_impossible_frames(decode):
     only_blank = decode(np.zeros((2, 3), np.float32) - np.where(np.arange(3) == BLANK, 0, np.inf))
     assert only_blank.lengths.reshape(-1)[0] == 0
     assert only_blank.scores.reshape(-1)[0] == 0
-    impossible = decode(np.full((2, 3), -np.inf, np.float32))
-    assert impossible.scores.reshape(-1)[0] == -np.inf
+    for frame in (np.full(3, -np.inf), np.array([0, np.nan, 1])):
+        broken = decode(np.stack([[9, 0, 0], frame, [0, 9, 0]]).astype(np.float32))
+        flag = -np.inf if np.isinf(frame).all() else np.nan
+        np.testing.assert_array_equal(broken.scores.reshape(-1)[0], np.float32(flag))
+        assert broken.lengths.reshape(-1)[0] == 0
+        assert (broken.labels == -1).all()
+        assert (broken.frames == -1).all()
 
 
 def test_with_a_wide_beam_all_scores_are_exact():

@@ -77,6 +77,10 @@ def test_files_are_checked(tmp_path, model):
         (("\\end\\", ""), "must be a whole ARPA file"),
         (("-0.9\t</s>", "nine\t</s>"), "line 9: 'nine"),
         (("\ta b\t", "\ta b c d\t"), "is not of an ARPA file"),
+        (("\\data\\", ""), "must be a whole ARPA file"),
+        (("-0.9\t</s>", "0.9\t</s>"), "line 9: '0.9"),
+        (("-0.9\t</s>", "nan\t</s>"), "line 9: 'nan"),
+        (("-0.9\t</s>", "-0.9\t<s>"), "different n-grams; its head says"),
     ]:
         assert change[0] in text
         file.write_text(text.replace(*change))
@@ -84,6 +88,17 @@ def test_files_are_checked(tmp_path, model):
             jaxctc.NGram.from_arpa(file, VOCABULARY)
     with pytest.raises(ValueError, match="it must have"):
         jaxctc.NGram({("a",): (0.0, 0.0), ("b", "a"): (0.0, 0.0)}, ["a"])
+
+
+@pytest.mark.parametrize("word", ["\u3000", "\xa0", "\u2028"], ids=ascii)
+def test_other_spaces_are_words_and_a_byte_order_mark_is_not(tmp_path, word, model):
+    text = (DATA / "small.arpa").read_text().replace("\ta", f"\t{word}").replace(" a", f" {word}")
+    (tmp_path / "spaces.arpa").write_text("\ufeff" + text, encoding="utf-8")
+    vocabulary = [word if w == "a" else w for w in VOCABULARY]
+    spaces = jaxctc.NGram.from_arpa(tmp_path / "spaces.arpa", vocabulary)
+    for sentence in sequences("abc", 3):
+        same = [word if w == "a" else w for w in sentence]
+        assert spaces.log10_probability(same) == model.log10_probability(sentence)
 
 
 def test_grammar_allows_what_its_templates_allow():

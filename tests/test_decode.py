@@ -386,6 +386,13 @@ def test_published_greedy(name):
         )
 
 
+def test_published_best_path():
+    case = DATA["githubharald_mini_best_path"]
+    found = jaxctc.ctc_greedy_decode(log_values(case), blank_id=case["blank"])
+    assert case["expected"]["decoded_text"] == ""
+    assert found.lengths == 0
+
+
 @pytest.mark.parametrize(
     "name",
     [

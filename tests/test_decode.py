@@ -445,8 +445,29 @@ def test_errors_name_the_argument(random_automaton):
         jaxctc.ctc_beam_search(logits, prune_classes=1.5)
     with pytest.raises(ValueError, match="automaton reads 5 classes"):
         jaxctc.ctc_beam_search(logits, automaton=random_automaton)
-    with pytest.raises(ValueError, match="automaton_weight has shape"):
-        jaxctc.ctc_beam_search(logits, automaton_weight=np.ones(2))
+    for weight in (np.ones(2), "1", None):
+        with pytest.raises(TypeError, match=r"automaton_weight is .*; it must be a number"):
+            jaxctc.ctc_beam_search(logits, automaton_weight=weight)
+    grammar = jaxctc.Grammar([[{1}]], 3)
+    for search in (
+        functools.partial(jaxctc.ctc_beam_search, logits),
+        functools.partial(jaxctc.ctc_beam_finish, jaxctc.ctc_beam_start(max_labels=4)),
+    ):
+        with pytest.raises(TypeError, match="automaton has type Grammar; it must be an Automaton"):
+            search(automaton=grammar)
+        with pytest.raises(ValueError, match=r"automaton.final has shape \(1,\); it must be \[2\]"):
+            search(automaton=grammar.automaton()._replace(final=np.zeros(1)))
     state = jaxctc.ctc_beam_start(batch=(2,), beam_width=3, max_labels=4)
     with pytest.raises(ValueError, match="state has batch shape"):
         jaxctc.ctc_beam_extend(state, logits)
+    with pytest.raises(TypeError, match="state has type NoneType; it must be a BeamState"):
+        jaxctc.ctc_beam_extend(None, logits)
+    with pytest.raises(TypeError, match="batch has type int; it must be a tuple"):
+        jaxctc.ctc_beam_start(batch=2, max_labels=4)
+    with pytest.raises(TypeError, match="dtype is int32; it must be floating-point"):
+        jaxctc.ctc_beam_start(max_labels=4, dtype=np.int32)
+    with (
+        jax.enable_x64(True),
+        pytest.raises(TypeError, match="state has dtype float32; it must be float64"),
+    ):
+        jaxctc.ctc_beam_extend(jaxctc.ctc_beam_start(max_labels=4), logits.astype(np.float64))

@@ -167,6 +167,65 @@ def test_combined_scores_are_weighted_sums(model):
         jaxctc.combine([hot, jaxctc.Hotwords({}, classes=4).automaton()])
 
 
+def test_a_score_ends_at_the_padding_of_hypotheses(model):
+    automaton = model.automaton()
+    assert automaton.score_sequence([1, 2, -1, -1]) == automaton.score_sequence([1, 2])
+    with pytest.raises(ValueError, match="label is 6; it must be a class, in 0…5"):
+        automaton.score_sequence([1, 6])
+
+
+A_WORD = {("a",): (-1.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: jaxctc.Grammar([{1, 2}, {3}], 4), TypeError, "templates has {1, 2}; a template"),
+        (
+            lambda: jaxctc.Grammar([[1, 2], [3]], 4),
+            TypeError,
+            r"templates has \[1, 2\]; a template",
+        ),
+        (lambda: jaxctc.Grammar([[{9}]], 4), ValueError, "label is 9; it must be a class"),
+        (lambda: jaxctc.Grammar([["ab"]], 4), TypeError, "label has type str; it must be an int"),
+        (lambda: jaxctc.Grammar([], 0), ValueError, "classes is 0; it must be at least 1"),
+        (lambda: jaxctc.Lexicon([1, 2], 4), TypeError, "words has 1; a word must be a sequence"),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, language_model=jaxctc.NGram(A_WORD, ["a"])),
+            TypeError,
+            "language_model has type NGram; it must be an Automaton",
+        ),
+        (
+            lambda: jaxctc.Lexicon(
+                [[1]], 4, language_model=jaxctc.NGram(A_WORD, ["<blank>", "a"]).automaton()
+            ),
+            ValueError,
+            "language_model reads 2 classes; it must be 1",
+        ),
+        (
+            lambda: jaxctc.Hotwords([(1, 2)], 4),
+            TypeError,
+            "words has type list; it must be a mapping",
+        ),
+        (lambda: jaxctc.Hotwords({1: 2.0}, 4), TypeError, "words has 1; a word must be a sequence"),
+        (lambda: jaxctc.Hotwords({(): 2.0}, 4), ValueError, r"words has \[\] with the boost 2.0;"),
+        (lambda: jaxctc.Hotwords({(1,): math.inf}, 4), ValueError, "words has .* the boost inf;"),
+        (lambda: jaxctc.Hotwords({(4,): 1.0}, 4), ValueError, "label is 4; it must be a class"),
+    ],
+)
+def test_errors_name_the_argument(make, error, message):
+    with pytest.raises(error, match=message):
+        make().automaton()
+
+
+def test_errors_of_combine_name_the_argument():
+    grammar = jaxctc.Grammar([[{1}]], 4)
+    with pytest.raises(TypeError, match=r"automata\[1\] has type Grammar; it must be an Automaton"):
+        jaxctc.combine([grammar.automaton(), grammar])
+    with pytest.raises(ValueError, match="weights has the value nan; it must be finite"):
+        jaxctc.combine([grammar.automaton()], weights=[math.nan])
+
+
 def test_published_bigram_of_words():
     # kensho-technologies/pyctcdecode test_decoder.py test_decode_beams_batch: alpha 0.5, beta 1.5
     case = json.loads((DATA / "decode.json").read_text())["pyctcdecode_bigram_lm"]

@@ -33,7 +33,12 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
     """`value` as an int32 array. Integers beyond its range are moved to its ends."""
     value = _stacked(value)
     if not isinstance(value, jax.Array):
-        value = np.asarray(value)
+        try:
+            value = np.asarray(value)
+        except ValueError:
+            raise ValueError(
+                f"{name} has rows of different shapes; it must be one array, padded."
+            ) from None
         if value.size == 0 and value.dtype == np.float64:
             value = value.astype(np.int32)  # np.asarray([]): an empty list has no dtype
     if not jnp.issubdtype(value.dtype, jnp.integer):

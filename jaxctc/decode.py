@@ -75,8 +75,9 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
     top = jnp.max(x, axis=-1, keepdims=True)
     # A frame without any possible class has log-probability -inf, not NaN.
     top = jnp.where(top > -jnp.inf, top, 0)
-    log_probability = -jnp.log(jnp.sum(jnp.exp(x - top), axis=-1))
-    log_probability = jnp.where(log_probability == jnp.inf, -jnp.inf, log_probability)
+    total = jnp.sum(jnp.exp(x - top), axis=-1)
+    log_probability = -jnp.log(jnp.where(total == 0, 1, total))
+    log_probability = jnp.where(total == 0, -jnp.inf, log_probability)
     score = jnp.sum(jnp.where(inside, log_probability, 0), axis=-1)
 
     before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=blank_id)[:, :frames]

@@ -132,7 +132,7 @@ def _log_softmax(x: jax.Array) -> jax.Array:
         half = (classes + 1) // 2
         rest = jnp.pad(total[..., half:], [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - classes)])
         total = total[..., :half] + rest
-    return x - top - jnp.where(total == 0, 0, jnp.log(total))
+    return x - top - jnp.log(jnp.where(total == 0, 1, total))
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:

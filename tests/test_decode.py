@@ -185,6 +185,9 @@ def test_sizes_of_nothing_and_impossible_frames(decode):
         assert broken.lengths.reshape(-1)[0] == 0
         assert (broken.labels == -1).all()
         assert (broken.frames == -1).all()
+    logits = np.array([[9, 0, 0], [-np.inf] * 3, [0, 9, 0]], np.float32)
+    gradient = jax.grad(lambda x: decode(x).scores.reshape(-1)[0])(logits)
+    assert np.isfinite(gradient).all()
 
 
 def test_with_a_wide_beam_all_scores_are_exact():

@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from jaxctc import checks
+
 S = TypeVar("S", bound=Hashable)
 Array = np.ndarray | jax.Array
 
@@ -26,7 +28,7 @@ class Automaton(NamedTuple):
     final: Array  # float32 [states]: -inf where no sequence may end
 
     def score_sequence(self, labels: Iterable[int]) -> float:
-        """The score of one label sequence, computed on the host.
+        """The score of one label sequence, up to its first negative label, computed on the host.
 
         Example:
           >>> import jaxctc
@@ -36,6 +38,9 @@ class Automaton(NamedTuple):
         """
         state, total = 0, 0.0
         for label in labels:
+            if label < 0:  # the padding of `Hypotheses`
+                break
+            label = checks.class_id("label", label, self.score.shape[1])
             total += float(self.score[state, label])
             state = int(self.transition[state, label])
         return total + float(self.final[state])
@@ -53,14 +58,14 @@ def build(
       expand: For a state, its arcs as (label, next state, score), and its final score.
       classes: The number of classes C.
     """
+    classes = checks.positive("classes", classes)
     number, states, rows = {start: 0}, [start], []
     for state in states:  # grows as states are found
         arcs, final = expand(state)
         transition = np.zeros(classes, np.int32)
         score = np.full(classes, -np.inf, np.float32)
         for label, following, weight in arcs:
-            if not 0 <= label < classes:
-                raise ValueError(f"label is {label}; it must be a class, in 0…{classes - 1}.")
+            label = checks.class_id("label", label, classes)
             if following not in number:
                 number[following] = len(states)
                 states.append(following)
@@ -89,6 +94,10 @@ def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = 
         raise ValueError(
             f"weights has length {len(weights)}; it must be that of automata, from 1 up."
         )
+    for i, (automaton, weight) in enumerate(zip(automata, weights, strict=True)):
+        checks.tables(f"automata[{i}]", automaton)
+        if not np.isfinite(weight):
+            raise ValueError(f"weights has the value {weight}; it must be finite.")
     scaled = [_scale(a, w) for a, w in zip(automata, weights, strict=True)]
     result = scaled[0]
     for other in scaled[1:]:

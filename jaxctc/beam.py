@@ -90,7 +90,7 @@ def ctc_beam_start(
       batch: Leading batch dimensions of the logits to come.
       beam_width: How many prefixes are kept.
       max_labels: The most labels of a hypothesis, over all pieces.
-      dtype: float32, or float64 if the logits will be of it.
+      dtype: That of the logits to come: half precision is computed in float32.
 
     Returns:
       `BeamState`, for `ctc_beam_extend`.
@@ -103,7 +103,10 @@ def ctc_beam_start(
     """
     width = checks.positive("beam_width", beam_width)
     most = checks.positive("max_labels", max_labels)
-    return _unflatten(beam_state.start(_size(batch), width, most, jnp.dtype(dtype)), tuple(batch))
+    batch = checks.batch_shape("batch", batch)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
+    return _unflatten(beam_state.start(_size(batch), width, most, _wide(dtype)), batch)
 
 
 def ctc_beam_extend(
@@ -135,9 +138,15 @@ def ctc_beam_extend(
       True
     """
     logits, lengths, blank_id = _checked(logits, logit_lengths, blank_id)
+    _check_state(state)
     if state.frame_count.shape != lengths.shape:
         raise ValueError(
             f"state has batch shape {state.frame_count.shape}; it must be {lengths.shape}."
+        )
+    if state.beam.blank.dtype != _wide(logits.dtype):
+        raise TypeError(
+            f"state has dtype {state.beam.blank.dtype}; it must be {_wide(logits.dtype)}, "
+            "that in which the logits are computed."
         )
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
     weight = _weight(automaton, automaton_weight, logits.shape[-1])
@@ -170,6 +179,7 @@ def ctc_beam_finish(
       >>> so_far.labels.shape
       (4, 12)
     """
+    _check_state(state)
     return _beam_finish(state, automaton, _weight(automaton, automaton_weight, None))
 
 
@@ -180,15 +190,15 @@ def _checked(logits, logit_lengths, blank_id):
     return logits, lengths, checks.class_id("blank_id", blank_id, classes)
 
 
+def _check_state(state) -> None:
+    if not isinstance(state, BeamState):
+        raise TypeError(f"state has type {type(state).__name__}; it must be a BeamState.")
+
+
 def _weight(automaton: Automaton | None, weight: checks.ArrayLike, classes: int | None):
-    weight = jnp.asarray(weight)
-    if weight.ndim:
-        raise ValueError(f"automaton_weight has shape {weight.shape}; it must be one number.")
-    if automaton is not None and classes is not None and automaton.score.shape[1] != classes:
-        raise ValueError(
-            f"automaton reads {automaton.score.shape[1]} classes; it must be {classes}."
-        )
-    return weight
+    if automaton is not None:
+        checks.tables("automaton", automaton, classes)
+    return jnp.asarray(checks.real("automaton_weight", weight))
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
@@ -223,8 +233,12 @@ def _size(batch) -> int:
 
 
 def _flat_logits(logits, lengths):
-    logits = logits.reshape(lengths.size, *logits.shape[-2:])
-    return logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
+    return logits.reshape(lengths.size, *logits.shape[-2:]).astype(_wide(logits.dtype))
+
+
+def _wide(dtype):
+    """What logits of a dtype are computed in."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def _flatten(state: BeamState, batch) -> BeamState:

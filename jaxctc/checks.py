@@ -121,6 +121,13 @@ def at_least(name: str, value: Any, minimum: int) -> int:
     return number
 
 
+def batch_shape(name: str, value: Any) -> tuple[int, ...]:
+    """`value` as a tuple of ints from 0 up."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a tuple of ints.")
+    return tuple(at_least(name, size, 0) for size in value)
+
+
 def wildcard_label(name: str, value: Any, blank_id: int) -> int:
     """`value` as an int that may stand among labels."""
     index = _static_int(name, value)
@@ -144,16 +151,10 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
         raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
     shared = value.label.ndim == 1
     for field, array in value._asdict().items():
-        real = field in ("weight", "start", "final")
-        if not jnp.issubdtype(array.dtype, jnp.floating if real else jnp.integer):
-            expected = "floating-point" if real else "an integer type"
-            raise TypeError(f"{name}.{field} has dtype {array.dtype}; it must be {expected}.")
         like, letter = (value.final, "S") if field in ("start", "final") else (value.label, "A")
         size = like.shape[-1] if like.ndim else letter
-        expected = (size,) if shared else (*batch, size)
-        if array.shape != expected:
-            text = ", ".join(map(str, expected))
-            raise ValueError(f"{name}.{field} has shape {array.shape}; it must be [{text}].")
+        real = field in ("weight", "start", "final")
+        _field(f"{name}.{field}", array, real, (size,) if shared else (*batch, size))
     label = concrete(value.label)
     for field in ("source", "destination", "label"):
         known = concrete(getattr(value, field))
@@ -164,6 +165,31 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
                 raise ValueError(
                     f"{name}.{field} has the value {known[wrong][0]}; it must be in 0…{limit - 1}."
                 )
+
+
+def _field(name: str, array: ArrayLike, real: bool, expected: tuple[int | str, ...]) -> None:
+    """Checks the dtype and the shape of one array of an automaton."""
+    if not jnp.issubdtype(array.dtype, jnp.floating if real else jnp.integer):
+        kind = "floating-point" if real else "an integer type"
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be {kind}.")
+    if array.shape != expected:
+        text = ", ".join(map(str, expected))
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{text}].")
+
+
+def tables(name: str, value: Any, classes: int | None = None) -> None:
+    """Checks that `value` is an Automaton, and that it reads so many classes."""
+    if not hasattr(value, "transition"):
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be an Automaton, as the method "
+            "`automaton()` of a model or constraint returns it."
+        )
+    states, width = value.score.shape if value.score.ndim == 2 else ("states", "C")
+    _field(f"{name}.score", value.score, True, (states, width))
+    _field(f"{name}.transition", value.transition, False, (states, width))
+    _field(f"{name}.final", value.final, True, (states,))
+    if classes is not None and width != classes:
+        raise ValueError(f"{name} reads {width} classes; it must be {classes}.")
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -246,7 +272,8 @@ def real(name: str, value: Any) -> float | jax.Array:
         kind = jnp.result_type(value)
     except TypeError:  # not even an array could be made of it
         kind = np.dtype(object)
-    if np.ndim(value) != 0 or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
+    real_kind = any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer))
+    if value is None or np.ndim(value) != 0 or not real_kind:
         raise TypeError(f"{name} is {value!r}; it must be a number.")
     return value
 

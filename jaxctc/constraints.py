@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from jaxctc import checks
 from jaxctc.automaton import Automaton, build
 
 FORBIDDEN = -np.inf
@@ -34,6 +35,12 @@ class Grammar:
 
     def automaton(self) -> Automaton:
         """The grammar as an automaton: scores are 0 or ``-inf``."""
+        for template in self.templates:
+            places = template if isinstance(template, Sequence) else [None]
+            if not all(isinstance(place, Collection) for place in places):
+                raise TypeError(
+                    f"templates has {template!r}; a template must be a sequence of sets of labels."
+                )
 
         # A state is a place and the templates that fit so far.
         def expand(state):
@@ -78,7 +85,7 @@ class Lexicon:
         root: Labels = ()
         children: dict[Labels, dict[int, Labels]] = {root: {}}
         word_at: dict[Labels, int] = {}
-        for index, word in enumerate(map(tuple, self.words)):
+        for index, word in enumerate(_labels(word) for word in self.words):
             if not word or word in word_at or self.separator in word:
                 raise ValueError(
                     f"words has {list(word)}; a word must not be empty, repeated, or hold the "
@@ -93,6 +100,7 @@ class Lexicon:
         if model is None:
             words = len(word_at)
             model = Automaton(np.zeros((1, words), np.int32), np.zeros((1, words)), np.zeros(1))
+        checks.tables("language_model", model, len(word_at))
 
         def expand(state):
             context, node, empty = state
@@ -141,7 +149,19 @@ class Hotwords:
 
     def automaton(self) -> Automaton:
         """The automaton whose states are the beginnings of words (Aho and Corasick 1975)."""
-        words = {tuple(word): boost for word, boost in self.words.items()}
+        if not isinstance(self.words, Mapping):
+            raise TypeError(
+                f"words has type {type(self.words).__name__}; it must be a mapping to boosts."
+            )
+        words = {_labels(word): boost for word, boost in self.words.items()}
+        for word, boost in words.items():
+            if not word or not np.isfinite(boost):
+                raise ValueError(
+                    f"words has {list(word)} with the boost {boost}; a word must not be empty, and "
+                    "its boost must be finite."
+                )
+            for label in word:  # one that is no class would never be read
+                checks.class_id("label", label, self.classes)
         promised: dict[Labels, float] = {(): 0.0}  # what is given in advance to each beginning
         for word, boost in words.items():
             for end in range(len(word)):
@@ -160,3 +180,10 @@ class Hotwords:
             return arcs, -promised[beginning]
 
         return build((), expand, self.classes)
+
+
+def _labels(word) -> Labels:
+    """A word as a tuple of labels."""
+    if not isinstance(word, Collection):
+        raise TypeError(f"words has {word!r}; a word must be a sequence of labels.")
+    return tuple(word)

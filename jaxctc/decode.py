@@ -39,7 +39,8 @@ def ctc_greedy_decode(
     Returns:
       `Hypotheses` without an axis N, with L = T. ``scores`` is the log-probability of that
       one path, which is a lower bound on that of its labels; ``frames`` are the first
-      frame of each label's run.
+      frame of each label's run. A sequence with a frame in which no class is possible has no labels
+      and the score ``-inf``, one with a NaN or ``+inf`` among its own logits no labels and NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -74,12 +75,14 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
     top = jnp.max(x, axis=-1, keepdims=True)
     # A frame without any possible class has log-probability -inf, not NaN.
     top = jnp.where(top > -jnp.inf, top, 0)
-    log_probability = -jnp.log(jnp.sum(jnp.exp(x - top), axis=-1))
-    log_probability = jnp.where(log_probability == jnp.inf, -jnp.inf, log_probability)
+    total = jnp.sum(jnp.exp(x - top), axis=-1)
+    log_probability = -jnp.log(jnp.where(total == 0, 1, total))
+    log_probability = jnp.where(total == 0, -jnp.inf, log_probability)
     score = jnp.sum(jnp.where(inside, log_probability, 0), axis=-1)
 
     before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=blank_id)[:, :frames]
     emitted = inside & (path != blank_id) & (path != before)
+    emitted &= score[:, None] > -jnp.inf  # otherwise, or with NaN, these labels mean nothing
     labels, emitted_at = _compact(emitted, path)
     lengths = jnp.sum(emitted, axis=-1, dtype=jnp.int32)
     return Hypotheses(

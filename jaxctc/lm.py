@@ -10,6 +10,8 @@ where the back-off of what is not listed is 1.
 
 import gzip
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -81,10 +83,11 @@ class NGram:
           unknown_log10: See `NGram`.
 
         Raises:
-          ValueError: If the file is not in the format, or has other n-grams than it says.
+          ValueError: If the file is not in the format, or has other n-grams than it says, or a
+            probability above 1.
         """
         opener = gzip.open if str(path).endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
             return cls(_parse_arpa(lines, path), vocabulary, unknown_log10=unknown_log10)
 
     def log10_probability(self, words: Iterable[str], *, start: bool = True, end: bool = True):
@@ -176,7 +179,6 @@ class NGram:
 def _parse_arpa(lines: Iterable[str], name) -> dict[tuple[str, ...], tuple[float, float]]:
     """The n-grams of an ARPA file, checked against the counts in its head."""
     counts: dict[int, int] = {}
-    found: dict[int, int] = {}
     ngrams: dict[tuple[str, ...], tuple[float, float]] = {}
     order = None  # before the head; then 0, in the head; then that of the section
     for number, line in enumerate(lines, 1):
@@ -184,27 +186,28 @@ def _parse_arpa(lines: Iterable[str], name) -> dict[tuple[str, ...], tuple[float
         try:
             if line == "\\data\\":
                 order = 0
-            elif line == "\\end\\":
-                break
             elif not line or order is None:
                 continue
+            elif line == "\\end\\":
+                break
             elif line.startswith("\\") and line.endswith("-grams:"):
                 order = int(line[1:-7])
             elif order == 0:
                 n, _, count = line.removeprefix("ngram ").partition("=")
                 counts[int(n)] = int(count)
             else:
-                log10, *words = line.split()
+                # Between words are only these: another space, of Chinese say, may be a word.
+                log10, *words = re.split(r"[ \t]+", line)
                 backoff = float(words.pop()) if len(words) == order + 1 else 0.0
-                if len(words) != order:
+                if len(words) != order or not float(log10) <= 0 or np.isnan(backoff):
                     raise ValueError
                 ngrams[tuple(words)] = (float(log10), backoff)
-                found[order] = found.get(order, 0) + 1
         except ValueError:
             raise ValueError(f"{name}, line {number}: {line!r} is not of an ARPA file.") from None
     else:
-        raise ValueError(f"{name} has no \\end\\; it must be a whole ARPA file.")
+        raise ValueError(f"{name} has no \\data\\ to \\end\\; it must be a whole ARPA file.")
     counts = {n: count for n, count in counts.items() if count}
+    found = dict(Counter(map(len, ngrams)))
     if found != counts:
-        raise ValueError(f"{name} has n-grams {found}; its head says {counts}.")
+        raise ValueError(f"{name} has {found} different n-grams; its head says {counts}.")
     return ngrams

@@ -80,7 +80,7 @@ def start(batch: int, width: int, dtype) -> Beam:
         best_blank=sure,
         best_label=nothing,
         last=integers - 1,
-        length=jnp.where(first, 0, NOTHING),
+        length=jnp.where(first, integers, NOTHING),
         high=words,
         low=words,
         parent_high=words,
@@ -100,7 +100,7 @@ def frames(
     """
     classes = logits.shape[2]
     x = jnp.where(inside[:, :, None], logits, 0)
-    log_probs = x - _log_normaliser(x)
+    log_probs = _log_softmax(x)
     blank = log_probs[:, :, blank_id]
     identity = jnp.arange(classes, dtype=jnp.int32)[None, None, :]
     log_probs = jnp.where(identity == blank_id, -jnp.inf, log_probs)  # of labels, from here on
@@ -117,8 +117,10 @@ def frames(
     return jax.tree.map(lambda y: y.swapaxes(0, 1), Frame(blank, log_probs, best, label, inside))
 
 
-def _log_normaliser(x: jax.Array) -> jax.Array:
-    """``logsumexp(x)`` over the last axis, kept; 0 if there is no class, NaN if one is NaN or inf.
+def _log_softmax(x: jax.Array) -> jax.Array:
+    """``x - logsumexp(x)`` over the last axis; NaN if one is NaN or inf, ``-inf`` if all are.
+
+    In two steps: the sum of the largest and of a logarithm would round where logits are large.
 
     Halves are added to each other. The order of a reduction is the compiler's choice, and changes
     with the number of frames: a stream's last bits would then depend on how it was cut.
@@ -130,7 +132,7 @@ def _log_normaliser(x: jax.Array) -> jax.Array:
         half = (classes + 1) // 2
         rest = jnp.pad(total[..., half:], [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - classes)])
         total = total[..., :half] + rest
-    return jnp.where(total == 0, 0, top + jnp.log(total))
+    return x - top - jnp.log(jnp.where(total == 0, 1, total))
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:

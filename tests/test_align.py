@@ -1,6 +1,7 @@
 """Alignments against enumeration, a plain Viterbi with the contract on ties, and torchaudio."""
 
 import itertools
+import json
 from pathlib import Path
 
 import jax
@@ -11,9 +12,10 @@ from oracles import collapse, log_softmax
 
 import jaxctc
 
+DATA = Path(__file__).parent / "data"
 # torch 2.14.1 / torchaudio 2.11.0 `functional.forced_align` and `merge_tokens` on random input;
 # in every third case log-probabilities are rounded to halves, so that paths tie.
-TORCHAUDIO = np.load(Path(__file__).parent / "data" / "torchaudio_align.npz")
+TORCHAUDIO = np.load(DATA / "torchaudio_align.npz")
 BATCH, T, S, C = 96, 7, 3, 4
 
 
@@ -137,6 +139,27 @@ def test_published_by_torchaudio(labels, path):
     found = jaxctc.forced_align(np.log(probabilities), labels, blank_id=5)
     np.testing.assert_array_equal(found.path, path)
     np.testing.assert_allclose(found.scores, np.log(probabilities)[range(5), path], atol=1e-5)
+
+
+def test_published_spans():
+    # Each frame shows its token with the published score, less 2 to be a log-probability.
+    cases = json.loads((DATA / "align.json").read_text())["merge_tokens"]
+    frames = [len(case["tokens"]) for case in cases]
+    probabilities = np.full((len(cases), max(frames), 64), np.nan, np.float32)
+    labels = np.full((len(cases), max(frames)), -1)
+    for row, read, case in zip(probabilities, labels, cases, strict=True):
+        read[: len(case["spans"])] = [token for token, *_ in case["spans"]]
+        for frame, token, score in zip(row, case["tokens"], case["scores"], strict=False):
+            frame[:] = (1 - np.exp(score - 2)) / 63
+            frame[token] = np.exp(score - 2)
+    lengths = [len(case["spans"]) for case in cases]
+    found = jaxctc.forced_align(np.log(probabilities), labels, frames, lengths)
+    for b, (case, n) in enumerate(zip(cases, lengths, strict=True)):
+        assert found.path[b, : frames[b]].tolist() == case["tokens"]
+        spans = zip(labels[b, :n], found.starts[b, :n], found.ends[b, :n], strict=True)
+        assert [tuple(map(int, span)) for span in spans] == [tuple(s[:3]) for s in case["spans"]]
+        want = [score - 2 for *_, score in case["spans"]]
+        np.testing.assert_allclose(found.label_scores[b, :n], want, atol=1e-5)
 
 
 def test_padding_is_never_read(random_batch):

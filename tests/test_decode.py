@@ -155,6 +155,20 @@ def test_batch_axes_jit_vmap_padding_and_half_precision(decode, logits, lengths)
     np.testing.assert_allclose(short.scores, cut.scores, rtol=1e-6)
 
 
+# Of the eight paths of two labels through three frames; none has a blank.
+BEST_OF_TIES = {jaxctc.ctc_greedy_decode: 1, jaxctc.ctc_beam_search: 2}  # or: "01" is 001 and 011
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+@pytest.mark.parametrize("scale", [1e4, 1e30])
+def test_large_logits_that_tie_are_normalised(decode, scale):
+    logits = scale * np.array([[1, 1, -1, -1]] * 3, np.float32)
+    best = decode(logits, blank_id=3)
+    np.testing.assert_allclose(
+        best.scores.reshape(-1)[0], np.log(1 / 8) + np.log(BEST_OF_TIES[decode.func]), rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
 def test_sizes_of_nothing_and_impossible_frames(decode):
     nothing = decode(np.zeros((0, 3), np.float32))
@@ -164,8 +178,16 @@ def test_sizes_of_nothing_and_impossible_frames(decode):
     only_blank = decode(np.zeros((2, 3), np.float32) - np.where(np.arange(3) == BLANK, 0, np.inf))
     assert only_blank.lengths.reshape(-1)[0] == 0
     assert only_blank.scores.reshape(-1)[0] == 0
-    impossible = decode(np.full((2, 3), -np.inf, np.float32))
-    assert impossible.scores.reshape(-1)[0] == -np.inf
+    for frame in (np.full(3, -np.inf), np.array([0, np.nan, 1])):
+        broken = decode(np.stack([[9, 0, 0], frame, [0, 9, 0]]).astype(np.float32))
+        flag = -np.inf if np.isinf(frame).all() else np.nan
+        np.testing.assert_array_equal(broken.scores.reshape(-1)[0], np.float32(flag))
+        assert broken.lengths.reshape(-1)[0] == 0
+        assert (broken.labels == -1).all()
+        assert (broken.frames == -1).all()
+    logits = np.array([[9, 0, 0], [-np.inf] * 3, [0, 9, 0]], np.float32)
+    gradient = jax.grad(lambda x: decode(x).scores.reshape(-1)[0])(logits)
+    assert np.isfinite(gradient).all()
 
 
 def test_with_a_wide_beam_all_scores_are_exact():
@@ -336,6 +358,9 @@ def test_double_precision(logits):
     with jax.enable_x64(True):
         found = jaxctc.ctc_beam_search(logits.astype(np.float64), beam_width=5, blank_id=BLANK)
         assert found.scores.dtype == jnp.float64
+        for x in (found.labels, found.lengths, found.frames):
+            assert x.dtype == jnp.int32
+            assert not x.weak_type
         want = prefix_search(log_softmax(logits[0]), BLANK, 5)
         assert_same(as_list(jax.tree.map(lambda x: x[0], found)), want, atol=1e-12)
 
@@ -362,6 +387,13 @@ def test_published_greedy(name):
         np.testing.assert_allclose(
             found.scores[0], -case["expected"]["neg_sum_logits"][0], rtol=1e-6
         )
+
+
+def test_published_best_path():
+    case = DATA["githubharald_mini_best_path"]
+    found = jaxctc.ctc_greedy_decode(log_values(case), blank_id=case["blank"])
+    assert case["expected"]["decoded_text"] == ""
+    assert found.lengths == 0
 
 
 @pytest.mark.parametrize(
@@ -416,8 +448,29 @@ def test_errors_name_the_argument(random_automaton):
         jaxctc.ctc_beam_search(logits, prune_classes=1.5)
     with pytest.raises(ValueError, match="automaton reads 5 classes"):
         jaxctc.ctc_beam_search(logits, automaton=random_automaton)
-    with pytest.raises(ValueError, match="automaton_weight has shape"):
-        jaxctc.ctc_beam_search(logits, automaton_weight=np.ones(2))
+    for weight in (np.ones(2), "1", None):
+        with pytest.raises(TypeError, match=r"automaton_weight is .*; it must be a number"):
+            jaxctc.ctc_beam_search(logits, automaton_weight=weight)
+    grammar = jaxctc.Grammar([[{1}]], 3)
+    for search in (
+        functools.partial(jaxctc.ctc_beam_search, logits),
+        functools.partial(jaxctc.ctc_beam_finish, jaxctc.ctc_beam_start(max_labels=4)),
+    ):
+        with pytest.raises(TypeError, match="automaton has type Grammar; it must be an Automaton"):
+            search(automaton=grammar)
+        with pytest.raises(ValueError, match=r"automaton.final has shape \(1,\); it must be \[2\]"):
+            search(automaton=grammar.automaton()._replace(final=np.zeros(1)))
     state = jaxctc.ctc_beam_start(batch=(2,), beam_width=3, max_labels=4)
     with pytest.raises(ValueError, match="state has batch shape"):
         jaxctc.ctc_beam_extend(state, logits)
+    with pytest.raises(TypeError, match="state has type NoneType; it must be a BeamState"):
+        jaxctc.ctc_beam_extend(None, logits)
+    with pytest.raises(TypeError, match="batch has type int; it must be a tuple"):
+        jaxctc.ctc_beam_start(batch=2, max_labels=4)
+    with pytest.raises(TypeError, match="dtype is int32; it must be floating-point"):
+        jaxctc.ctc_beam_start(max_labels=4, dtype=np.int32)
+    with (
+        jax.enable_x64(True),
+        pytest.raises(TypeError, match="state has dtype float32; it must be float64"),
+    ):
+        jaxctc.ctc_beam_extend(jaxctc.ctc_beam_start(max_labels=4), logits.astype(np.float64))

@@ -77,6 +77,10 @@ def test_files_are_checked(tmp_path, model):
         (("\\end\\", ""), "must be a whole ARPA file"),
         (("-0.9\t</s>", "nine\t</s>"), "line 9: 'nine"),
         (("\ta b\t", "\ta b c d\t"), "is not of an ARPA file"),
+        (("\\data\\", ""), "must be a whole ARPA file"),
+        (("-0.9\t</s>", "0.9\t</s>"), "line 9: '0.9"),
+        (("-0.9\t</s>", "nan\t</s>"), "line 9: 'nan"),
+        (("-0.9\t</s>", "-0.9\t<s>"), "different n-grams; its head says"),
     ]:
         assert change[0] in text
         file.write_text(text.replace(*change))
@@ -84,6 +88,17 @@ def test_files_are_checked(tmp_path, model):
             jaxctc.NGram.from_arpa(file, VOCABULARY)
     with pytest.raises(ValueError, match="it must have"):
         jaxctc.NGram({("a",): (0.0, 0.0), ("b", "a"): (0.0, 0.0)}, ["a"])
+
+
+@pytest.mark.parametrize("word", ["\u3000", "\xa0", "\u2028"], ids=ascii)
+def test_other_spaces_are_words_and_a_byte_order_mark_is_not(tmp_path, word, model):
+    text = (DATA / "small.arpa").read_text().replace("\ta", f"\t{word}").replace(" a", f" {word}")
+    (tmp_path / "spaces.arpa").write_text("\ufeff" + text, encoding="utf-8")
+    vocabulary = [word if w == "a" else w for w in VOCABULARY]
+    spaces = jaxctc.NGram.from_arpa(tmp_path / "spaces.arpa", vocabulary)
+    for sentence in sequences("abc", 3):
+        same = [word if w == "a" else w for w in sentence]
+        assert spaces.log10_probability(same) == model.log10_probability(sentence)
 
 
 def test_grammar_allows_what_its_templates_allow():
@@ -150,6 +165,65 @@ def test_combined_scores_are_weighted_sums(model):
         jaxctc.combine([hot], weights=[1, 2])
     with pytest.raises(ValueError, match="automata read 4 and 6 classes"):
         jaxctc.combine([hot, jaxctc.Hotwords({}, classes=4).automaton()])
+
+
+def test_a_score_ends_at_the_padding_of_hypotheses(model):
+    automaton = model.automaton()
+    assert automaton.score_sequence([1, 2, -1, -1]) == automaton.score_sequence([1, 2])
+    with pytest.raises(ValueError, match="label is 6; it must be a class, in 0…5"):
+        automaton.score_sequence([1, 6])
+
+
+A_WORD = {("a",): (-1.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: jaxctc.Grammar([{1, 2}, {3}], 4), TypeError, "templates has {1, 2}; a template"),
+        (
+            lambda: jaxctc.Grammar([[1, 2], [3]], 4),
+            TypeError,
+            r"templates has \[1, 2\]; a template",
+        ),
+        (lambda: jaxctc.Grammar([[{9}]], 4), ValueError, "label is 9; it must be a class"),
+        (lambda: jaxctc.Grammar([["ab"]], 4), TypeError, "label has type str; it must be an int"),
+        (lambda: jaxctc.Grammar([], 0), ValueError, "classes is 0; it must be at least 1"),
+        (lambda: jaxctc.Lexicon([1, 2], 4), TypeError, "words has 1; a word must be a sequence"),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, language_model=jaxctc.NGram(A_WORD, ["a"])),
+            TypeError,
+            "language_model has type NGram; it must be an Automaton",
+        ),
+        (
+            lambda: jaxctc.Lexicon(
+                [[1]], 4, language_model=jaxctc.NGram(A_WORD, ["<blank>", "a"]).automaton()
+            ),
+            ValueError,
+            "language_model reads 2 classes; it must be 1",
+        ),
+        (
+            lambda: jaxctc.Hotwords([(1, 2)], 4),
+            TypeError,
+            "words has type list; it must be a mapping",
+        ),
+        (lambda: jaxctc.Hotwords({1: 2.0}, 4), TypeError, "words has 1; a word must be a sequence"),
+        (lambda: jaxctc.Hotwords({(): 2.0}, 4), ValueError, r"words has \[\] with the boost 2.0;"),
+        (lambda: jaxctc.Hotwords({(1,): math.inf}, 4), ValueError, "words has .* the boost inf;"),
+        (lambda: jaxctc.Hotwords({(4,): 1.0}, 4), ValueError, "label is 4; it must be a class"),
+    ],
+)
+def test_errors_name_the_argument(make, error, message):
+    with pytest.raises(error, match=message):
+        make().automaton()
+
+
+def test_errors_of_combine_name_the_argument():
+    grammar = jaxctc.Grammar([[{1}]], 4)
+    with pytest.raises(TypeError, match=r"automata\[1\] has type Grammar; it must be an Automaton"):
+        jaxctc.combine([grammar.automaton(), grammar])
+    with pytest.raises(ValueError, match="weights has the value nan; it must be finite"):
+        jaxctc.combine([grammar.automaton()], weights=[math.nan])
 
 
 def test_published_bigram_of_words():

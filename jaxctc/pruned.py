@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
-from jaxctc.emissions import arc_log_probabilities, widen
+from jaxctc.emissions import arc_log_probabilities, log_normaliser, log_softmax, widen
 from jaxctc.transducer import (
     TransducerArcs,
     cells,
@@ -127,19 +127,29 @@ def _simple_log_probs(
         (1.0 - lm_scale - am_scale, arcs(encoder, predictor, _normaliser(encoder, predictor)))
     ]
     if lm_scale:
-        alone = jax.nn.log_softmax(predictor)
+        alone = log_softmax(predictor, read_spaces)
         mixture.append((lm_scale, arcs(jnp.zeros_like(encoder), alone, 0.0)))
     if am_scale:
-        weights = jnp.where(read_spaces[:, :, None], jax.nn.softmax(predictor), 0)
-        mean = jnp.sum(weights, axis=1, keepdims=True)
-        mean = jnp.log(mean / (lengths[1][:, None, None] + 1).astype(mean.dtype))
-        joined = jax.nn.log_softmax(encoder + mean)
+        mean = _log_mean(log_softmax(predictor, read_spaces), read_spaces)
+        joined = log_softmax(encoder + mean[:, None, :], read_frames)
         mixture.append((am_scale, arcs(joined, jnp.zeros_like(predictor), 0.0)))
     mixed = [[share * x for x in arc] for share, arc in mixture if share]
     blank, label = (functools.reduce(jnp.add, terms) for terms in zip(*mixed, strict=True))
     label = jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf)
     label = jnp.where(inside[:, :, 1:], label, 0)
     return unflatten(TransducerArcs(jnp.where(inside, blank, 0), label), batch)
+
+
+def _log_mean(log_probs: jax.Array, inside: jax.Array) -> jax.Array:
+    """Logarithm of the mean probability of each class, ``[B, C]``, over the places inside.
+
+    Of logarithms: a probability may underflow, and the logarithm of 0 has no derivative.
+    """
+    by_class = jnp.where(inside[:, :, None], log_probs, -jnp.inf).swapaxes(1, 2)
+    possible = jnp.max(by_class, axis=2) != -jnp.inf  # NaN is to be seen
+    total = log_normaliser(by_class, possible)
+    count = jnp.maximum(jnp.sum(inside, axis=1, dtype=log_probs.dtype), 1)
+    return jnp.where(possible, total - jnp.log(count)[:, None], -jnp.inf)
 
 
 def _normaliser(encoder: jax.Array, predictor: jax.Array) -> jax.Array:
@@ -161,14 +171,16 @@ def _normaliser(encoder: jax.Array, predictor: jax.Array) -> jax.Array:
     def exact(encoder, predictor):
         # A frame at a time: there is no array of all frames, labels and classes here either.
         def of_frame(_, frame):
-            return None, jax.nn.logsumexp(frame[:, None, :] + predictor, axis=2)
+            sums = frame[:, None, :] + predictor
+            # It is 0 where there is no class at all: the arcs are -inf.
+            return None, log_normaliser(sums, jnp.ones(sums.shape[:2], bool))
 
         _, sums = lax.scan(jax.checkpoint(of_frame), None, encoder.swapaxes(0, 1))
-        sums = sums.swapaxes(0, 1)
-        return jnp.where(sums > -jnp.inf, sums, 0)  # no class at all: the arcs are -inf
+        return sums.swapaxes(0, 1)
 
     products, _ = by_product(*lax.stop_gradient((encoder, predictor)))
-    return lax.cond(jnp.all(products > _SMALLEST), fast, exact, encoder, predictor)
+    usable = (products > _SMALLEST) & (products < jnp.inf)  # neither is NaN
+    return lax.cond(jnp.all(usable), fast, exact, encoder, predictor)
 
 
 def rnnt_loss_simple(

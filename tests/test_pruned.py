@@ -83,6 +83,44 @@ def test_smoothing_mixes_what_each_says_alone():
         np.testing.assert_array_equal(np.asarray(gradient)[np.isnan(given_)], 0)
 
 
+def losses_and_gradients(encoder, predictor, **scales):
+    losses, pullback = jax.vjp(
+        lambda *x: jaxctc.rnnt_loss_simple(*x, LABELS, FRAMES, LENGTHS, **scales),
+        encoder,
+        predictor,
+    )
+    return np.asarray(losses), pullback(jnp.ones_like(losses))
+
+
+@pytest.mark.parametrize("scales", [{}, {"lm_only_scale": 0.25, "am_only_scale": 0.125}])
+def test_broken_logits_are_seen_whatever_class_they_are_of(scales):
+    for value in (np.nan, np.inf):
+        for which, place in ((0, (0, 1, 5)), (1, (0, 1, 4))):  # no label, and not the blank
+            given_ = poisoned()
+            given_[which][place] = value
+            losses, _ = losses_and_gradients(*given_, **scales)
+            np.testing.assert_array_equal(np.isnan(losses), [True, False, False])
+
+
+@pytest.mark.parametrize("scales", [{}, {"lm_only_scale": 0.25, "am_only_scale": 0.125}])
+def test_where_no_class_is_possible_no_path_goes(scales):
+    encoder, predictor = poisoned()
+    predictor[0, 2] = -np.inf
+    losses, gradients = losses_and_gradients(encoder, predictor, **scales)
+    np.testing.assert_array_equal(np.isinf(losses), [True, False, False])
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_the_mean_of_what_is_hardly_possible_is_not_zero():
+    encoder, predictor = poisoned()
+    predictor[..., 3] -= 300  # its probability is no float32
+    predictor[..., 4] = -np.inf
+    losses, gradients = losses_and_gradients(encoder, predictor, am_only_scale=0.5)
+    np.testing.assert_array_equal(np.isinf(losses), [False, True, False])
+    assert losses[0] > 300
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_ranges_are_monotone_and_cover_the_ends(data):

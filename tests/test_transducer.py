@@ -520,6 +520,14 @@ def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sent
             r"blank is 4; it must be in -4…3",
         ),
         (
+            lambda: torch.rnnt_loss(LOGITS, LABELS[:1], [5, 5], [2, 2]),
+            r"targets has shape \(1, 2\); it must be \[2, S\]",
+        ),
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 3]),
+            r"target_lengths has the value 3; it must be in 0…2",
+        ),
+        (
             lambda: torch.rnnt_loss(LOGITS[0], LABELS[0], 5, 2),
             r"logits has shape \(5, 3, 4\); it must be \(N, T, U \+ 1, C\)",
         ),
@@ -531,4 +539,38 @@ def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sent
 )
 def test_other_malformed_calls(call, sentence):
     with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], blank=None),
+            r"blank has type NoneType; it must be an int",
+        ),
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], clamp=None),
+            r"clamp has type NoneType; it must be a number known while tracing",
+        ),
+        (
+            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=3),
+            r"durations is 3; it must be a sequence of ints",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(
+                lambda e, p: (e, p), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
+            ),
+            r"joint returned type tuple; it must be an array \[2, 5, 3, C\]",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(
+                lambda e, p: (e + p).astype(int), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
+            ),
+            r"joint returned dtype int32; it must be floating-point",
+        ),
+    ],
+)
+def test_arguments_of_the_wrong_type(call, sentence):
+    with pytest.raises(TypeError, match=sentence):
         call()

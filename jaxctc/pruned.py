@@ -17,7 +17,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
-from jaxctc.emissions import arc_log_probabilities, log_normaliser, log_softmax, widen
+from jaxctc.emissions import (
+    arc_log_probabilities,
+    frames_inside,
+    log_normaliser,
+    log_softmax,
+    widen,
+)
 from jaxctc.transducer import (
     TransducerArcs,
     cells,
@@ -230,12 +236,14 @@ def rnnt_prune_ranges(
     label_lengths: checks.ArrayLike | None = None,
     *,
     s_range: int,
+    monotonic: bool = False,
 ) -> jax.Array:
     """The `s_range` neighbouring label positions that hold most of the probability of each frame.
 
     They start at 0 in the first frame, end at the last label in the last, never go back, and
     advance by at most ``s_range - 1`` a frame, so that a path through them exists wherever the
-    frames suffice: ``U <= (s_range - 1) * T``.
+    frames suffice: ``U <= (s_range - 1) * T``. If `monotonic` they advance by at most 1, as a path
+    does, and ``U <= T`` suffices from an `s_range` of 2 on.
 
     Args:
       blank_posteriors: float ``[*batch, T, U + 1]``, from `rnnt_posteriors`.
@@ -243,6 +251,7 @@ def rnnt_prune_ranges(
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
       s_range: How many positions; more than U + 1 are taken as U + 1.
+      monotonic: Whether a label takes its frame, as in `rnnt_loss`: give it the posteriors of that.
 
     Returns:
       int32 ``[*batch, T, min(s_range, U + 1)]``, the positions, each row consecutive.
@@ -268,14 +277,15 @@ def rnnt_prune_ranges(
         blank_posteriors, label_posteriors, logit_lengths, label_lengths, "posteriors"
     )
     s_range = checks.positive("s_range", s_range)
-    return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]))
+    return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]), monotonic)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range):
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic):
     time = lax.broadcasted_iota(jnp.int32, blank.shape[:-1], blank.ndim - 2)
     inside = time < logit_lengths[..., None]
-    visits = widen(blank).at[..., :-1].add(widen(label))
+    no_label = [(0, 0)] * (label.ndim - 1) + [(0, 1)]
+    visits = widen(blank) + jnp.pad(widen(label), no_label)
     used = lax.broadcasted_iota(jnp.int32, visits.shape, visits.ndim - 1)
     used = inside[..., None] & (used <= label_lengths[..., None, None])
     visits = jnp.where(used, visits, 0)
@@ -287,7 +297,7 @@ def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range):
 
     last = jnp.maximum(label_lengths + 1 - s_range, 0)[..., None]
     remaining = jnp.maximum(logit_lengths[..., None] - 1 - time, 0)
-    step = s_range - 1
+    step = 1 if monotonic else s_range - 1
     begins = jnp.where(inside, begins, last)
     begins = jnp.clip(begins, jnp.maximum(last - step * remaining, 0), last)
     begins = lax.cummax(begins, axis=begins.ndim - 1)
@@ -305,22 +315,29 @@ class PrunedInputs(NamedTuple):
 
 
 def rnnt_prune(
-    encoder: checks.ArrayLike, predictor: checks.ArrayLike, ranges: checks.ArrayLike
+    encoder: checks.ArrayLike,
+    predictor: checks.ArrayLike,
+    ranges: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
 ) -> PrunedInputs:
-    """Encoder and predictor outputs at the positions that `rnnt_prune_ranges` left.
+    """Encoder and predictor outputs at the positions that `rnnt_prune_ranges` chose.
 
     Args:
       encoder: float ``[*batch, T, D]``.
       predictor: float ``[*batch, U + 1, E]``.
       ranges: integer ``[*batch, T, s_range]``.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
 
     Returns:
       `PrunedInputs`, float ``encoder [*batch, T, s_range, D]``, the same at every position, and
-      ``predictor [*batch, T, s_range, E]``.
+      ``predictor [*batch, T, s_range, E]``. Both are 0 past a length, since a NaN there would come
+      back through the joint network's gradient.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
-      ValueError: If shapes do not fit, or a concrete position is out of range.
+      ValueError: If shapes do not fit, or concrete lengths or positions are out of range.
 
     Example:
       >>> import jax.numpy as jnp, jaxctc
@@ -336,12 +353,19 @@ def rnnt_prune(
     if predictor.shape[:-2] != tuple(batch):
         shape = ", ".join([*map(str, batch), "U + 1, E"])
         raise ValueError(f"predictor has shape {predictor.shape}; it must be [{shape}].")
-    ranges = checks.positions("ranges", ranges, (*batch, frames), predictor.shape[-2])
-    return _prune(encoder, predictor, ranges)
+    spaces = predictor.shape[-2]
+    ranges = checks.positions("ranges", ranges, (*batch, frames), spaces)
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+    label_lengths = checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1)
+    return _prune(encoder, predictor, ranges, logit_lengths, label_lengths)
 
 
 @jax.jit
-def _prune(encoder, predictor, ranges):
+def _prune(encoder, predictor, ranges, logit_lengths, label_lengths):
+    read_frames = frames_inside(encoder, logit_lengths)
+    read_spaces = frames_inside(predictor, label_lengths + 1)
+    encoder = jnp.where(read_frames[..., None], encoder, 0)
+    predictor = jnp.where(read_spaces[..., None], predictor, 0)
     shape = (*ranges.shape, encoder.shape[-1])
     chosen = jnp.take_along_axis(
         predictor[..., None, :, :], ranges[..., None], axis=-2, mode="clip"

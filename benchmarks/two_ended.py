@@ -64,7 +64,7 @@ jax.tree_util.register_dataclass(TwoEnded, ["skip", "label_lengths"], ["axis"])
 
 def two_ended(logits, labels, logit_lengths, label_lengths):
     """The losses [B] of `ctc_loss` with blank 0, for feasible pairs."""
-    topology, scores, _ = ctc.lattice(logits, labels, logit_lengths, label_lengths, 0)
+    topology, scores, *_ = ctc.lattice(logits, labels, logit_lengths, label_lengths, 0)
     axis, batch = topology.axis, labels.shape[0]
     if scores.shape[0] % 2:
         scores = jnp.concatenate([scores, topology.neutral[None]])

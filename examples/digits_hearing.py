@@ -40,13 +40,13 @@ def _hear_transducer(model, batch):
         model.project(x),
         lengths,
         beam_width=BEAM_WIDTH,
-        max_symbols=2,
         max_labels=MOST_HEARD,
+        monotonic=True,
     )
     logits, lengths = model(batch["features"], batch["frames"], labels)
     arcs = jaxctc.rnnt_log_probs(logits, labels, lengths, label_lengths)
     # A transducer has a label at one moment. What it lasts is taken to be that frame.
-    starts = jaxctc.rnnt_align(*arcs, lengths, label_lengths).frames
+    starts = jaxctc.rnnt_align(*arcs, lengths, label_lengths, monotonic=True).frames
     return heard.labels[:, 0], starts, starts + 1
 
 

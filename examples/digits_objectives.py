@@ -70,8 +70,13 @@ def _mmi(strings: Sequence[DigitString]) -> Loss:
 
 
 def _rnnt(model, batch, key) -> jax.Array:
+    """Monotonic: a predictor that knows the last label only can't tell, within a frame, whether
+    that was this frame's or an equal one before it; a label that ends its frame needs not ask.
+    """
     logits, lengths = model(batch["features"], batch["frames"], batch["labels"], key)
-    return jaxctc.rnnt_loss(logits, batch["labels"], lengths, batch["label_lengths"])
+    return jaxctc.rnnt_loss(
+        logits, batch["labels"], lengths, batch["label_lengths"], monotonic=True
+    )
 
 
 def _pruned(model, batch, key) -> jax.Array:
@@ -81,9 +86,10 @@ def _pruned(model, batch, key) -> jax.Array:
     before = digits_models.before_labels(labels)
     simple = model.simple_encoder(x), model.simple_predictor(before)
     arcs = jaxctc.rnnt_simple_log_probs(*simple, labels, lengths, label_lengths)
-    posteriors = jaxctc.rnnt_posteriors(*arcs, lengths, label_lengths)
+    posteriors = jaxctc.rnnt_posteriors(*arcs, lengths, label_lengths, monotonic=True)
     ranges = jaxctc.rnnt_prune_ranges(*posteriors, lengths, label_lengths, s_range=4)
     kept = jaxctc.rnnt_prune(model.project(x), model.predictor(before), ranges)
     logits = model.join(kept.encoder, kept.predictor)
-    pruned = jaxctc.rnnt_loss_pruned(logits, labels, ranges, lengths, label_lengths)
-    return pruned + 0.5 * jaxctc.rnnt_loss_from_log_probs(*arcs, lengths, label_lengths)
+    lengths = lengths, label_lengths
+    pruned = jaxctc.rnnt_loss_pruned(logits, labels, ranges, *lengths, monotonic=True)
+    return pruned + 0.5 * jaxctc.rnnt_loss_from_log_probs(*arcs, *lengths, monotonic=True)

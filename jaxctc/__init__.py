@@ -46,7 +46,7 @@ How it is built, each module on those before it:
 * `recursion`: the one scan; posteriors and best paths are its gradients.
 * `ctc`: the CTC lattice and its public functions.
 * `arcs`, `fsa`: automata as arrays, and their lattice.
-* `graphs`, `topologies`, `mmi`: what is made of them.
+* `graphs`, `topologies`, `stars`, `mmi`: what is made of them.
 * `transducer`, `joint`, `simple`, `pruned`, `tdt`: the transducer lattice, and what its arcs
   come from.
 * `align`: alignment as the derivative of the best score.
@@ -86,7 +86,6 @@ from jaxctc.decode import ctc_greedy_decode as ctc_greedy_decode
 from jaxctc.fsa import FsaPath as FsaPath
 from jaxctc.fsa import fsa_best_path as fsa_best_path
 from jaxctc.fsa import fsa_score as fsa_score
-from jaxctc.fsa import with_star as with_star
 from jaxctc.graphs import linear_fsa as linear_fsa
 from jaxctc.graphs import ngram_fsa as ngram_fsa
 from jaxctc.graphs import union_fsa as union_fsa
@@ -114,6 +113,7 @@ from jaxctc.sequence import ctc_mwer_loss as ctc_mwer_loss
 from jaxctc.sequence import mwer_loss as mwer_loss
 from jaxctc.simple import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.stars import with_star as with_star
 from jaxctc.tdt import tdt_loss as tdt_loss
 from jaxctc.topologies import compose as compose
 from jaxctc.topologies import ctc_fsa as ctc_fsa

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
-from jaxctc.emissions import log_probabilities
-from jaxctc.semirings import Semiring, State, Weight, shift, where
+from jaxctc.emissions import log_normaliser, log_probabilities
+from jaxctc.semirings import Semiring, State, Weight, select, shift, where
 
 
 @functools.partial(
@@ -64,12 +64,7 @@ class CTCTopology:
 
     def finish(self, semiring: Semiring, state: State) -> Weight:
         blank, label = state
-        # Selected, not gathered: there is then no scatter to transpose it.
-        place = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis)
-        last = place == jnp.expand_dims(self.label_lengths, self.axis)
-        return jax.tree.map(
-            lambda x: jnp.sum(jnp.where(last, x, 0), self.axis), semiring.plus(label, blank)
-        )
+        return select(semiring.plus(label, blank), self.label_lengths, self.axis)
 
 
 class Lattice(NamedTuple):
@@ -78,6 +73,7 @@ class Lattice(NamedTuple):
     topology: CTCTopology
     scores: jax.Array
     possible: jax.Array  # bool [B]: are the lengths in range, and the labels?
+    broken: jax.Array  # bool [B]: is there NaN or +inf among the sequence's logits?
 
 
 def lattice(
@@ -107,7 +103,10 @@ def lattice(
     possible = jnp.all(valid | ~used, axis=1)
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
-    return Lattice(topology, scores, possible)
+    # Any such class is in its frame's normaliser. It is not looked for in the scores: read twice,
+    # they would be written twice.
+    normaliser = log_normaliser(lax.stop_gradient(logits), inside)
+    return Lattice(topology, scores, possible, jnp.any(jnp.isnan(normaliser), axis=1))
 
 
 def ctc_loss(
@@ -168,14 +167,12 @@ def ctc_loss(
 
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
-    topology, scores, possible = lattice(
+    topology, scores, possible, broken = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     log_z = recursion.log_partition(topology, scores)
     log_z = jnp.where(possible, log_z, -jnp.inf)
-    # NaN, or +inf, in any class of a frame is in its normaliser, and so in the blank's score.
-    blank = jnp.take(scores, 0, axis=topology.axis + 1)
-    log_z = jnp.where(jnp.any(jnp.isnan(blank), axis=0), jnp.nan, log_z)
+    log_z = jnp.where(broken, jnp.nan, log_z)
     return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-2])
 
 
@@ -223,7 +220,7 @@ def ctc_posteriors(
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     batch, frames = logits.shape[:-2], logits.shape[-2]
-    topology, scores, possible = lattice(
+    topology, scores, possible, _ = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     _, posteriors = recursion.posteriors(topology, scores)

@@ -261,34 +261,3 @@ def _fsa_best_path(fsa, log_probs, lengths):
     labels = jnp.pad(labels, [(0, 0)] * lengths.ndim + [(1, 0)], constant_values=-1)
     labels = jnp.take_along_axis(labels, arcs + 1, axis=-1)
     return FsaPath(arcs, labels, score.reshape(lengths.shape))
-
-
-def with_star(log_probs: checks.ArrayLike, *, blank_id: int = 0) -> jax.Array:
-    """Log-probabilities with one class more, the last: that of any label, but not the blank.
-
-    Args:
-      log_probs: float ``[*batch, T, C]``.
-      blank_id: The class that is the blank.
-
-    Returns:
-      float ``[*batch, T, C + 1]``. The star of a frame is the sum of its labels' probabilities.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, jaxctc
-      >>> log_probs = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
-      >>> print(jnp.exp(jaxctc.with_star(log_probs)))
-      [[0.5  0.25 0.25 0.5 ]]
-
-    References:
-      Pratap, Hannun, Synnaeve, Collobert 2022, "Star temporal classification".
-    """
-    log_probs = checks.logits_array("log_probs", log_probs)
-    classes = log_probs.shape[-1]
-    blank_id = checks.class_id("blank_id", blank_id, classes)
-    is_label = jax.lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1) != blank_id
-    labels = jnp.where(is_label, log_probs, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(labels, axis=-1, keepdims=True))
-    # Where no label is possible, or padding holds NaN, there is nothing to differentiate.
-    usable = jnp.isfinite(top)
-    star = jax.nn.logsumexp(jnp.where(usable, labels, 0), axis=-1, keepdims=True)
-    return jnp.concatenate([log_probs, jnp.where(usable, star, top)], axis=-1)

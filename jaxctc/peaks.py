@@ -54,7 +54,7 @@ def ctc_entropy(
 
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
-    topology, scores, possible = lattice(
+    topology, scores, possible, broken = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     # The derivative of log Z in the direction of the scores is their sum along a path, expected.
@@ -69,8 +69,7 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     expected = jnp.sum(mean, axis=(0, topology.axis + 1)) + above
     possible &= log_z != -jnp.inf
     entropy = jnp.where(possible, log_z - expected, 0)
-    blank = jnp.take(scores, 0, axis=topology.axis + 1)
-    entropy = jnp.where(jnp.any(jnp.isnan(blank), axis=0), jnp.nan, entropy)
+    entropy = jnp.where(broken, jnp.nan, entropy)
     # Rounding may leave that of a single alignment a little below 0.
     entropy = entropy - lax.stop_gradient(jnp.minimum(entropy, 0))
     return entropy.reshape(logits.shape[:-2])

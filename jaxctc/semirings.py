@@ -179,6 +179,16 @@ def take(a: Weight, index: tuple[jax.Array, ...]) -> Weight:
     return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), a)
 
 
+def select(a: Weight, index: jax.Array, axis: int) -> Weight:
+    """The weights at one place along `axis` of each sequence; ``[B]`` of two axes.
+
+    They are masked and summed, not gathered, so that nothing is scattered back.
+    """
+    place = lax.broadcasted_iota(jnp.int32, jax.tree.leaves(a)[0].shape, axis)
+    chosen = place == jnp.expand_dims(index, axis)
+    return jax.tree.map(lambda x: jnp.sum(jnp.where(chosen, x, 0), axis), a)
+
+
 def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
     """`jnp.where` on weights."""
     return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)

@@ -178,6 +178,7 @@ def ctc_fsa(
     blank_id: int = 0,
     star_id: int | None = None,
     star_weight: float = 0.0,
+    star_excludes_next: bool = False,
     weight: float = 0.0,
 ) -> Fsa:
     """All alignments of one label sequence; minus the `fsa_score` of them is `ctc_loss`.
@@ -189,6 +190,9 @@ def ctc_fsa(
         any number of stars may stand, which are labels of this class. `with_star` adds such a
         class to log-probabilities.
       star_weight: The weight of each star, a negative number if stars are to be few.
+      star_excludes_next: Whether a star before a label stands for any label but that one, so that
+        it can not take the label's place. The star of any label but k is then class
+        ``star_id + 1 + k``, as ``with_star(excluding=True)`` makes them.
       weight: The weight of the whole, such as the score of the labels in a language model.
 
     Raises:
@@ -218,6 +222,13 @@ def ctc_fsa(
         if star_id in labels:
             raise ValueError(f"label is {star_id}; it must not be the star.")
         stars = [(q, q, star_id, star_weight) for q in range(len(labels) + 1)]
+        if star_excludes_next:
+            if max(labels, default=0) >= star_id:
+                raise ValueError(
+                    f"label is {max(labels)}; with star_excludes_next it must be below the star, "
+                    f"{star_id}."
+                )
+            stars[:-1] = [(q, q, star_id + 1 + k, star_weight) for q, k in enumerate(labels)]
         steps = [(i, i + 1, label, 0.0) for i, label in enumerate(labels)]
         graph = Fsa.from_arcs(stars + steps, final={len(labels)})
     return compose(CTC(blank_id), graph._replace(start=graph.start + np.float32(weight)))

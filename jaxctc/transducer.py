@@ -25,7 +25,16 @@ from jax import lax
 
 from jaxctc import checks, recursion
 from jaxctc.emissions import arc_log_probabilities, widen
-from jaxctc.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight, shift, where
+from jaxctc.semirings import (
+    MAX_TROPICAL,
+    PROBABILITY,
+    Semiring,
+    State,
+    Weight,
+    select,
+    shift,
+    where,
+)
 
 
 class TransducerArcs(NamedTuple):
@@ -68,10 +77,7 @@ class TransducerTopology:
         return (semiring.plus(staying, shift(semiring, moving, self.axis)),)
 
     def finish(self, semiring: Semiring, state: State) -> Weight:
-        index = jnp.expand_dims(self.label_lengths, self.axis)
-        return jax.tree.map(
-            lambda x: jnp.take_along_axis(x, index, self.axis).squeeze(self.axis), state[0]
-        )
+        return select(state[0], self.label_lengths, self.axis)
 
 
 class Lattice(NamedTuple):

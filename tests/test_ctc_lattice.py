@@ -23,7 +23,7 @@ class CTCConformance(LatticeConformance):
         logits = jax.random.normal(jax.random.key(seed), (len(labels), self.frames, self.classes))
         logits = (2 * logits).astype(dtype)
         frames = jnp.full(len(labels), self.frames)
-        topology, scores, _ = ctc.lattice(logits, labels, frames, lengths, 0)
+        topology, scores, *_ = ctc.lattice(logits, labels, frames, lengths, 0)
         return Case(topology, scores)
 
     def of_sequence(self, case, scores, b):

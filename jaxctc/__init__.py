@@ -47,7 +47,8 @@ How it is built, each module on those before it:
 * `ctc`: the CTC lattice and its public functions.
 * `arcs`, `fsa`: automata as arrays, and their lattice.
 * `graphs`, `topologies`, `stars`, `mmi`: what is made of them.
-* `transducer`, `joint`, `pruned`, `tdt`: the transducer lattice, and what its arcs come from.
+* `transducer`, `joint`, `simple`, `pruned`, `tdt`: the transducer lattice, and what its arcs
+  come from.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
 * `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.
@@ -102,16 +103,16 @@ from jaxctc.peaks import ctc_label_priors as ctc_label_priors
 from jaxctc.peaks import ctc_prior_loss as ctc_prior_loss
 from jaxctc.pruned import PrunedInputs as PrunedInputs
 from jaxctc.pruned import rnnt_loss_pruned as rnnt_loss_pruned
-from jaxctc.pruned import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.pruned import rnnt_prune as rnnt_prune
 from jaxctc.pruned import rnnt_prune_ranges as rnnt_prune_ranges
-from jaxctc.pruned import rnnt_simple_log_probs as rnnt_simple_log_probs
 from jaxctc.regularisers import consistency_loss as consistency_loss
 from jaxctc.regularisers import focal_loss as focal_loss
 from jaxctc.regularisers import intermediate_ctc_loss as intermediate_ctc_loss
 from jaxctc.regularisers import self_condition as self_condition
 from jaxctc.sequence import ctc_mwer_loss as ctc_mwer_loss
 from jaxctc.sequence import mwer_loss as mwer_loss
+from jaxctc.simple import rnnt_loss_simple as rnnt_loss_simple
+from jaxctc.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
 from jaxctc.stars import with_star as with_star
 from jaxctc.tdt import tdt_loss as tdt_loss
 from jaxctc.topologies import compose as compose

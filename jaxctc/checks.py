@@ -108,6 +108,14 @@ def class_id(name: str, value: Any, classes: int) -> int:
     return index
 
 
+def class_from_either_end(name: str, value: Any, classes: int) -> int:
+    """`value` as an int that names one of `classes` classes, the last one as -1."""
+    index = _static_int(name, value)
+    if not -classes <= index < classes:
+        raise ValueError(f"{name} is {index}; it must be in {-classes}…{classes - 1}.")
+    return index % classes
+
+
 def positive(name: str, value: Any) -> int:
     """`value` as an int from 1 up."""
     return at_least(name, value, 1)
@@ -192,12 +200,18 @@ def tables(name: str, value: Any, classes: int | None = None) -> None:
         raise ValueError(f"{name} reads {width} classes; it must be {classes}.")
 
 
-def non_negative(name: str, value: Any) -> float:
-    """`value` as a finite float from 0 up."""
+def static_real(name: str, value: Any) -> float:
+    """`value` as a float."""
     if not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(
             f"{name} has type {type(value).__name__}; it must be a number known while tracing."
         )
+    return float(value)
+
+
+def non_negative(name: str, value: Any) -> float:
+    """`value` as a finite float from 0 up."""
+    static_real(name, value)
     if not 0 <= value < np.inf:
         raise ValueError(f"{name} is {value}; it must be finite and at least 0.")
     return float(value)
@@ -268,18 +282,17 @@ def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Ar
 
 def real(name: str, value: Any) -> float | jax.Array:
     """`value` as a number; it may be traced."""
-    try:
-        kind = jnp.result_type(value)
-    except TypeError:  # not even an array could be made of it
-        kind = np.dtype(object)
-    real_kind = any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer))
-    if value is None or np.ndim(value) != 0 or not real_kind:
+    # Not of jnp.result_type, to which a string is the name of a dtype.
+    kind = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
+    if np.ndim(value) != 0 or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
         raise TypeError(f"{name} is {value!r}; it must be a number.")
     return value
 
 
 def durations(name: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of different ints from 0 up, not all of them 0."""
+    if np.ndim(value) != 1:
+        raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.")
     numbers = tuple(_static_int(name, x) for x in value)
     if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
         raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
@@ -291,6 +304,7 @@ def shares(**values: Any) -> tuple[float, ...]:
     for name, value in values.items():
         if isinstance(value, jax.core.Tracer):
             raise TypeError(f"{name} is traced; it must be a float known while tracing.")
+        real(name, value)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}; it must be in 0…1.")
     if sum(values.values()) > 1:
@@ -374,13 +388,14 @@ def transducer_functions(
     joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
 ) -> jax.ShapeDtypeStruct:
     """The shape and dtype of the logits ``[C]`` of two functions for one hypothesis."""
-
-    def first(state, frame, label):
-        output, after = predictor(state, label)
-        return joint(frame, output), after
-
-    label = jax.ShapeDtypeStruct((), jnp.int32)
-    logits, after = jax.eval_shape(first, initial_state, frame, label)
+    found = jax.eval_shape(predictor, initial_state, jax.ShapeDtypeStruct((), jnp.int32))
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        kind = type(found).__name__
+        raise TypeError(f"predictor returns type {kind}; it must be a pair (output, state).")
+    output, after = found
+    logits = jax.eval_shape(joint, frame, output)
+    if not hasattr(logits, "dtype"):
+        raise TypeError(f"joint returns type {type(logits).__name__}; it must be an array [C].")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"joint returns dtype {logits.dtype}; it must be floating-point.")
     if logits.ndim != 1 or logits.shape[0] == 0:
@@ -389,6 +404,19 @@ def transducer_functions(
     if was != must:
         raise ValueError(f"predictor returns the state {was}; it must be {must}, as initial_state.")
     return logits
+
+
+def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
+    """What a joint network returned for so many sequences, frames and label positions."""
+    shape = ", ".join(map(str, leading))
+    if not hasattr(value, "dtype"):
+        kind = type(value).__name__
+        raise TypeError(f"joint returned type {kind}; it must be an array [{shape}, C].")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"joint returned dtype {value.dtype}; it must be floating-point.")
+    if value.shape[:-1] != leading:
+        raise ValueError(f"joint returned shape {value.shape}; it must be [{shape}, C].")
+    return value
 
 
 def _described(tree: Any) -> str:

@@ -159,10 +159,7 @@ def rnnt_loss_from_joint(
     def of_chunk(_, chunk):
         frames, start = chunk
         logits = joint(frames[:, :, None, :], predictor[:, None, :, :])
-        expected = (*frames.shape[:2], spaces)
-        if logits.shape[:-1] != expected:
-            shape = ", ".join(map(str, expected))
-            raise ValueError(f"joint returned shape {logits.shape}; it must be [{shape}, C].")
+        logits = checks.joint_logits(logits, (*frames.shape[:2], spaces))
         lengths = jnp.clip(flat_lengths[0] - start, 0, size)
         return None, log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
 

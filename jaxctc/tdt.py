@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc import checks, recursion
-from jaxctc.emissions import widen
+from jaxctc.emissions import log_softmax
 from jaxctc.semirings import Semiring, State, Weight, shift
 from jaxctc.transducer import TransducerTopology, arcs_of_logits, cells, flat_pair, skew
 
@@ -101,7 +101,8 @@ def tdt_loss(
         (Xu et al.'s logit under-normalisation).
 
     Returns:
-      float ``[*batch]``; ``inf`` with gradient 0 where there is no path.
+      float ``[*batch]``; ``inf`` with gradient 0 where there is no path, NaN if there is a NaN
+      among a sequence's own logits.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -138,13 +139,11 @@ def _tdt_loss(
 ):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     duration_logits = duration_logits.reshape(*flat[0].shape[:-1], len(durations))
-    topology, scores, possible = lattice(
+    topology, scores, possible, broken = lattice(
         flat[0], duration_logits, *flat[1:], blank_id, durations, sigma
     )
     log_z = jnp.where(possible, recursion.log_partition(topology, scores), -jnp.inf)
-    broken = [jnp.any(jnp.isnan(x), axis=(0, 1 + topology.axis)) for x in scores.blank]
-    log_z = jnp.where(functools.reduce(jnp.logical_or, broken), jnp.nan, log_z)
-    return -log_z.reshape(logits.shape[:-3])
+    return -jnp.where(broken, jnp.nan, log_z).reshape(logits.shape[:-3])
 
 
 class Lattice(NamedTuple):
@@ -153,6 +152,7 @@ class Lattice(NamedTuple):
     topology: DurationTopology
     scores: DurationArcs
     possible: jax.Array  # bool [B]: are the lengths in range?
+    broken: jax.Array  # bool [B]: is there a NaN among a sequence's own logits?
 
 
 def lattice(
@@ -172,7 +172,10 @@ def lattice(
     arcs = arcs_of_logits(token_logits, labels, logit_lengths, label_lengths, blank_id)
     label = jnp.where(inside[:, :, 1:], arcs.label, -jnp.inf)
     label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
-    lasting = jax.nn.log_softmax(jnp.where(inside[..., None], widen(duration_logits), 0))
+    lasting = log_softmax(duration_logits, inside)
+    lasting -= jnp.asarray(sigma, lasting.dtype)
+    # Wherever it is: what no path reaches has a derivative all the same.
+    broken = jnp.isnan(arcs.blank) | jnp.any(jnp.isnan(lasting), axis=3)
     left = (logit_lengths[:, None] - jnp.arange(frames, dtype=jnp.int32)[None, :])[:, :, None]
 
     used = tuple(sorted({*durations, 1}))
@@ -182,7 +185,7 @@ def lattice(
         waiting = 0.0 if duration == 1 else -jnp.inf
         blank = going = jnp.full(inside.shape, -jnp.inf, lasting.dtype)
         if duration in durations:
-            score = lasting[..., durations.index(duration)] - sigma
+            score = lasting[..., durations.index(duration)]
             blank = jnp.where(left >= duration, arcs.blank + score, -jnp.inf)
             going = jnp.where(left > duration, label + score, -jnp.inf)
         blank = jnp.where(inside, blank, waiting)
@@ -192,4 +195,4 @@ def lattice(
     possible = (logit_lengths >= 1) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
     topology = DurationTopology(TransducerTopology(label_lengths, spaces, axis), used)
-    return Lattice(topology, DurationArcs(blanks, goings), possible)
+    return Lattice(topology, DurationArcs(blanks, goings), possible, jnp.any(broken, axis=(1, 2)))

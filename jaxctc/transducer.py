@@ -142,12 +142,12 @@ def total(
     monotonic: bool = False,
     semiring: Semiring = PROBABILITY,
 ) -> jax.Array:
-    """``log Z`` of flat batches, ``[B]``; NaN where an arc's number is."""
+    """``log Z`` of flat batches, ``[B]``; NaN where an arc's number is, or is ``+inf``."""
     topology, scores, possible = lattice(*arcs, logit_lengths, label_lengths, monotonic)
     log_z = recursion.log_partition(topology, scores, semiring)
-    broken = jnp.isnan(scores.blank) | jnp.isnan(scores.label)
-    broken = jnp.any(broken, axis=(0, 1 + topology.axis))
-    return jnp.where(possible, jnp.where(broken, jnp.nan, log_z), -jnp.inf)
+    usable = (scores.blank < jnp.inf) & (scores.label < jnp.inf)
+    usable = jnp.all(usable, axis=(0, 1 + topology.axis))
+    return jnp.where(possible, jnp.where(usable, log_z, jnp.nan), -jnp.inf)
 
 
 def arcs_of_logits(
@@ -308,8 +308,8 @@ def rnnt_loss_from_log_probs(
       monotonic: Whether a label takes its frame, as in `rnnt_loss`.
 
     Returns:
-      float ``[*batch]``, ``inf`` where there is no path. The gradient is minus the posterior of
-      each arc.
+      float ``[*batch]``, ``inf`` where there is no path, NaN where a sequence's own arcs have a NaN
+      or ``+inf``. The gradient is minus the posterior of each arc.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -329,7 +329,9 @@ def rnnt_loss_from_log_probs(
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _total(blank, label, logit_lengths, label_lengths, monotonic, semiring=PROBABILITY):
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    arcs = (widen(x).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
+    blank, label = widen(blank), widen(label)
+    dtype = jnp.promote_types(blank.dtype, label.dtype)
+    arcs = (x.astype(dtype).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
     return total(TransducerArcs(*arcs), *lengths, monotonic, semiring).reshape(blank.shape[:-2])
 
 
@@ -373,7 +375,7 @@ def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring)
 
 
 class TransducerAlignment(NamedTuple):
-    """At which frame each label stands. Without any path, score ``-inf`` and no frames (-1)."""
+    """At which frame each label stands. Without any path, scores ``-inf`` and no frames (-1)."""
 
     frames: jax.Array  # int32 [*batch, U]: the frame each label is emitted at, -1 past the length
     scores: jax.Array  # float [*batch, U]: its log-probability there, 0 past the length
@@ -394,7 +396,8 @@ def rnnt_align(
     emits its labels earlier.
 
     Returns:
-      `TransducerAlignment`: ``frames`` and ``scores [*batch, U]``, ``score [*batch]``.
+      `TransducerAlignment`: ``frames`` and ``scores [*batch, U]``, ``score [*batch]``. Where a
+      sequence's own arcs have a NaN or ``+inf``, scores are NaN, and there are no frames.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -415,5 +418,9 @@ def _rnnt_align(blank, label, logit_lengths, label_lengths, monotonic):
     taken = path.label > 0
     used = jnp.any(taken, axis=-2)
     frame = lax.broadcasted_iota(jnp.int32, label.shape, label.ndim - 2)
-    frames = jnp.where(used, jnp.sum(jnp.where(taken, frame, 0), axis=-2), -1)
-    return TransducerAlignment(frames, jnp.sum(jnp.where(taken, label, 0), axis=-2), score)
+    frames = jnp.sum(jnp.where(taken, frame, 0), axis=-2, dtype=jnp.int32)
+    scores = jnp.sum(jnp.where(taken, label, 0), axis=-2)
+    wanted = lax.broadcasted_iota(jnp.int32, used.shape, used.ndim - 1) < label_lengths[..., None]
+    nothing = jnp.where(jnp.isnan(score), jnp.nan, -jnp.inf).astype(scores.dtype)
+    scores = jnp.where(wanted & ~used, nothing[..., None], scores)
+    return TransducerAlignment(jnp.where(used, frames, -1), scores, score)

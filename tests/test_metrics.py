@@ -125,7 +125,9 @@ def test_sizes_of_nothing():
 def test_errors_name_the_argument():
     with pytest.raises(TypeError, match="hypotheses has dtype float"):
         jaxctc.edit_distance([1.5], [1])
-    with pytest.raises(ValueError, match="hypotheses has rows of different lengths; they must have one"):
+    with pytest.raises(
+        ValueError, match="hypotheses has rows of different lengths; they must have one"
+    ):
         jaxctc.edit_distance([[1, 2], [1]], [[1], [2]])
     with pytest.raises(ValueError, match="references has shape"):
         jaxctc.edit_distance([[1]], [1])

@@ -83,6 +83,44 @@ def test_smoothing_mixes_what_each_says_alone():
         np.testing.assert_array_equal(np.asarray(gradient)[np.isnan(given_)], 0)
 
 
+def losses_and_gradients(encoder, predictor, **scales):
+    losses, pullback = jax.vjp(
+        lambda *x: jaxctc.rnnt_loss_simple(*x, LABELS, FRAMES, LENGTHS, **scales),
+        encoder,
+        predictor,
+    )
+    return np.asarray(losses), pullback(jnp.ones_like(losses))
+
+
+@pytest.mark.parametrize("scales", [{}, {"lm_only_scale": 0.25, "am_only_scale": 0.125}])
+def test_broken_logits_are_seen_whatever_class_they_are_of(scales):
+    for value in (np.nan, np.inf):
+        for which, place in ((0, (0, 1, 5)), (1, (0, 1, 4))):  # no label, and not the blank
+            given_ = poisoned()
+            given_[which][place] = value
+            losses, _ = losses_and_gradients(*given_, **scales)
+            np.testing.assert_array_equal(np.isnan(losses), [True, False, False])
+
+
+@pytest.mark.parametrize("scales", [{}, {"lm_only_scale": 0.25, "am_only_scale": 0.125}])
+def test_where_no_class_is_possible_no_path_goes(scales):
+    encoder, predictor = poisoned()
+    predictor[0, 2] = -np.inf
+    losses, gradients = losses_and_gradients(encoder, predictor, **scales)
+    np.testing.assert_array_equal(np.isinf(losses), [True, False, False])
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_the_mean_of_what_is_hardly_possible_is_not_zero():
+    encoder, predictor = poisoned()
+    predictor[..., 3] -= 300  # its probability is no float32
+    predictor[..., 4] = -np.inf
+    losses, gradients = losses_and_gradients(encoder, predictor, am_only_scale=0.5)
+    np.testing.assert_array_equal(np.isinf(losses), [False, True, False])
+    assert losses[0] > 300
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_ranges_are_monotone_and_cover_the_ends(data):
@@ -104,6 +142,25 @@ def test_ranges_are_monotone_and_cover_the_ends(data):
     assert (steps <= max(s_range - 1, 0)).all()
     if spoken + 1 - s_range <= (s_range - 1) * (frames - 1):  # else no ranges reach the end
         assert begins[frames - 1] == max(spoken + 1 - s_range, 0)
+
+
+def test_monotonic_ranges_leave_a_path():
+    generator = np.random.default_rng(2)
+    blank = np.float32(generator.standard_normal((1000, 40, 21)))
+    label = np.float32(generator.standard_normal((1000, 40, 20)))
+    frames, lengths = generator.integers(20, 41, 1000), np.full(1000, 20)
+    posteriors = jaxctc.rnnt_posteriors(blank, label, frames, lengths, monotonic=True)
+    ranges = jaxctc.rnnt_prune_ranges(*posteriors, frames, lengths, s_range=3, monotonic=True)
+    begins = np.asarray(ranges[..., 0])
+    steps = np.diff(begins, axis=1)
+    assert ((steps == 0) | (steps == 1)).all()
+    np.testing.assert_array_equal(begins[:, 0], 0)
+    np.testing.assert_array_equal(begins[np.arange(1000), frames - 1], 18)
+    logits = np.zeros((1000, 40, 3, 2), np.float32)
+    losses = jaxctc.rnnt_loss_pruned(
+        logits, np.ones((1000, 20), int), ranges, frames, lengths, monotonic=True
+    )
+    assert np.isfinite(losses).all()
 
 
 def test_ranges_follow_the_posteriors():
@@ -145,7 +202,7 @@ def test_pruned_is_full_without_what_is_out_of_range():
     logits = np.tanh(encoder[:, :, None] + predictor[:, None]) @ weights
 
     def pruned(weights, encoder, predictor):
-        kept = jaxctc.rnnt_prune(encoder, predictor, ranges)
+        kept = jaxctc.rnnt_prune(encoder, predictor, ranges, FRAMES, LENGTHS)
         logits = jnp.tanh(kept.encoder + kept.predictor) @ weights
         return jaxctc.rnnt_loss_pruned(logits, LABELS, ranges, FRAMES, LENGTHS)
 
@@ -159,17 +216,10 @@ def test_pruned_is_full_without_what_is_out_of_range():
     losses = pruned(weights, encoder, predictor)
     np.testing.assert_allclose(losses, want, rtol=1e-6)
     assert (losses >= jaxctc.rnnt_loss(logits, LABELS, FRAMES, LENGTHS) - 1e-5).all()
-    gradients = jax.jit(jax.grad(lambda *x: pruned(*x).sum(), (0, 1, 2)))(
-        weights, *poisoned_zero(encoder, predictor)
-    )
+    gradients = jax.jit(jax.grad(lambda *x: pruned(*x).sum(), (0, 1, 2)))(weights, *poisoned())
     assert all(np.isfinite(g).all() for g in gradients)
-
-
-def poisoned_zero(encoder, predictor):
-    """Zeros past a length: a joint network must not be given NaN."""
-    return tuple(np.nan_to_num(x) * (1 - np.isnan(p)) for x, p in zip(
-        (encoder, predictor), poisoned(), strict=True
-    ))  # fmt: skip
+    for gradient, given_ in zip(gradients[1:], poisoned(), strict=True):
+        np.testing.assert_array_equal(np.asarray(gradient)[np.isnan(given_)], 0)
 
 
 def test_ranges_that_lead_nowhere_leave_no_path():
@@ -198,6 +248,11 @@ def test_ranges_that_lead_nowhere_leave_no_path():
             ),
             ValueError,
             r"lm_only_scale \+ am_only_scale is 1.5; it must be at most 1",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_simple(ENCODER, PREDICTOR, LABELS, am_only_scale="a"),
+            TypeError,
+            r"am_only_scale is 'a'; it must be a number",
         ),
         (
             lambda: jaxctc.rnnt_prune_ranges(ENCODER, ENCODER, s_range=2),

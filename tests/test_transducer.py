@@ -102,7 +102,10 @@ def test_losses_gradients_and_posteriors_are_those_of_all_paths(data):
     if not scored:
         assert found.score[0] == -np.inf
         np.testing.assert_array_equal(found.frames, -1)
+        np.testing.assert_array_equal(found.scores[0, : len(labels)], -np.inf)
+        np.testing.assert_array_equal(found.scores[0, len(labels) :], 0)
         return
+    assert found.frames.dtype == np.int32
     best = max(scored, key=scored.get)
     np.testing.assert_allclose(found.score[0], scored[best], rtol=1e-5)
     at = [t for t, _, is_label in best if is_label]
@@ -286,6 +289,32 @@ def test_masked_classes_broken_logits_and_impossible_pairs():
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_arcs_are_seen(value):
+    blank, label = np.zeros((2, 3, 3), np.float32), np.zeros((2, 3, 2), np.float32)
+    label[0, 1, 1] = value
+    losses = jaxctc.rnnt_loss_from_log_probs(blank, label)
+    np.testing.assert_array_equal(np.isnan(losses), [True, False])
+    found = jaxctc.rnnt_align(blank, label)
+    for scores in (found.score, found.scores[:, 0], found.scores[:, 1]):
+        np.testing.assert_array_equal(np.isnan(scores), [True, False])
+    np.testing.assert_array_equal(found.frames[0], -1)
+
+
+@pytest.mark.parametrize("blank_dtype", [np.float32, np.float64])
+def test_arcs_of_two_dtypes(blank_dtype):
+    label_dtype = np.float64 if blank_dtype == np.float32 else np.float32
+    with jax.enable_x64(True):
+        arcs = np.zeros((3, 3), blank_dtype), np.zeros((3, 2), label_dtype)
+        assert jaxctc.rnnt_loss_from_log_probs(*arcs).dtype == np.float64
+        posteriors = jaxctc.rnnt_posteriors(*arcs)
+        assert [x.dtype for x in posteriors] == [blank_dtype, label_dtype]
+        assert jaxctc.rnnt_prune_ranges(*posteriors, s_range=2).dtype == np.int32
+        found = jaxctc.rnnt_align(*arcs)
+        assert found.frames.dtype == np.int32
+        assert found.scores.dtype == label_dtype
+
+
 def test_vast_logits_leave_no_nan():
     logits = BATCH[0] * np.float32(1e30)
     losses, gradient = loss_and_gradient(logits, *BATCH[1:])
@@ -444,6 +473,22 @@ def DURATIONS(logits, labels, frames, lengths):
     return losses, pullback(jnp.ones_like(losses))[0]
 
 
+def test_durations_that_are_masked_out_or_broken():
+    tokens, lasting = np.zeros((3, 4, 3, 5), np.float32), np.zeros((3, 4, 3, 3), np.float32)
+    lasting[0, 1, 1] = -np.inf  # no path goes here
+    tokens[1, 3, 1, 4] = lasting[2, 3, 1, 2] = np.nan  # nor here: less than two frames are left
+    arguments = np.array([[1], [1], [1]]), np.full(3, 4), np.full(3, 1)
+
+    def losses(tokens, lasting):
+        return jaxctc.tdt_loss(tokens[:, :, :2], lasting[:, :, :2], *arguments, durations=(2, 3, 4))
+
+    values, pullback = jax.vjp(losses, tokens, lasting)
+    np.testing.assert_array_equal(np.isnan(values), [False, True, True])
+    assert np.isfinite(values[0])
+    for gradient in pullback(jnp.ones_like(values)):
+        assert np.isfinite(gradient[0]).all()
+
+
 def test_without_durations_of_zero_and_with_one_only_it_is_monotonic_up_to_the_last_blank():
     logits, labels, frames, lengths = BATCH
     got = jaxctc.tdt_loss(logits, logits[..., :1], labels, frames, lengths, durations=(1,))
@@ -520,6 +565,14 @@ def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sent
             r"blank is 4; it must be in -4…3",
         ),
         (
+            lambda: torch.rnnt_loss(LOGITS, LABELS[:1], [5, 5], [2, 2]),
+            r"targets has shape \(1, 2\); it must be \[2, S\]",
+        ),
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 3]),
+            r"target_lengths has the value 3; it must be in 0…2",
+        ),
+        (
             lambda: torch.rnnt_loss(LOGITS[0], LABELS[0], 5, 2),
             r"logits has shape \(5, 3, 4\); it must be \(N, T, U \+ 1, C\)",
         ),
@@ -531,4 +584,38 @@ def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sent
 )
 def test_other_malformed_calls(call, sentence):
     with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], blank=None),
+            r"blank has type NoneType; it must be an int",
+        ),
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], clamp=None),
+            r"clamp has type NoneType; it must be a number known while tracing",
+        ),
+        (
+            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=3),
+            r"durations is 3; it must be a sequence of ints",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(
+                lambda e, p: (e, p), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
+            ),
+            r"joint returned type tuple; it must be an array \[2, 5, 3, C\]",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(
+                lambda e, p: (e + p).astype(int), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
+            ),
+            r"joint returned dtype int32; it must be floating-point",
+        ),
+    ],
+)
+def test_arguments_of_the_wrong_type(call, sentence):
+    with pytest.raises(TypeError, match=sentence):
         call()

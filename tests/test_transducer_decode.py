@@ -434,6 +434,16 @@ ERRORS = [
         r"joint returns dtype int32; it must be floating-point",
     ),
     (
+        TypeError,
+        {"joint": lambda frame, output: (joint(frame, output), frame)},
+        r"joint returns type tuple; it must be an array \[C\]",
+    ),
+    (
+        TypeError,
+        {"predictor": lambda state, label: predictor(state, label)[1]},
+        r"predictor returns type dict; it must be a pair \(output, state\)",
+    ),
+    (
         ValueError,
         {"predictor": wrong_state},
         r"predictor returns the state int32\[\]; it must be \{count: float32\[\], place: int32\[\]",

@@ -216,11 +216,12 @@ def rnnt_loss(
     logits = checks.logits_array("logits", logits, ("T", "U + 1", "C"))
     if logits.ndim != 4:
         raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")
-    classes = logits.shape[-1]
-    if not -classes <= blank < classes:
-        raise ValueError(f"blank is {blank}; it must be in {-classes}…{classes - 1}.")
+    blank = checks.class_from_either_end("blank", blank, logits.shape[-1])
+    clamp = checks.static_real("clamp", clamp)
     # Checked here: what may be clamped is differentiated apart, where values can't be seen.
-    pair = checks.transducer_pair(logits, targets, logit_lengths, target_lengths, blank % classes)
+    targets = checks.labels_array("targets", targets, logits.shape[:1])
+    checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
+    pair = checks.transducer_pair(logits, targets, logit_lengths, target_lengths, blank)
 
     def loss(logits):
         if fused_log_softmax:

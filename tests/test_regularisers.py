@@ -115,6 +115,19 @@ def test_float32_is_float64_for_longer_inputs(name):
     np.testing.assert_allclose(got[1], want[1], atol=1e-5)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 1e6), (100.0, 0.0)])
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_float32_is_float64_for_large_logits(name, scale, offset):
+    function, _ = LIKE_CTC[name]
+    logits, *rest = case()
+    logits = jnp.round(16 * scale * logits) / 16 + offset  # no rounding in float32
+    got = value_and_gradient(function, (logits, *rest))
+    with jax.enable_x64(True):
+        want = value_and_gradient(function, (logits.astype(jnp.float64), *rest))
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-5)
+
+
 @like_ctc
 def test_padding_is_never_read(name):
     function, _ = LIKE_CTC[name]

@@ -234,6 +234,15 @@ def real(name: str, value: Any) -> float | jax.Array:
     return value
 
 
+def real_from_zero(name: str, value: Any) -> float | jax.Array:
+    """`value` as a finite number from 0 up; it may be traced."""
+    value = real(name, value)
+    known = concrete(value)
+    if known is not None and not 0 <= known < np.inf:
+        raise ValueError(f"{name} is {known}; it must be finite and at least 0.")
+    return value
+
+
 def durations(name: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of different ints from 0 up, not all of them 0."""
     numbers = tuple(_static_int(name, x) for x in value)

@@ -150,6 +150,51 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
                 )
 
 
+def one_automaton(name: str, value: Any) -> None:
+    """Checks that `value` is an Fsa without batch axes."""
+    if not hasattr(value, "destination"):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
+    if np.ndim(value.final) != 1:
+        shape = np.shape(value.final)
+        raise ValueError(f"{name}.final has shape {shape}; it must be [S], of one automaton.")
+
+
+def several_automata(name: str, value: Any) -> None:
+    """Checks that `value` is a sequence of one Fsa or more, none of them a batch."""
+    if hasattr(value, "destination"):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a sequence of them.")
+    if not value:
+        raise ValueError(f"{name} has length 0; it must be at least 1.")
+    for i, fsa in enumerate(value):
+        one_automaton(f"{name}[{i}]", fsa)
+
+
+def topology(value: Any) -> None:
+    """Checks that `value` says what frames read as."""
+    if isinstance(value, type) or not hasattr(value, "read"):
+        raise TypeError(
+            f"topology has type {type(value).__name__}; it must be a topology, such as CTC()."
+        )
+
+
+def label_list(name: str, value: Any) -> list[int]:
+    """`value` as a list of whole numbers from 0 up."""
+    try:
+        array = np.asarray(value if isinstance(value, jax.Array) else [*value])
+    except (TypeError, ValueError):  # nothing to iterate over, or of uneven parts
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be a sequence of labels."
+        ) from None
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; it must be [S].")
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be an integer type.")
+    wrong = ~((array >= 0) & (array < 2**31 - 1) & (array == np.floor(array)))
+    if wrong.any():
+        raise ValueError(f"label is {array[wrong][0]:g}; it must be a whole number from 0 up.")
+    return [int(label) for label in array]
+
+
 def non_negative(name: str, value: Any) -> float:
     """`value` as a finite float from 0 up."""
     if not isinstance(value, (int, float, np.integer, np.floating)):

@@ -64,11 +64,16 @@ class Fsa(NamedTuple):
           ...
           ValueError: no final state can be reached from a start state; it must be possible.
         """
-        table = arcs if isinstance(arcs, np.ndarray) else np.array([*arcs], np.float64)
+        try:
+            table = arcs if isinstance(arcs, np.ndarray) else np.array([*arcs], np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "arcs has rows that are not four numbers; it must be [A, 4]."
+            ) from None
         table = table.reshape(0, 4) if table.size == 0 else table
         if table.ndim != 2 or table.shape[1] != 4:
             raise ValueError(f"arcs has shape {table.shape}; it must be [A, 4].")
-        ends = [x if isinstance(x, Mapping) else dict.fromkeys(x, 0.0) for x in (start, final)]
+        ends = [_weight_by_state("start", start), _weight_by_state("final", final)]
         states = np.array([*ends[0], *ends[1], *table[:, 0], *table[:, 1]])
         for name, numbers in (("state", states), ("label", table[:, 2])):
             wrong = ~((numbers >= 0) & (numbers < 2**31 - 1) & (numbers == np.floor(numbers)))
@@ -80,9 +85,11 @@ class Fsa(NamedTuple):
             ("final weight", np.array([*ends[1].values()])),
             ("arc weight", table[:, 3]),
         ):
-            if not np.all(weights < np.inf):
-                wrong = weights[~(weights < np.inf)][0]
-                raise ValueError(f"{name} is {wrong}; it must be finite or -inf.")
+            good = (np.abs(weights) <= np.finfo(np.float32).max) | (weights == -np.inf)
+            if not good.all():
+                raise ValueError(
+                    f"{name} is {weights[~good][0]}; it must be finite or -inf, in float32."
+                )
         source, destination, label = table[:, :3].T.astype(np.int32)
         at_start, at_final = np.full((2, int(states.max(initial=0)) + 1), -np.inf, np.float32)
         for weights, end in zip((at_start, at_final), ends, strict=True):
@@ -114,8 +121,7 @@ class Fsa(NamedTuple):
           >>> batch.final.shape, batch.weight.shape
           ((2, 5), (2, 10))
         """
-        if not automata:
-            raise ValueError("automata has length 0; it must be at least 1.")
+        checks.several_automata("automata", automata)
 
         def padded(field: str, name: str, size: int | None, fill: float) -> np.ndarray:
             rows = [np.asarray(getattr(fsa, field)) for fsa in automata]
@@ -142,6 +148,7 @@ class Fsa(NamedTuple):
           >>> fsa.score_sequence([2, 1]), fsa.score_sequence([1])
           (-0.75, -inf)
         """
+        checks.one_automaton("fsa", self)
         arrays = [np.asarray(x) for x in self]
         source, destination, label, weight, state, final = arrays
         state = state.astype(np.float64)
@@ -151,6 +158,16 @@ class Fsa(NamedTuple):
             np.logaddexp.at(after, destination[used], state[source[used]] + weight[used])
             state = after
         return float(np.logaddexp.reduce(state + final))
+
+
+def _weight_by_state(name: str, value: Mapping[int, float] | Collection[int]) -> dict[int, float]:
+    """The weight of each start or final state."""
+    try:
+        weights = {**value} if isinstance(value, Mapping) else dict.fromkeys(value, 0.0)
+        np.array([[*weights], [*weights.values()]], np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be states, or weights by state.") from None
+    return weights
 
 
 def reachable(source: Array, destination: Array, begin: Array) -> np.ndarray:

@@ -200,6 +200,51 @@ def tables(name: str, value: Any, classes: int | None = None) -> None:
         raise ValueError(f"{name} reads {width} classes; it must be {classes}.")
 
 
+def one_automaton(name: str, value: Any) -> None:
+    """Checks that `value` is an Fsa without batch axes."""
+    if not hasattr(value, "destination"):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
+    if np.ndim(value.final) != 1:
+        shape = np.shape(value.final)
+        raise ValueError(f"{name}.final has shape {shape}; it must be [S], of one automaton.")
+
+
+def several_automata(name: str, value: Any) -> None:
+    """Checks that `value` is a sequence of one Fsa or more, none of them a batch."""
+    if hasattr(value, "destination"):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a sequence of them.")
+    if not value:
+        raise ValueError(f"{name} has length 0; it must be at least 1.")
+    for i, fsa in enumerate(value):
+        one_automaton(f"{name}[{i}]", fsa)
+
+
+def topology(value: Any) -> None:
+    """Checks that `value` says what frames read as."""
+    if isinstance(value, type) or not hasattr(value, "read"):
+        raise TypeError(
+            f"topology has type {type(value).__name__}; it must be a topology, such as CTC()."
+        )
+
+
+def label_list(name: str, value: Any) -> list[int]:
+    """`value` as a list of whole numbers from 0 up."""
+    try:
+        array = np.asarray(value if isinstance(value, jax.Array) else [*value])
+    except (TypeError, ValueError):  # nothing to iterate over, or of uneven parts
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be a sequence of labels."
+        ) from None
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; it must be [S].")
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be an integer type.")
+    wrong = ~((array >= 0) & (array < 2**31 - 1) & (array == np.floor(array)))
+    if wrong.any():
+        raise ValueError(f"label is {array[wrong][0]:g}; it must be a whole number from 0 up.")
+    return [int(label) for label in array]
+
+
 def static_real(name: str, value: Any) -> float:
     """`value` as a float."""
     if not isinstance(value, (int, float, np.integer, np.floating)):
@@ -286,6 +331,15 @@ def real(name: str, value: Any) -> float | jax.Array:
     kind = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
     if np.ndim(value) != 0 or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
         raise TypeError(f"{name} is {value!r}; it must be a number.")
+    return value
+
+
+def real_from_zero(name: str, value: Any) -> float | jax.Array:
+    """`value` as a finite number from 0 up; it may be traced."""
+    value = real(name, value)
+    known = concrete(value)
+    if known is not None and not 0 <= known < np.inf:
+        raise ValueError(f"{name} is {known}; it must be finite and at least 0.")
     return value
 
 

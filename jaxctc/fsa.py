@@ -85,7 +85,8 @@ def lattice(fsa: Fsa, log_probs: jax.Array, lengths: jax.Array) -> Lattice:
     states, arcs = fsa.final.shape[-1], fsa.label.shape[-1]
     shared = fsa.label.ndim == 1
     dtype = jnp.promote_types(log_probs.dtype, jnp.float32)
-    source, destination, label, weight, start, final = (jnp.asarray(x).T for x in fsa)
+    source, destination, label = (jnp.asarray(x, jnp.int32).T for x in fsa[:3])
+    weight, start, final = (jnp.asarray(x).T for x in fsa[3:])
     used = (label >= 0) & (label < classes)
     for state in (source, destination):
         used &= (state >= 0) & (state < states)
@@ -257,7 +258,9 @@ def _fsa_best_path(fsa, log_probs, lengths):
     score = jnp.where(valid, score, jnp.nan)
     found = (score > -jnp.inf)[None, :] & (scores.stay == -jnp.inf)
     arcs = jnp.where(found, path.number, -1).astype(jnp.int32).T.reshape(log_probs.shape[:-1])
-    labels = jnp.broadcast_to(fsa.label, (*lengths.shape, fsa.label.shape[-1]))
+    labels = jnp.broadcast_to(
+        jnp.asarray(fsa.label, jnp.int32), (*lengths.shape, fsa.label.shape[-1])
+    )
     labels = jnp.pad(labels, [(0, 0)] * lengths.ndim + [(1, 0)], constant_values=-1)
     labels = jnp.take_along_axis(labels, arcs + 1, axis=-1)
     return FsaPath(arcs, labels, score.reshape(lengths.shape))

@@ -23,7 +23,7 @@ def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None)
       >>> jaxctc.linear_fsa([3, 1]).label
       array([3, 1], dtype=int32)
     """
-    labels = [*labels]
+    labels = checks.label_list("labels", labels)
     weights = [0.0] * len(labels) if weights is None else [*weights]
     if len(weights) != len(labels):
         raise ValueError(f"weights has length {len(weights)}; it must be {len(labels)}.")
@@ -40,8 +40,7 @@ def union_fsa(automata: Sequence[Fsa]) -> Fsa:
       >>> either.score_sequence([1]), either.score_sequence([2])
       (0.0, -inf)
     """
-    if not automata:
-        raise ValueError("automata has length 0; it must be at least 1.")
+    checks.several_automata("automata", automata)
     offsets = np.cumsum([0, *(len(fsa.final) for fsa in automata)])
     parts = [
         fsa._replace(source=fsa.source + i, destination=fsa.destination + i)
@@ -52,6 +51,7 @@ def union_fsa(automata: Sequence[Fsa]) -> Fsa:
 
 def trim(fsa: Fsa) -> Fsa:
     """The same without the states that are on no path from a start to a final state."""
+    checks.one_automaton("fsa", fsa)
     fsa = Fsa(*(np.asarray(x) for x in fsa))
     kept = reachable(fsa.source, fsa.destination, fsa.start > -np.inf)
     kept &= reachable(fsa.destination, fsa.source, fsa.final > -np.inf)
@@ -116,9 +116,10 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
         raise ValueError(f"discount is {discount}; it must be in 0…1.")
     counts: dict[tuple[str, ...], Counter[str]] = {}
     classes = 0
-    for labels in sequences:
-        words = [START, *(str(int(label)) for label in labels), END]
-        classes = max(classes, *(int(label) + 1 for label in labels), 0)
+    for sequence in sequences:
+        labels = checks.label_list("sequence", sequence)
+        words = [START, *map(str, labels), END]
+        classes = max(classes, *(label + 1 for label in labels), 0)
         for i in range(1, len(words)):
             for n in range(min(order, i + 1)):
                 counts.setdefault(tuple(words[i - n : i]), Counter())[words[i]] += 1
@@ -188,6 +189,10 @@ def from_openfst_text(text: str) -> Fsa:
     arcs, final, lines = [], {}, [*_fields(text)]
     for number, fields in lines:
         if len(fields) <= 2:
+            if fields[0] in final:
+                raise ValueError(
+                    f"line {number}: state {fields[0]:g} ends already; it must do so once."
+                )
             final[fields[0]] = -fields[1] if len(fields) == 2 else 0.0
         elif len(fields) > 4:
             raise ValueError(f"line {number} has {len(fields)} fields; it must have 1 to 4.")
@@ -195,7 +200,8 @@ def from_openfst_text(text: str) -> Fsa:
             raise ValueError(f"line {number}: the label 0 is empty; it must be removed first.")
         else:
             arcs.append((*fields[:3], -fields[3] if len(fields) == 4 else 0.0))
-    return Fsa.from_arcs(arcs, start={int(lines[0][1][0])}, final=final)
+    start: dict = {lines[0][1][0]: 0.0}
+    return Fsa.from_arcs(arcs, start=start, final=final)
 
 
 def _fields(text: str) -> Iterator[tuple[int, list[float]]]:

@@ -1,6 +1,5 @@
 """Discriminative training: the labels' automaton against that of all label sequences."""
 
-import functools
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -20,8 +19,8 @@ def lfmmi_loss(
     denominator: Fsa,
     logit_lengths: checks.ArrayLike | None = None,
     *,
-    boost: float = 0.0,
-    ctc_weight: float = 0.0,
+    boost: float | jax.Array = 0.0,
+    ctc_weight: float | jax.Array = 0.0,
 ) -> jax.Array:
     r"""Lattice-free maximum mutual information: minus the log of the labels' share of all paths.
 
@@ -77,13 +76,14 @@ def lfmmi_loss(
     checks.automaton("numerator", numerator, tuple(batch), classes)
     checks.automaton("denominator", denominator, tuple(batch), classes)
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
-    boost, ctc_weight = (
-        checks.non_negative(name, x) for name, x in (("boost", boost), ("ctc_weight", ctc_weight))
-    )
-    return _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight)
+    boost = checks.real_from_zero("boost", boost)
+    ctc_weight = checks.real_from_zero("ctc_weight", ctc_weight)
+    # What is known to be 0 is left out; any other number may change, and nothing is compiled again.
+    used = (None if checks.concrete(x) == 0 else x for x in (boost, ctc_weight))
+    return _lfmmi_loss(numerator, denominator, logits, lengths, *used)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@jax.jit
 def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
     frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
     inside = frame < lengths[..., None]
@@ -92,7 +92,7 @@ def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
     # The two scores lose alike, and what remains of them is their difference: keep them small.
     top = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     x = x - jnp.where(jnp.isfinite(top), top, 0)
-    if boost:
+    if boost is not None:
         correct, pullback = jax.vjp(lambda x: fsa_score(numerator, x, lengths), x)
         (posteriors,) = pullback(jnp.ones_like(correct))
         everything = fsa_score(denominator, x - boost * lax.stop_gradient(posteriors), lengths)
@@ -101,11 +101,12 @@ def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
         everything = fsa_score(denominator, x, lengths)
     possible = (correct != -jnp.inf) & (everything != -jnp.inf)
     loss = everything - correct
-    if ctc_weight:
+    if ctc_weight is not None:
         # Where a path exists, so does a class in every frame.
         finite = jnp.where(possible[..., None, None], x, 0)
         normaliser = jnp.where(inside, jax.nn.logsumexp(finite, axis=-1), 0)
-        loss += ctc_weight * (jnp.sum(normaliser, axis=-1) - correct)
+        own = jnp.where(possible, correct, 0)
+        loss += ctc_weight * (jnp.sum(normaliser, axis=-1) - own)
     return jnp.where(possible, loss, jnp.inf)
 
 

@@ -58,15 +58,15 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     # The derivative of log Z in the direction of the scores is their sum along a path, expected.
-    # What is impossible is on no path. A constant may be taken from all scores of a frame: with
-    # their mean, what remains is small and its rounding too.
-    direction = jnp.where(scores == -jnp.inf, 0, scores)
+    # What is impossible is on no path. A constant may be taken from all scores of a frame, for both
+    # lose it alike: with their mean, what remains is small and its rounding too.
     _, posteriors = recursion.posteriors(topology, lax.stop_gradient(scores))
-    mean = jnp.sum(posteriors * lax.stop_gradient(direction), topology.axis + 1, keepdims=True)
-    log_z, above = jax.jvp(
-        lambda scores: recursion.log_partition(topology, scores), (scores,), (direction - mean,)
+    finite = lax.stop_gradient(jnp.where(scores == -jnp.inf, 0, scores))
+    scores -= jnp.sum(posteriors * finite, topology.axis + 1, keepdims=True)
+    direction = jnp.where(scores == -jnp.inf, 0, scores)
+    log_z, expected = jax.jvp(
+        lambda scores: recursion.log_partition(topology, scores), (scores,), (direction,)
     )
-    expected = jnp.sum(mean, axis=(0, topology.axis + 1)) + above
     possible &= log_z != -jnp.inf
     entropy = jnp.where(possible, log_z - expected, 0)
     entropy = jnp.where(broken, jnp.nan, entropy)
@@ -179,11 +179,12 @@ def _ctc_prior_loss(logits, labels, logit_lengths, label_lengths, log_priors, we
     log_priors = widen(lax.stop_gradient(log_priors))
     log_priors = jnp.where(log_priors == -jnp.inf, 0, log_priors)
     inside = frames_inside(logits, logit_lengths)
-    original = jnp.where(inside[..., None], widen(logits), 0)
-    divided = original - (weight * log_priors).reshape((1,) * (logits.ndim - 1) + (-1,))
+    # Normalised first: logits may be so large that a difference of normalisers is noise.
+    log_probs = log_softmax(logits, inside)
+    divided = log_probs - (weight * log_priors).reshape((1,) * (logits.ndim - 1) + (-1,))
     loss = ctc_loss(divided, labels, logit_lengths, label_lengths, blank_id=blank_id)
     # The loss normalises again; what it divided by is put back.
-    put_back = log_normaliser(divided, inside) - log_normaliser(original, inside)
+    put_back = log_normaliser(divided, inside)
     possible = loss != jnp.inf
     total = loss - jnp.where(possible, jnp.sum(put_back, axis=-1), 0)
     return jnp.where(possible, total, jnp.inf)

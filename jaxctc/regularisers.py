@@ -71,8 +71,10 @@ def _consistency_loss(logits, other, logit_lengths):
     def divergence(target, log_probs):
         target = lax.stop_gradient(target)
         used = target != -jnp.inf  # 0 · log 0 is 0
-        terms = jnp.exp(target) * (target - jnp.where(used, log_probs, 0))
-        return jnp.sum(jnp.where(used, terms, 0), axis=(-2, -1))
+        missing = used & (log_probs == -jnp.inf)  # so it is where the probability underflows
+        terms = jnp.exp(target) * (target - jnp.where(used & ~missing, log_probs, 0))
+        terms = jnp.where(missing, jnp.inf, jnp.where(used, terms, 0))
+        return jnp.sum(terms, axis=(-2, -1))
 
     return 0.5 * (divergence(q, p) + divergence(p, q))
 
@@ -205,6 +207,7 @@ def focal_loss(
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
+      ValueError: If `gamma` is negative or not finite.
 
     Example:
       >>> import jax.numpy as jnp, jaxctc
@@ -217,7 +220,8 @@ def focal_loss(
       unbalanced datasets", eq. 9.
     """
     losses = checks.logits_array("losses", losses, ())
-    return _focal_loss(losses, checks.real("alpha", alpha), checks.real("gamma", gamma))
+    alpha, gamma = checks.real("alpha", alpha), checks.real_from_zero("gamma", gamma)
+    return _focal_loss(losses, alpha, gamma)
 
 
 @jax.jit
@@ -227,4 +231,5 @@ def _focal_loss(losses, alpha, gamma):
     between = (losses > 0) & (losses < jnp.inf)
     safe = jnp.where(between, losses, 1)
     weighted = alpha * (-jnp.expm1(-safe)) ** gamma * safe
-    return jnp.where(between, weighted, alpha * losses)
+    at_ends = alpha * jnp.where((losses == 0) & (gamma > 0), 0, losses)
+    return jnp.where(between, weighted, at_ends)

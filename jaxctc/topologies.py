@@ -149,12 +149,14 @@ def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
     References:
       Laptev, Majumdar, Ginsburg 2022, "CTC variations through new WFST topologies".
     """
+    checks.topology(topology)
+    checks.one_automaton("graph", graph)
     following: list[list[tuple[int, int, float]]] = [[] for _ in graph.final]
     fields = [np.asarray(x).tolist() for x in graph]
     for source, destination, label, weight in zip(*fields[:4], strict=True):
         if label >= 0:  # else it is padding
             following[source].append((label, destination, weight))
-    starts = [(topology.start, q) for q, w in enumerate(fields[4]) if w > -np.inf]
+    starts = [(topology.start, q) for q, w in enumerate(fields[4]) if w != -np.inf]
     number = {pair: i for i, pair in enumerate(starts)}
     pairs, arcs = [*starts], []
     for pair in pairs:  # grows as pairs are found
@@ -168,7 +170,7 @@ def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
                 pairs.append(after)
             arcs.append((number[pair], number[after], read, weight))
     begin = {i: fields[4][q] for i, (_, q) in enumerate(starts)}
-    end = {i: fields[5][q] for i, (_, q) in enumerate(pairs) if fields[5][q] > -np.inf}
+    end = {i: fields[5][q] for i, (_, q) in enumerate(pairs) if fields[5][q] != -np.inf}
     return trim(Fsa.from_arcs(arcs, start=begin, final=end))
 
 
@@ -196,7 +198,7 @@ def ctc_fsa(
       weight: The weight of the whole, such as the score of the labels in a language model.
 
     Raises:
-      ValueError: If a label is the blank, the star, or negative.
+      ValueError: If a label is the blank, the star, or negative, or `weight` is not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -215,7 +217,9 @@ def ctc_fsa(
       Pratap, Hannun, Synnaeve, Collobert 2022, "Star temporal classification".
       Cai et al. 2022, "W-CTC: a connectionist temporal classification loss with wild cards".
     """
-    labels = [*labels]
+    labels = checks.label_list("labels", labels)
+    if not np.isfinite(weight):
+        raise ValueError(f"weight is {weight}; it must be finite.")
     graph = linear_fsa(labels)
     if star_id is not None:
         star_id = checks.wildcard_label("star_id", star_id, blank_id)

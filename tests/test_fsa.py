@@ -396,6 +396,16 @@ def test_batch_axes_vmap_and_half_precision():
     np.testing.assert_array_equal(gradient, want[1].astype(jnp.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint32])
+def test_indices_of_any_integer_type(dtype):
+    fsa = jaxctc.ctc_fsa([1, 2])
+    narrow = fsa._replace(**{k: getattr(fsa, k).astype(dtype) for k in ("source", "label")})
+    log_probs = np.zeros((4, 300), np.float32)  # more classes than int8 has numbers
+    got = jaxctc.fsa_best_path(narrow, log_probs, 3)
+    jax.tree.map(np.testing.assert_array_equal, got, jaxctc.fsa_best_path(fsa, log_probs, 3))
+    assert got.labels.dtype == jnp.int32
+
+
 def test_derivatives_with_respect_to_weights_forward_and_reverse():
     fsa = random_fsa(np.random.default_rng(5))
     fsa = fsa._replace(start=np.zeros(3, np.float32), final=np.zeros(3, np.float32))

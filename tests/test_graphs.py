@@ -150,6 +150,8 @@ def test_text():
         (graphs.from_k2_text, "0 1 x 0.5\n1", r"line 1: '0 1 x 0.5' has what is not a number"),
         (graphs.from_k2_text, "0 0 1 0.5\n1", r"no final state can be reached from a start"),
         (graphs.from_openfst_text, "0 1 0 0.5\n1", r"line 1: the label 0 is empty; it must be"),
+        (graphs.from_openfst_text, "nan 1 2\n1", r"state is nan; it must be a whole number"),
+        (graphs.from_openfst_text, "0 1 2\n1\n1 2", r"line 3: state 1 ends already; it must"),
         (graphs.from_openfst_text, "0 1 2 2 0.5\n1", r"line 1 has 5 fields; it must have 1 to 4"),
     ],
 )
@@ -167,6 +169,11 @@ def test_text_that_is_none(read, text, message):
         (([(0, 1, 1, 0.0)], {-1, 1}), r"state is -1; it must be a whole number from 0 up"),
         (([(0, 1, 1, np.nan)], {1}), r"arc weight is nan; it must be finite or -inf"),
         (([(0, 1, 1, 0.0)], {1: np.inf}), r"final weight is inf; it must be finite or -inf"),
+        (
+            ([(0, 1, 1, -1e39)], {1}),
+            r"arc weight is -1e\+39; it must be finite or -inf, in float32",
+        ),
+        (([(0, 1, 1, 0.0), (0, 1, 1)], {1}), r"arcs has rows that are not four numbers; it must"),
         (([(0, 1, 1)], {1}), r"arcs has shape \(1, 3\); it must be \[A, 4\]"),
         (([], {}), r"no final state can be reached"),
     ],
@@ -188,6 +195,8 @@ def test_arcs_that_are_no_automaton(arguments, message):
             r"label is 4; with star_excludes_next it must be below the star, 3",
         ),
         (lambda: jaxctc.ctc_fsa([1], star_id=0), r"star_id is 0; it must be from 0 up, and not"),
+        (lambda: jaxctc.ctc_fsa([[1, 2]]), r"labels has shape \(1, 2\); it must be \[S\]"),
+        (lambda: jaxctc.ctc_fsa([1], weight=-np.inf), r"weight is -inf; it must be finite"),
         (lambda: jaxctc.linear_fsa([1], weights=[]), r"weights has length 0; it must be 1"),
         (lambda: jaxctc.union_fsa([]), r"automata has length 0; it must be at least 1"),
         (lambda: jaxctc.Fsa.stack([]), r"automata has length 0; it must be at least 1"),
@@ -196,6 +205,18 @@ def test_arcs_that_are_no_automaton(arguments, message):
             r"states is 2; it must be at least 3",
         ),
         (lambda: jaxctc.ngram_fsa([]), r"sequences has length 0; it must be at least 1"),
+        (
+            lambda: jaxctc.ngram_fsa([[1], [2, -2]]),
+            r"label is -2; it must be a whole number from 0",
+        ),
+        (lambda: jaxctc.ngram_fsa([[1], [2, 1.5]]), r"label is 1.5; it must be a whole number"),
+        (
+            lambda: jaxctc.compose(
+                topologies.CTC(),
+                jaxctc.linear_fsa([1])._replace(start=np.array([np.nan, 0], np.float32)),
+            ),
+            r"start weight is nan; it must be finite or -inf",
+        ),
         (lambda: jaxctc.ngram_fsa([[1]], order=0), r"order is 0; it must be at least 1"),
         (lambda: jaxctc.ngram_fsa([[1]], discount=2), r"discount is 2; it must be in 0…1"),
         (
@@ -207,6 +228,59 @@ def test_arcs_that_are_no_automaton(arguments, message):
 )
 def test_what_cannot_be_meant(call, message):
     with pytest.raises(ValueError, match=f"^{message}.*\\.$"):
+        call()
+
+
+STACKED = jaxctc.Fsa.stack([jaxctc.linear_fsa([1, 2]), jaxctc.linear_fsa([1])])
+ONE = r"\.final has shape \(2, 3\); it must be \[S\], of one automaton"
+
+
+@pytest.mark.parametrize(
+    ("error", "call", "message"),
+    [
+        (ValueError, lambda: jaxctc.union_fsa([STACKED]), r"automata\[0\]" + ONE),
+        (ValueError, lambda: jaxctc.Fsa.stack([jaxctc.linear_fsa([1]), STACKED]), r"automata\[1\]"),
+        (ValueError, lambda: jaxctc.compose(topologies.CTC(), STACKED), "graph" + ONE),
+        (ValueError, lambda: graphs.trim(STACKED), "fsa" + ONE),
+        (ValueError, lambda: STACKED.score_sequence([1]), "fsa" + ONE),
+        (TypeError, lambda: jaxctc.Fsa.stack(STACKED), r"automata has type Fsa; it must be a seq"),
+        (
+            TypeError,
+            lambda: jaxctc.union_fsa([[1]]),
+            r"automata\[0\] has type list; it must be an F",
+        ),
+        (TypeError, lambda: jaxctc.compose(topologies.CTC(), [1]), r"graph has type list; it must"),
+        (
+            TypeError,
+            lambda: jaxctc.compose(topologies.CTC, jaxctc.linear_fsa([1])),
+            r"topology has type type; it must be a topology, such as CTC\(\)",
+        ),
+        (
+            TypeError,
+            lambda: jaxctc.compose(STACKED, topologies.CTC()),
+            r"topology has type Fsa; it",
+        ),
+        (TypeError, lambda: jaxctc.ctc_fsa(3), r"labels has type int; it must be a sequence of"),
+        (
+            TypeError,
+            lambda: jaxctc.linear_fsa("12"),
+            r"labels has dtype <U1; it must be an integer",
+        ),
+        (TypeError, lambda: jaxctc.ngram_fsa([1, 2]), r"sequence has type int; it must be a seq"),
+        (
+            TypeError,
+            lambda: jaxctc.Fsa.from_arcs([(0, 1, 1, 0.0)], final=1),
+            r"final is 1; it must be states, or weights by state",
+        ),
+        (
+            TypeError,
+            lambda: jaxctc.Fsa.from_arcs([(0, 1, 1, 0.0)], final=[1], start={"a": 0.0}),
+            r"start is \{'a': 0.0\}; it must be states, or weights by state",
+        ),
+    ],
+)
+def test_what_is_none_of_the_kind(error, call, message):
+    with pytest.raises(error, match=f"^{message}.*\\.$"):
         call()
 
 

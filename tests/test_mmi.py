@@ -89,6 +89,25 @@ def test_boosting_and_the_ctc_term():
         np.testing.assert_allclose(gradient[b, :n], slope, atol=1e-5)
 
 
+def test_weights_may_be_traced_and_0():
+    @jax.jit
+    def loss_and_gradient(boost, ctc_weight):
+        losses, pullback = jax.vjp(
+            lambda x: jaxctc.lfmmi_loss(
+                x, NUMERATOR, DENOMINATOR, LENGTHS, boost=boost, ctc_weight=ctc_weight
+            ),
+            LOGITS,
+        )
+        return losses, pullback(jnp.ones_like(losses))[0]
+
+    for got, want in (
+        (loss_and_gradient(0.5, 0.25), boosted(LOGITS)),
+        (loss_and_gradient(0.0, 0.0), plain(NUMERATOR, DENOMINATOR, LOGITS, LENGTHS)),
+    ):
+        for x, y in zip(got, want, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
+
+
 def test_padding_and_nan():
     poisoned = LOGITS.copy()
     poisoned[1, 4:] = np.nan
@@ -156,7 +175,7 @@ def test_gtn_auto_segmentation_criterion():
         ),
         (ValueError, {"logit_lengths": [1, 2, 6]}, r"logit_lengths has the value 6; it must be"),
         (ValueError, {"boost": -1.0}, r"boost is -1.0; it must be finite and at least 0"),
-        (TypeError, {"boost": "1"}, r"boost has type str; it must be a number known while"),
+        (TypeError, {"boost": "1"}, r"boost is '1'; it must be a number"),
         (ValueError, {"ctc_weight": np.inf}, r"ctc_weight is inf; it must be finite and at"),
     ],
 )

@@ -115,6 +115,19 @@ def test_float32_is_float64_for_longer_inputs(name):
     np.testing.assert_allclose(got[1], want[1], atol=1e-5)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 1e6), (100.0, 0.0)])
+@pytest.mark.parametrize("name", ["entropy", "prior"])
+def test_float32_is_float64_for_large_logits(name, scale, offset):
+    function, _ = LIKE_CTC[name]
+    logits, *rest = case()
+    logits = jnp.round(16 * scale * logits) / 16 + offset  # no rounding in float32
+    got = value_and_gradient(function, (logits, *rest))
+    with jax.enable_x64(True):
+        want = value_and_gradient(function, (logits.astype(jnp.float64), *rest))
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-5)
+
+
 @like_ctc
 def test_padding_is_never_read(name):
     function, _ = LIKE_CTC[name]
@@ -232,6 +245,9 @@ def test_consistency_reads_no_padding_and_takes_masked_classes():
     half = jaxctc.consistency_loss(one.astype(jnp.float16), two.astype(jnp.float16))
     assert half.dtype == jnp.float32
     assert jaxctc.consistency_loss(masked[0], two)[0] == jnp.inf
+    # Also where the other view's probability of it is too small for a float.
+    improbable = jnp.array([[0.0, -200.0]]), jnp.array([[0.0, -jnp.inf]])
+    assert jaxctc.consistency_loss(*improbable) == jnp.inf
 
 
 def test_intermediate_loss_is_the_weighted_mean():
@@ -270,6 +286,7 @@ def test_focal_weights(x64, gamma):
         gradient[2:5], numeric_gradient(lambda x: plain(x).sum(), losses[2:5]), rtol=1e-5
     )
     assert np.all(np.isfinite(gradient))
+    assert gradient[0] == (0.25 if gamma == 0 else 0)
     assert jaxctc.focal_loss(losses)[5] == np.inf
 
 
@@ -285,5 +302,7 @@ def test_errors_name_the_argument():
         jaxctc.self_condition(jnp.zeros((3, 4)), logits, jnp.zeros((2, 3)))
     with pytest.raises(ValueError, match="logits has shape"):
         jaxctc.self_condition(jnp.zeros((2, 4)), logits, jnp.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"gamma is -1\.0; it must be finite and at least 0"):
+        jaxctc.focal_loss(jnp.ones(3), gamma=-1.0)
     with pytest.raises(TypeError, match="losses has dtype int"):
         jaxctc.focal_loss(jnp.ones(3, int))

@@ -1,6 +1,8 @@
 """Minimum word error rate training against plain formulas and all label sequences of tiny cases."""
 
 import itertools
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,22 @@ def plain_mwer(scores, errors):
     return (p * np.where(exists, above, 0)).sum(), p * np.where(
         exists, errors - (p * np.where(exists, errors, 0)).sum(), 0
     )
+
+
+def test_numbers_of_k2():
+    data = json.loads((Path(__file__).parent / "data" / "fsa.json").read_text())["cases"]
+    case = next(c for c in data if c["type"] == "mwer")
+    want = case["expected"]
+    paths = jnp.array(want["paths"])
+    for reference, errors, loss in zip(
+        case["inputs"]["refs"], want["wers"], want["loss_per_utt"], strict=True
+    ):
+        references = jnp.broadcast_to(jnp.array(reference), (len(paths), len(reference)))
+        found = jaxctc.edit_distance(paths, references)
+        np.testing.assert_array_equal(found, errors)
+        got = jaxctc.mwer_loss(jnp.log(jnp.array(want["path_probs"])), found)
+        # Theirs is without the mean of the list.
+        np.testing.assert_allclose(got + np.mean(errors), loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize("missing", [(), (3,), (0, 2), (1, 2, 3)])

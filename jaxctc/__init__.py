@@ -56,7 +56,7 @@ How it is built, each module on those before it:
 * `sequence`: minimum word error rate.
 * `peaks`, `regularisers`: what CTC training is given beside its loss.
 * `metrics`: edit distance and error rates.
-* `checks`: every check of an argument.
+* `checks`, `graph_checks`, `transducer_checks`: every check of an argument, one wording each.
 """
 
 from jaxctc import compat as compat

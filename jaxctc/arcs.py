@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxctc import checks
+from jaxctc import checks, graph_checks
 
 Array = np.ndarray | jax.Array
 
@@ -121,7 +121,7 @@ class Fsa(NamedTuple):
           >>> batch.final.shape, batch.weight.shape
           ((2, 5), (2, 10))
         """
-        checks.several_automata("automata", automata)
+        graph_checks.several_automata("automata", automata)
 
         def padded(field: str, name: str, size: int | None, fill: float) -> np.ndarray:
             rows = [np.asarray(getattr(fsa, field)) for fsa in automata]
@@ -148,7 +148,7 @@ class Fsa(NamedTuple):
           >>> fsa.score_sequence([2, 1]), fsa.score_sequence([1])
           (-0.75, -inf)
         """
-        checks.one_automaton("fsa", self)
+        graph_checks.one_automaton("fsa", self)
         arrays = [np.asarray(x) for x in self]
         source, destination, label, weight, state, final = arrays
         state = state.astype(np.float64)

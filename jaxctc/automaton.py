@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxctc import checks
+from jaxctc import checks, graph_checks
 
 S = TypeVar("S", bound=Hashable)
 Array = np.ndarray | jax.Array
@@ -95,7 +95,7 @@ def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = 
             f"weights has length {len(weights)}; it must be that of automata, from 1 up."
         )
     for i, (automaton, weight) in enumerate(zip(automata, weights, strict=True)):
-        checks.tables(f"automata[{i}]", automaton)
+        graph_checks.tables(f"automata[{i}]", automaton)
         if not np.isfinite(weight):
             raise ValueError(f"weights has the value {weight}; it must be finite.")
     scaled = [_scale(a, w) for a, w in zip(automata, weights, strict=True)]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxctc import beam_state, checks
+from jaxctc import beam_state, checks, graph_checks
 from jaxctc.automaton import Automaton
 from jaxctc.beam_state import BeamState
 from jaxctc.decode import Hypotheses
@@ -197,7 +197,7 @@ def _check_state(state) -> None:
 
 def _weight(automaton: Automaton | None, weight: checks.ArrayLike, classes: int | None):
     if automaton is not None:
-        checks.tables("automaton", automaton, classes)
+        graph_checks.tables("automaton", automaton, classes)
     return jnp.asarray(checks.real("automaton_weight", weight))
 
 

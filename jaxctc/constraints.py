@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from jaxctc import checks
+from jaxctc import checks, graph_checks
 from jaxctc.automaton import Automaton, build
 
 FORBIDDEN = -np.inf
@@ -100,7 +100,7 @@ class Lexicon:
         if model is None:
             words = len(word_at)
             model = Automaton(np.zeros((1, words), np.int32), np.zeros((1, words)), np.zeros(1))
-        checks.tables("language_model", model, len(word_at))
+        graph_checks.tables("language_model", model, len(word_at))
 
         def expand(state):
             context, node, empty = state

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxctc import checks, recursion
+from jaxctc import checks, graph_checks, recursion
 from jaxctc.arcs import Fsa
 from jaxctc.semirings import PROBABILITY, Semiring, State, Weight, take
 
@@ -163,7 +163,7 @@ def fsa_score(
 def _checked(fsa, log_probs, logit_lengths):
     log_probs = checks.logits_array("log_probs", log_probs)
     *batch, frames, classes = log_probs.shape
-    checks.automaton("fsa", fsa, tuple(batch), classes)
+    graph_checks.automaton("fsa", fsa, tuple(batch), classes)
     return (
         fsa,
         log_probs,

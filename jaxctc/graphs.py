@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from jaxctc import checks
+from jaxctc import checks, graph_checks
 from jaxctc.arcs import Fsa, reachable
 from jaxctc.automaton import Automaton
 from jaxctc.lm import END, START, NGram
@@ -23,7 +23,7 @@ def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None)
       >>> jaxctc.linear_fsa([3, 1]).label
       array([3, 1], dtype=int32)
     """
-    labels = checks.label_list("labels", labels)
+    labels = graph_checks.label_list("labels", labels)
     weights = [0.0] * len(labels) if weights is None else [*weights]
     if len(weights) != len(labels):
         raise ValueError(f"weights has length {len(weights)}; it must be {len(labels)}.")
@@ -40,7 +40,7 @@ def union_fsa(automata: Sequence[Fsa]) -> Fsa:
       >>> either.score_sequence([1]), either.score_sequence([2])
       (0.0, -inf)
     """
-    checks.several_automata("automata", automata)
+    graph_checks.several_automata("automata", automata)
     offsets = np.cumsum([0, *(len(fsa.final) for fsa in automata)])
     parts = [
         fsa._replace(source=fsa.source + i, destination=fsa.destination + i)
@@ -51,7 +51,7 @@ def union_fsa(automata: Sequence[Fsa]) -> Fsa:
 
 def trim(fsa: Fsa) -> Fsa:
     """The same without the states that are on no path from a start to a final state."""
-    checks.one_automaton("fsa", fsa)
+    graph_checks.one_automaton("fsa", fsa)
     fsa = Fsa(*(np.asarray(x) for x in fsa))
     kept = reachable(fsa.source, fsa.destination, fsa.start > -np.inf)
     kept &= reachable(fsa.destination, fsa.source, fsa.final > -np.inf)
@@ -117,7 +117,7 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
     counts: dict[tuple[str, ...], Counter[str]] = {}
     classes = 0
     for sequence in sequences:
-        labels = checks.label_list("sequence", sequence)
+        labels = graph_checks.label_list("sequence", sequence)
         words = [START, *map(str, labels), END]
         classes = max(classes, *(label + 1 for label in labels), 0)
         for i in range(1, len(words)):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc import checks, recursion
+from jaxctc import checks, recursion, transducer_checks
 from jaxctc.emissions import arc_log_probabilities, widen
 from jaxctc.transducer import (
     TransducerArcs,
@@ -53,7 +53,7 @@ def hat_log_probs(
       Variani, Rybach, Allauzen, Riley 2020, "Hybrid autoregressive transducer (HAT)", eqs. 3 and 5,
       arXiv 2003.07705.
     """
-    pair = checks.transducer_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
     return _hat_log_probs(*pair)
 
 
@@ -159,7 +159,7 @@ def rnnt_loss_from_joint(
     def of_chunk(_, chunk):
         frames, start = chunk
         logits = joint(frames[:, :, None, :], predictor[:, None, :, :])
-        logits = checks.joint_logits(logits, (*frames.shape[:2], spaces))
+        logits = transducer_checks.joint_logits(logits, (*frames.shape[:2], spaces))
         lengths = jnp.clip(flat_lengths[0] - start, 0, size)
         return None, log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
 

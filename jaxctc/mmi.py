@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc import checks
+from jaxctc import checks, graph_checks
 from jaxctc.arcs import Fsa
 from jaxctc.fsa import fsa_score
 from jaxctc.graphs import ngram_fsa
@@ -73,8 +73,8 @@ def lfmmi_loss(
     """
     logits = checks.logits_array("logits", logits)
     *batch, frames, classes = logits.shape
-    checks.automaton("numerator", numerator, tuple(batch), classes)
-    checks.automaton("denominator", denominator, tuple(batch), classes)
+    graph_checks.automaton("numerator", numerator, tuple(batch), classes)
+    graph_checks.automaton("denominator", denominator, tuple(batch), classes)
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
     boost = checks.real_from_zero("boost", boost)
     ctc_weight = checks.real_from_zero("ctc_weight", ctc_weight)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc import checks, recursion
+from jaxctc import checks, recursion, transducer_checks
 from jaxctc.emissions import arc_log_probabilities, frames_inside, widen
 from jaxctc.transducer import TransducerArcs, cells, readable_labels, total
 
@@ -65,7 +65,7 @@ def rnnt_prune_ranges(
     References:
       Kuang et al. 2022, eqs. 10–12, arXiv 2206.13236.
     """
-    arcs = checks.transducer_arcs(
+    arcs = transducer_checks.arcs(
         blank_posteriors, label_posteriors, logit_lengths, label_lengths, "posteriors"
     )
     s_range = checks.positive("s_range", s_range)
@@ -146,7 +146,7 @@ def rnnt_prune(
         shape = ", ".join([*map(str, batch), "U + 1, E"])
         raise ValueError(f"predictor has shape {predictor.shape}; it must be [{shape}].")
     spaces = predictor.shape[-2]
-    ranges = checks.positions("ranges", ranges, (*batch, frames), spaces)
+    ranges = transducer_checks.positions("ranges", ranges, (*batch, frames), spaces)
     logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
     label_lengths = checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1)
     return _prune(encoder, predictor, ranges, logit_lengths, label_lengths)
@@ -210,7 +210,7 @@ def rnnt_loss_pruned(
     *batch, frames, width, classes = logits.shape
     labels = checks.labels_array("labels", labels, tuple(batch))
     spaces = labels.shape[-1] + 1
-    ranges = checks.positions("ranges", ranges, (*batch, frames), spaces)
+    ranges = transducer_checks.positions("ranges", ranges, (*batch, frames), spaces)
     if ranges.shape[-1] != width:
         raise ValueError(
             f"ranges has shape {ranges.shape}; it must be {(*batch, frames, width)}, as logits."

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxctc import checks, recursion
+from jaxctc import checks, recursion, transducer_checks
 from jaxctc.emissions import log_softmax
 from jaxctc.semirings import Semiring, State, Weight, shift
 from jaxctc.transducer import TransducerTopology, arcs_of_logits, cells, flat_pair, skew
@@ -120,11 +120,11 @@ def tdt_loss(
       Xu et al. 2023, "Efficient sequence transduction by jointly predicting tokens and
       durations", eqs. 5–8, arXiv 2304.06795.
     """
-    pair = checks.transducer_pair(
+    pair = transducer_checks.pair(
         token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits"
     )
     duration_logits = checks.logits_array("duration_logits", duration_logits, ("T", "U + 1", "D"))
-    durations = checks.durations("durations", durations)
+    durations = transducer_checks.durations("durations", durations)
     expected = (*pair.logits.shape[:-1], len(durations))
     if duration_logits.shape != expected:
         raise ValueError(

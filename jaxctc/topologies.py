@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxctc import checks
+from jaxctc import checks, graph_checks
 from jaxctc.arcs import Fsa
 from jaxctc.graphs import linear_fsa, trim
 
@@ -149,8 +149,8 @@ def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
     References:
       Laptev, Majumdar, Ginsburg 2022, "CTC variations through new WFST topologies".
     """
-    checks.topology(topology)
-    checks.one_automaton("graph", graph)
+    graph_checks.topology(topology)
+    graph_checks.one_automaton("graph", graph)
     following: list[list[tuple[int, int, float]]] = [[] for _ in graph.final]
     fields = [np.asarray(x).tolist() for x in graph]
     for source, destination, label, weight in zip(*fields[:4], strict=True):
@@ -217,7 +217,7 @@ def ctc_fsa(
       Pratap, Hannun, Synnaeve, Collobert 2022, "Star temporal classification".
       Cai et al. 2022, "W-CTC: a connectionist temporal classification loss with wild cards".
     """
-    labels = checks.label_list("labels", labels)
+    labels = graph_checks.label_list("labels", labels)
     if not np.isfinite(weight):
         raise ValueError(f"weight is {weight}; it must be finite.")
     graph = linear_fsa(labels)

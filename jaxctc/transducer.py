@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc import checks, recursion
+from jaxctc import checks, recursion, transducer_checks
 from jaxctc.emissions import arc_log_probabilities, widen
 from jaxctc.semirings import (
     MAX_TROPICAL,
@@ -227,7 +227,7 @@ def rnnt_loss(
       Graves 2012, "Sequence transduction with recurrent neural networks", arXiv 1211.3711.
       Tripathi, Lu, Sak, Soltau 2019, "Monotonic recurrent neural network transducer".
     """
-    pair = checks.transducer_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
     return _rnnt_loss(*pair, monotonic)
 
 
@@ -280,7 +280,7 @@ def rnnt_log_probs(
       >>> alignment = jaxctc.rnnt_align(*arcs)
     """
     return _rnnt_log_probs(
-        *checks.transducer_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+        *transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
     )
 
 
@@ -322,7 +322,7 @@ def rnnt_loss_from_log_probs(
       >>> print(jnp.round(jnp.exp(-loss) * 2**4))  # three paths of four arcs
       3.0
     """
-    arcs = checks.transducer_arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
+    arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
     return -_total(*arcs, monotonic)
 
 
@@ -359,7 +359,7 @@ def rnnt_posteriors(
       [[0.5]
        [0.5]]
     """
-    arcs = checks.transducer_arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
+    arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
     return _posteriors(*arcs, monotonic, PROBABILITY)[1]
 
 
@@ -407,7 +407,7 @@ def rnnt_align(
       >>> print(found.frames)
       [1 1]
     """
-    arcs = checks.transducer_arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
+    arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
     return _rnnt_align(*arcs, monotonic)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc import checks, transducer_search
+from jaxctc import checks, transducer_checks, transducer_search
 from jaxctc.decode import Hypotheses
 from jaxctc.transducer_search import Bounds, Transducer
 
@@ -181,7 +181,7 @@ def _checked(
     # A state that was a number, like 0.0, is an array after a step; it shall be so before.
     state = jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), state)
     frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
-    logits = checks.transducer_functions(joint, predictor, state, frame)
+    logits = transducer_checks.functions(joint, predictor, state, frame)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
     output, state = predictor(state, jnp.int32(blank_id))
     dtype = jnp.promote_types(logits.dtype, jnp.float32)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxctc import checks, ctc, transducer
+from jaxctc import checks, ctc, transducer, transducer_checks
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -221,7 +221,7 @@ def rnnt_loss(
     # Checked here: what may be clamped is differentiated apart, where values can't be seen.
     targets = checks.labels_array("targets", targets, logits.shape[:1])
     checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
-    pair = checks.transducer_pair(logits, targets, logit_lengths, target_lengths, blank)
+    pair = transducer_checks.pair(logits, targets, logit_lengths, target_lengths, blank)
 
     def loss(logits):
         if fused_log_softmax:

@@ -51,6 +51,7 @@ How it is built, each module on those before it:
   come from.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
+* `transducer_align`: where its labels stand, as the derivative of its total.
 * `transducer_search`, `transducer_decode`: greedy and beam search with a predictor's state.
 * `automaton`, `lm`, `constraints`: what a beam search can be told, as dense tables.
 * `sequence`: minimum word error rate.
@@ -117,13 +118,13 @@ from jaxctc.stars import with_star as with_star
 from jaxctc.tdt import tdt_loss as tdt_loss
 from jaxctc.topologies import compose as compose
 from jaxctc.topologies import ctc_fsa as ctc_fsa
-from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs
-from jaxctc.transducer import rnnt_align as rnnt_align
 from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer import rnnt_loss as rnnt_loss
 from jaxctc.transducer import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
-from jaxctc.transducer import rnnt_posteriors as rnnt_posteriors
+from jaxctc.transducer_align import TransducerAlignment as TransducerAlignment
+from jaxctc.transducer_align import rnnt_align as rnnt_align
+from jaxctc.transducer_align import rnnt_posteriors as rnnt_posteriors
 from jaxctc.transducer_decode import rnnt_beam_search as rnnt_beam_search
 from jaxctc.transducer_decode import rnnt_greedy_decode as rnnt_greedy_decode
 

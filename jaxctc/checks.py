@@ -171,9 +171,13 @@ def non_negative(name: str, value: Any) -> float:
 
 
 def concrete(value: Any) -> np.ndarray | None:
-    """`value` as a numpy array, or None while it is being traced."""
+    """`value` as a numpy array, or None while it is being traced or if parts are elsewhere."""
     value = _stacked(value)
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return None  # an array spread over processes, of which this one holds a part
+    return np.asarray(value)
 
 
 def _stacked(value: Any) -> Any:

@@ -315,6 +315,20 @@ def test_arcs_of_two_dtypes(blank_dtype):
         assert found.scores.dtype == label_dtype
 
 
+def test_posteriors_of_broken_logits_are_seen_and_padding_is_not():
+    logits = np.zeros((2, 5, 3, 4), np.float32)
+    logits[0, 2, 1, 3] = np.nan
+    lengths = np.array([4, 5]), np.array([1, 2])
+    arcs = jaxctc.rnnt_log_probs(logits, np.array([[1, 2], [1, 2]]), *lengths)
+    blank, label = jaxctc.rnnt_posteriors(*arcs, *lengths)
+    inside = (np.arange(5) < 4)[:, None] & (np.arange(3) <= 1)
+    np.testing.assert_array_equal(np.isnan(blank[0]), inside)
+    np.testing.assert_array_equal(np.isnan(label[0]), inside[:, 1:])
+    assert not blank[0][~inside].any()
+    assert np.isfinite(blank[1]).all()
+    assert np.isfinite(label[1]).all()
+
+
 def test_vast_logits_leave_no_nan():
     logits = BATCH[0] * np.float32(1e30)
     losses, gradient = loss_and_gradient(logits, *BATCH[1:])

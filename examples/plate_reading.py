@@ -12,9 +12,8 @@ from plate_charset import DIGITS, LETTERS, PROVINCES, decode
 import jaxctc
 
 
-def exact_matches(logits, labels, label_lengths, *, blank_id: int) -> jax.Array:
-    """Says for each row whether its greedy reading is its label, bool[B]."""
-    read = jaxctc.ctc_greedy_decode(logits, blank_id=blank_id)
+def exact_matches(read: jaxctc.Hypotheses, labels, label_lengths) -> jax.Array:
+    """Says for each row whether its reading is its label, bool[B]."""
     width = min(read.labels.shape[1], labels.shape[1])
     counts = jnp.arange(width) < label_lengths[:, None]
     same = jnp.where(counts, read.labels[:, :width] == labels[:, :width], True).all(-1)

@@ -23,6 +23,7 @@ from plate_charset import encode, load_charset
 from plate_reading import SHIFTS, exact_matches, read_images, scores
 
 import jaxctc
+from jaxctc.compat.flax import ErrorRate
 
 EVALUATION_SEED = 20_240_101
 
@@ -75,7 +76,7 @@ def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
 
 @nnx.jit(static_argnames="seed")
 def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
-    """Takes one step of training in place; returns the batch's loss and exact matches."""
+    """Takes one step of training in place; returns the batch's loss and how well it was read."""
     labels, lengths = batch["labels"], batch["label_lengths"]
     # Every step has its own dropout, whatever happened before: a resumed run depends on it.
     key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
@@ -84,11 +85,17 @@ def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
         logits = model(batch["images"], key)
         blank = logits.shape[-1] - 1
         losses = jaxctc.ctc_loss(logits, labels, label_lengths=lengths, blank_id=blank)
-        return losses.mean(), exact_matches(logits, labels, lengths, blank_id=blank)
+        return losses.mean(), jaxctc.ctc_greedy_decode(logits, blank_id=blank)
 
-    (loss, exact), gradients = nnx.value_and_grad(mean_loss, has_aux=True)(model)
+    (loss, read), gradients = nnx.value_and_grad(mean_loss, has_aux=True)(model)
     optimizer.update(model, gradients)
-    return {"loss": loss, "exact_match": exact.mean()}
+    errors = ErrorRate()
+    errors.update(hypotheses=read.labels, references=labels, reference_lengths=lengths)
+    return {
+        "loss": loss,
+        "exact_match": exact_matches(read, labels, lengths).mean(),
+        "character_error_rate": errors.compute(),
+    }
 
 
 def judge(model: nnx.Module, plates: list[plate_data.Plate], charset: str, out: Path) -> None:

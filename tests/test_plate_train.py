@@ -49,7 +49,7 @@ def finished(tmp_path_factory, compile_once) -> Path:
 
 def test_run_leaves_metrics_pictures_and_scores(finished):
     assert [line["step"] for line in metrics(finished)] == [1, 2, 3, 4, 5, 6]
-    assert {"loss", "exact_match"} < metrics(finished)[0].keys()
+    assert {"loss", "exact_match", "character_error_rate"} < metrics(finished)[0].keys()
     result = json.loads((finished / "result.json").read_text())
     assert result["images"] == 6
     assert result.keys() >= {"exact_match", "character_error_rate"}

@@ -198,7 +198,7 @@ def _check_state(state) -> None:
 def _weight(automaton: Automaton | None, weight: checks.ArrayLike, classes: int | None):
     if automaton is not None:
         graph_checks.tables("automaton", automaton, classes)
-    return jnp.asarray(checks.real("automaton_weight", weight))
+    return jnp.asarray(checks.finite("automaton_weight", weight))
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))

@@ -246,6 +246,15 @@ def real(name: str, value: Any) -> float | jax.Array:
     return value
 
 
+def finite(name: str, value: Any) -> float | jax.Array:
+    """`value` as a finite number; it may be traced."""
+    value = real(name, value)
+    known = concrete(value)
+    if known is not None and not np.isfinite(known):
+        raise ValueError(f"{name} is {known}; it must be finite.")
+    return value
+
+
 def real_from_zero(name: str, value: Any) -> float | jax.Array:
     """`value` as a finite number from 0 up; it may be traced."""
     value = real(name, value)

@@ -141,7 +141,10 @@ def _intermediate_ctc_loss(logits, labels, logit_lengths, label_lengths, layers,
 
 
 def self_condition(
-    hidden: checks.ArrayLike, logits: checks.ArrayLike, projection: checks.ArrayLike
+    hidden: checks.ArrayLike,
+    logits: checks.ArrayLike,
+    projection: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
 ) -> jax.Array:
     """What a layer found, told to the layers above it (self-conditioned CTC).
 
@@ -152,13 +155,15 @@ def self_condition(
       hidden: float ``[*batch, T, D]``, what the layers above would have got.
       logits: float ``[*batch, T, C]``, made from it.
       projection: float ``[C, D]``, one for all layers.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T. Past them
+        `hidden` stays what it is.
 
     Returns:
       An array of the shape and dtype of `hidden`.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
-      ValueError: If shapes do not fit.
+      ValueError: If shapes do not fit, or concrete lengths are out of range.
 
     Example:
       >>> import jax.numpy as jnp, jaxctc
@@ -179,12 +184,16 @@ def self_condition(
     if projection.shape != (logits.shape[-1], hidden.shape[-1]):
         expected = logits.shape[-1], hidden.shape[-1]
         raise ValueError(f"projection has shape {projection.shape}; it must be {expected}.")
-    return _self_condition(hidden, logits, projection)
+    *batch, frames, _ = logits.shape
+    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+    return _self_condition(hidden, logits, projection, lengths)
 
 
 @jax.jit
-def _self_condition(hidden, logits, projection):
-    told = jax.nn.softmax(widen(logits), axis=-1) @ widen(projection)
+def _self_condition(hidden, logits, projection, lengths):
+    inside = frames_inside(logits, lengths)
+    found = jnp.exp(log_softmax(logits, inside))
+    told = jnp.where(inside[..., None], found, 0) @ widen(projection)
     return (widen(hidden) + told).astype(hidden.dtype)
 
 

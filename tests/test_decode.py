@@ -451,6 +451,8 @@ def test_errors_name_the_argument(random_automaton):
     for weight in (np.ones(2), "1", None):
         with pytest.raises(TypeError, match=r"automaton_weight is .*; it must be a number"):
             jaxctc.ctc_beam_search(logits, automaton_weight=weight)
+    with pytest.raises(ValueError, match=r"^automaton_weight is nan; it must be finite\.$"):
+        jaxctc.ctc_beam_search(logits, automaton_weight=float("nan"))
     grammar = jaxctc.Grammar([[{1}]], 3)
     for search in (
         functools.partial(jaxctc.ctc_beam_search, logits),

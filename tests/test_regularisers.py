@@ -271,6 +271,21 @@ def test_self_conditioning_adds_projected_probabilities():
     np.testing.assert_allclose(half.astype(jnp.float32), want, atol=0.1)
 
 
+def test_self_conditioning_reads_no_padding_and_no_impossible_frame():
+    logits = np.zeros((2, 3, 2), np.float32)
+    logits[0, 1], logits[0, 2] = -np.inf, np.nan
+    hidden, lengths = jnp.ones((2, 3, 4)), np.array([2, 3])
+
+    def total(logits, projection):
+        return jaxctc.self_condition(hidden, logits, projection, lengths)
+
+    told, pullback = jax.vjp(total, jnp.asarray(logits), jnp.ones((2, 4)))
+    np.testing.assert_allclose(told[0], [[2.0] * 4, [1.0] * 4, [1.0] * 4])
+    np.testing.assert_allclose(told[1], 2)
+    for gradient in pullback(jnp.ones_like(told)):
+        assert np.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_weights(x64, gamma):
     losses = np.array([0.0, 1e-9, 0.3, 5.0, 800.0, np.inf])

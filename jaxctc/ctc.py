@@ -167,9 +167,13 @@ def ctc_loss(
 
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
-    flat_logits, flat_labels, *lengths = flatten(logits, labels, logit_lengths, label_lengths)
+    flat_logits, flat_labels, frames, lengths = flatten(
+        logits, labels, logit_lengths, label_lengths
+    )
     flat_labels = _fill_registers(flat_labels, blank_id)
-    topology, scores, possible, broken = lattice(flat_logits, flat_labels, *lengths, blank_id)
+    topology, scores, possible, broken = lattice(
+        flat_logits, flat_labels, frames, lengths, blank_id
+    )
     log_z = recursion.log_partition(topology, scores)
     log_z = jnp.where(possible, log_z, -jnp.inf)
     log_z = jnp.where(broken, jnp.nan, log_z)

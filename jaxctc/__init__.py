@@ -47,7 +47,7 @@ How it is built, each module on those before it:
 * `ctc`: the CTC lattice and its public functions.
 * `arcs`, `fsa`: automata as arrays, and their lattice.
 * `graphs`, `topologies`, `stars`, `mmi`: what is made of them.
-* `transducer`, `joint`, `simple`, `pruned`, `tdt`: the transducer lattice, and what its arcs
+* `transducer`, `joint`, `simple_joint`, `pruned`, `tdt`: the transducer lattice, and what its arcs
   come from.
 * `align`: alignment as the derivative of the best score.
 * `decode`, `prefix_search`, `beam_state`, `beam`: greedy and prefix beam search.
@@ -112,8 +112,8 @@ from jaxctc.regularisers import intermediate_ctc_loss as intermediate_ctc_loss
 from jaxctc.regularisers import self_condition as self_condition
 from jaxctc.sequence import ctc_mwer_loss as ctc_mwer_loss
 from jaxctc.sequence import mwer_loss as mwer_loss
-from jaxctc.simple import rnnt_loss_simple as rnnt_loss_simple
-from jaxctc.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.simple_joint import rnnt_loss_simple as rnnt_loss_simple
+from jaxctc.simple_joint import rnnt_simple_log_probs as rnnt_simple_log_probs
 from jaxctc.stars import with_star as with_star
 from jaxctc.tdt import tdt_loss as tdt_loss
 from jaxctc.topologies import compose as compose

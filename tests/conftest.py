@@ -23,13 +23,26 @@ def _no_rank_promotion(request):
 
 @pytest.fixture(scope="module")
 def compile_once(tmp_path_factory):
-    """Every run of a training script compiles the same step: let all but the first find it."""
-    cached = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-    }
-    before = {name: getattr(jax.config, name) for name in cached}
-    for name, value in cached.items():
+    """Every run of a training script compiles the same step: let all but the first find it.
+
+    A few steps on a few examples take less time than to optimise them would.
+    """
+    yield from _configured(
+        jax_compilation_cache_dir=str(tmp_path_factory.mktemp("compiled")),
+        jax_persistent_cache_min_compile_time_secs=0.5,
+        jax_disable_most_optimizations=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """For programs that are looked at and not run: machine code is made without optimising it."""
+    yield from _configured(jax_disable_most_optimizations=True)
+
+
+def _configured(**settings):
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
     yield

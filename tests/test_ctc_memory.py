@@ -7,6 +7,8 @@ import pytest
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SHAPES = {
     "plates": (18, 256, 68, 8),
     "OCR": (80, 64, 6625, 25),

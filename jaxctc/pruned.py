@@ -1,7 +1,7 @@
 """Pruned transducer training (Kuang et al. 2022): a cheap joint says where the dear one matters.
 
-1. `rnnt_loss_simple` (`jaxctc.simple_joint`) adds encoder and predictor instead of joining them by a
-   network.
+1. `rnnt_loss_simple` (in `jaxctc.simple_joint`) adds encoder and predictor instead of joining
+   them by a network.
 2. The posteriors of that lattice tell `rnnt_prune_ranges` which few label positions matter at
    each frame, and `rnnt_prune` picks what the joint network then sees.
 3. `rnnt_loss_pruned` is the transducer loss of the joint's logits at those positions.

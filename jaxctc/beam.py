@@ -11,6 +11,7 @@ from jaxctc import beam_state, checks, graph_checks
 from jaxctc.automaton import Automaton
 from jaxctc.beam_state import BeamState
 from jaxctc.decode import Hypotheses
+from jaxctc.emissions import wide
 
 
 def ctc_beam_search(
@@ -106,7 +107,7 @@ def ctc_beam_start(
     batch = checks.batch_shape("batch", batch)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
-    return _unflatten(beam_state.start(_size(batch), width, most, _wide(dtype)), batch)
+    return _unflatten(beam_state.start(_size(batch), width, most, wide(dtype)), batch)
 
 
 def ctc_beam_extend(
@@ -143,9 +144,9 @@ def ctc_beam_extend(
         raise ValueError(
             f"state has batch shape {state.frame_count.shape}; it must be {lengths.shape}."
         )
-    if state.beam.blank.dtype != _wide(logits.dtype):
+    if state.beam.blank.dtype != wide(logits.dtype):
         raise TypeError(
-            f"state has dtype {state.beam.blank.dtype}; it must be {_wide(logits.dtype)}, "
+            f"state has dtype {state.beam.blank.dtype}; it must be {wide(logits.dtype)}, "
             "that in which the logits are computed."
         )
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
@@ -233,12 +234,7 @@ def _size(batch) -> int:
 
 
 def _flat_logits(logits, lengths):
-    return logits.reshape(lengths.size, *logits.shape[-2:]).astype(_wide(logits.dtype))
-
-
-def _wide(dtype):
-    """What logits of a dtype are computed in."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    return logits.reshape(lengths.size, *logits.shape[-2:]).astype(wide(logits.dtype))
 
 
 def _flatten(state: BeamState, batch) -> BeamState:

@@ -164,10 +164,7 @@ def static_real(name: str, value: Any) -> float:
 
 def non_negative(name: str, value: Any) -> float:
     """`value` as a finite float from 0 up."""
-    static_real(name, value)
-    if not 0 <= value < np.inf:
-        raise ValueError(f"{name} is {value}; it must be finite and at least 0.")
-    return float(value)
+    return float(real_from_zero(name, static_real(name, value)))
 
 
 def concrete(value: Any) -> np.ndarray | None:

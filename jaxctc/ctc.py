@@ -167,12 +167,9 @@ def ctc_loss(
 
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
-    flat_logits, flat_labels, frames, lengths = flatten(
-        logits, labels, logit_lengths, label_lengths
-    )
-    flat_labels = _fill_registers(flat_labels, blank_id)
+    padded = _fill_registers(labels, logit_lengths.size, blank_id)
     topology, scores, possible, broken = lattice(
-        flat_logits, flat_labels, frames, lengths, blank_id
+        *flatten(logits, padded, logit_lengths, label_lengths), blank_id
     )
     log_z = recursion.log_partition(topology, scores)
     log_z = jnp.where(possible, log_z, -jnp.inf)
@@ -180,16 +177,17 @@ def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
     return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-2])
 
 
-def _fill_registers(labels: jax.Array, blank_id: int) -> jax.Array:
-    """Labels with padding, so that rows of states are whole vector registers.
+def _fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Array:
+    """Labels ``[*batch, S]`` with padding, so that rows of states are whole vector registers.
 
     What is left over in a row is computed one by one, which takes long if the row is short. In
     long rows it matters less than that rows of a power of two lie badly in the cache.
     """
-    batch, spaces = labels.shape[0], labels.shape[1] + 1
-    if batch > spaces or spaces > 128:
+    spaces = labels.shape[-1] + 1
+    if sequences > spaces or spaces > 128:
         return labels
-    return jnp.pad(labels, ((0, 0), (0, -spaces % 8)), constant_values=blank_id)
+    padding = [(0, 0)] * (labels.ndim - 1) + [(0, -spaces % 8)]
+    return jnp.pad(labels, padding, constant_values=blank_id)
 
 
 class CTCPosteriors(NamedTuple):

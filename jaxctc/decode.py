@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc import checks
+from jaxctc.emissions import widen
 
 
 class Hypotheses(NamedTuple):
@@ -70,7 +71,7 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
     logits = logits.reshape(logit_lengths.size, frames, classes)
     inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
 
-    x = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
+    x = widen(logits)
     path = jnp.argmax(x, axis=-1).astype(jnp.int32)
     top = jnp.max(x, axis=-1, keepdims=True)
     # A frame without any possible class has log-probability -inf, not NaN.

@@ -170,4 +170,9 @@ def log_softmax(logits: jax.Array, inside: jax.Array) -> jax.Array:
 
 def widen(x: jax.Array) -> jax.Array:
     """Half precision as float32; everything is computed in that, or in float64."""
-    return x if x.dtype == jnp.float64 else lax.convert_element_type(x, jnp.float32)
+    return lax.convert_element_type(x, wide(x.dtype))
+
+
+def wide(dtype) -> jnp.dtype:
+    """What numbers of a dtype are computed in."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

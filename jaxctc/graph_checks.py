@@ -11,8 +11,7 @@ from jaxctc import checks
 
 def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> None:
     """Checks that `value` is one Fsa, or a batch of them, that reads so many classes."""
-    if not hasattr(value, "destination"):
-        raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
+    _is_fsa(name, value)
     shared = value.label.ndim == 1
     for field, array in value._asdict().items():
         like, letter = (value.final, "S") if field in ("start", "final") else (value.label, "A")
@@ -29,6 +28,11 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
                 raise ValueError(
                     f"{name}.{field} has the value {known[wrong][0]}; it must be in 0…{limit - 1}."
                 )
+
+
+def _is_fsa(name: str, value: Any) -> None:
+    if not hasattr(value, "destination"):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
 
 
 def _field(name: str, array: checks.ArrayLike, real: bool, expected: tuple[int | str, ...]) -> None:
@@ -58,8 +62,7 @@ def tables(name: str, value: Any, classes: int | None = None) -> None:
 
 def one_automaton(name: str, value: Any) -> None:
     """Checks that `value` is an Fsa without batch axes."""
-    if not hasattr(value, "destination"):
-        raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
+    _is_fsa(name, value)
     if np.ndim(value.final) != 1:
         shape = np.shape(value.final)
         raise ValueError(f"{name}.final has shape {shape}; it must be [S], of one automaton.")

@@ -46,9 +46,7 @@ class CTCTopology:
         return jnp.where(first, 0.0, -jnp.inf)
 
     def start(self, semiring: Semiring, dtype) -> State:
-        nothing = semiring.zeros(self.skip.shape, dtype)
-        first = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis) == 0
-        return where(first, semiring.from_log(jnp.zeros(self.skip.shape, dtype)), nothing), nothing
+        return semiring.from_log(self.neutral.astype(dtype)), semiring.zeros(self.skip.shape, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
         blank, label = state

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.xfloat import choose
+
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def arc_log_probabilities(
@@ -34,7 +36,7 @@ def arc_log_probabilities(
     label = jnp.take_along_axis(logits, labels[..., None], -1, mode="promise_in_bounds")[..., 0]
     # In two steps: the sum of the two would round where logits are large.
     blank, label = ((widen(x) - top) - rest for x in (logits[..., blank_id], label))
-    return jnp.where(inside, blank, 0), jnp.where(inside, label, 0)
+    return choose(inside, blank, 0), choose(inside, label, 0)
 
 
 @arc_log_probabilities.defjvp
@@ -49,8 +51,8 @@ def _arc_log_probabilities_jvp(blank_id, primals, tangents):
     def of(chosen):
         # Selected, not gathered: the transpose is then part of the one pass that writes the
         # gradient, where a scatter would be a second.
-        of_chosen = jnp.sum(jnp.where(classes == chosen, tangent, 0), axis=-1)
-        return jnp.where(inside, of_chosen, 0) - mean
+        of_chosen = jnp.sum(choose(classes == chosen, tangent, 0), axis=-1)
+        return choose(inside, of_chosen, 0) - mean
 
     change = of(blank_id), of(labels[..., None])
     return arc_log_probabilities(logits, labels, inside, blank_id), change
@@ -78,7 +80,7 @@ def log_probabilities(
     apart = 1 if frames_last else 2  # what is per frame has no axis of classes
     log_probs = (picked - jnp.expand_dims(top, apart)) - jnp.expand_dims(rest, apart)
     outside = jnp.expand_dims(outside if axis == 1 else outside.T, 3 - apart)
-    log_probs = jnp.where(jnp.expand_dims(inside, apart), log_probs, outside.astype(picked.dtype))
+    log_probs = choose(jnp.expand_dims(inside, apart), log_probs, outside.astype(picked.dtype))
     return _frames_first(log_probs, frames_last, axis)
 
 
@@ -91,7 +93,7 @@ def _log_probabilities_jvp(axis, primals, tangents):
     # has no pass over the gradient for it.
     mean = _mean(logits, inside, tangent)
     change = _frames_first(*_pick(tangent, classes), axis)
-    change = jnp.where(jnp.expand_dims(inside.T, axis + 1), change, 0)
+    change = choose(jnp.expand_dims(inside.T, axis + 1), change, 0)
     return (
         log_probabilities(logits, classes, inside, outside, axis),
         change - jnp.expand_dims(mean.T, axis + 1),
@@ -125,13 +127,13 @@ def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, ja
     # The maximum of what there is: widened first, half precision would be copied as float32.
     top = widen(jnp.max(logits, axis=-1))
     # A frame without any class has no path; one with NaN passes it on, to be seen.
-    top = jnp.where(inside & (top != -jnp.inf), top, 0)
+    top = choose(inside & (top != -jnp.inf), top, 0)
     # Without the barrier XLA writes the maxima, and half precision as float32, out to the size of
     # the logits before it adds up.
     x, largest = lax.optimization_barrier((logits, top))
     total = jnp.sum(jnp.exp(widen(x) - largest[..., None]), axis=-1)
     possible = inside & (total != 0)
-    return top, jnp.where(possible, jnp.log(jnp.where(possible, total, 1)), 0)
+    return top, choose(possible, jnp.log(choose(possible, total, 1)), 0)
 
 
 @_log_normaliser.defjvp
@@ -144,9 +146,9 @@ def _log_normaliser_jvp(primals, tangents):
 def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
     """The expectation over the classes of `values`, as `inside`; 0 outside."""
     top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
-    x = jnp.where(inside[..., None], widen(logits), 0)
+    x = choose(inside[..., None], widen(logits), 0)
     mean = jnp.sum(jnp.exp((x - top) - rest) * values, axis=-1)
-    return jnp.where(inside, mean, 0)
+    return choose(inside, mean, 0)
 
 
 def frames_inside(logits: jax.Array, logit_lengths: jax.Array) -> jax.Array:
@@ -165,7 +167,7 @@ def log_normaliser(logits: jax.Array, inside: jax.Array) -> jax.Array:
 def log_softmax(logits: jax.Array, inside: jax.Array) -> jax.Array:
     """``log_softmax(logits)`` of each frame; 0 outside."""
     top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
-    return jnp.where(inside[..., None], (widen(logits) - top) - rest, 0)
+    return choose(inside[..., None], (widen(logits) - top) - rest, 0)
 
 
 def widen(x: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import xfloat
+from jaxctc.xfloat import choose
 
 Weight = Any  # a pytree of arrays of one shape
 State = tuple[Weight, ...]  # what a recursion carries from frame to frame
@@ -163,9 +164,8 @@ MAX_TROPICAL = MaxTropical()
 
 def _finite_max(arrays: list[jax.Array], axis: int) -> jax.Array:
     """The largest element of all along `axis`, kept as an axis of 1; 0 where all are ``-inf``."""
-    tops = [jnp.max(x, axis=axis, keepdims=True) for x in arrays]
-    top = functools.reduce(jnp.maximum, tops)
-    return jnp.where(top > -jnp.inf, top, 0)
+    top = jnp.max(functools.reduce(jnp.maximum, arrays), axis=axis, keepdims=True)
+    return choose(top > -jnp.inf, top, 0)
 
 
 def _scatter_max(a: jax.Array, index, shape) -> jax.Array:
@@ -186,12 +186,12 @@ def select(a: Weight, index: jax.Array, axis: int) -> Weight:
     """
     place = lax.broadcasted_iota(jnp.int32, jax.tree.leaves(a)[0].shape, axis)
     chosen = place == jnp.expand_dims(index, axis)
-    return jax.tree.map(lambda x: jnp.sum(jnp.where(chosen, x, 0), axis), a)
+    return jax.tree.map(lambda x: jnp.sum(choose(chosen, x, 0), axis), a)
 
 
 def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
     """`jnp.where` on weights."""
-    return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
+    return jax.tree.map(lambda x, y: choose(mask, x, y), a, b)
 
 
 def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:

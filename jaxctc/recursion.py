@@ -9,7 +9,7 @@ Nothing here computes posteriors or traces a path back: both are the gradient of
 
 The scan is cut into chunks of a few dozen frames. Chunks are checkpointed, so that
 differentiation keeps one state a chunk and recomputes the rest, and weights are brought back
-into range where chunks begin.
+into range where chunks meet.
 """
 
 from collections.abc import Callable
@@ -123,8 +123,7 @@ def _scan(
     """The last state, its scale, and what was observed, arrays ``[chunks, frames, …]``."""
     leaf = jax.tree.leaves(scores)[0]
     state = topology.start(semiring, leaf.dtype)
-    alike = lax.slice_in_dim(jax.tree.leaves(state)[0], 0, 1, axis=topology.axis)
-    scale = semiring.from_log(jnp.zeros_like(alike))
+    state, scale = semiring.rescale(state, topology.axis)
     chunks, frames = _chunking(leaf.shape[0])
 
     def chunked(x: jax.Array, neutral: jax.Array) -> jax.Array:
@@ -136,8 +135,6 @@ def _scan(
 
     def run_chunk(carry, chunk):
         state, scale = carry
-        state, factor = semiring.rescale(state, topology.axis)
-        scale = semiring.times(scale, factor)
         # Here, not in the step: one vectorised pass over data that is still in the cache.
         weights = jax.tree.map(semiring.from_log, chunk)
 
@@ -146,7 +143,8 @@ def _scan(
             return state, observe(state, scale)
 
         state, observed = lax.scan(run_frame, state, weights)
-        return (state, scale), observed
+        state, factor = semiring.rescale(state, topology.axis)
+        return (state, semiring.times(scale, factor)), observed
 
     if chunks > 1:
         # Inside a scan nothing merges the recomputation with the first computation anyway.

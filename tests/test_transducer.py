@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import (
-    duration_paths,
     log_softmax,
     transducer_by_enumeration,
     transducer_by_recursion,
@@ -152,21 +151,6 @@ def test_published_numbers(name):
             for u, y in enumerate(row[: lengths[1][b]]):
                 got[b, :, u, 1 if two else y] -= label[b, :, u]
         np.testing.assert_allclose(got, want, atol=2e-6)
-
-
-def test_the_published_durations():
-    case = PUBLISHED["nemo_tdt_fixed"]
-    logits = jnp.array(case["inputs"]["values"])
-    labels, sigma = jnp.array(case["inputs"]["labels"]), case["tdt"]["sigma"]
-
-    def loss(logits):
-        return jaxctc.tdt_loss(
-            logits[..., :4], logits[..., 4:], labels, durations=(0, 1, 2), blank_id=3, sigma=sigma
-        )[0]
-
-    value, gradient = jax.value_and_grad(loss)(logits)
-    np.testing.assert_allclose(value, case["expected"]["loss"][0], rtol=1e-6)
-    np.testing.assert_allclose(gradient, case["expected"]["grad"], atol=1e-6)
 
 
 TORCHAUDIO = np.load(DATA / "torchaudio_rnnt.npz")
@@ -443,66 +427,6 @@ def test_the_joint_in_chunks_gives_what_it_gives_at_once(log_probs, frames_per_c
     assert (got[1][1][1, 4:] == 0).all()
 
 
-@settings(max_examples=25)
-@given(data=st.data())
-def test_durations_are_those_of_all_paths(data):
-    durations = (0, 1, 3)
-    frames = data.draw(st.integers(0, 4), "frames")
-    labels = data.draw(st.lists(st.integers(1, 3), max_size=2), "labels")
-    generator = np.random.default_rng(data.draw(st.integers(0, 2**16), "seed"))
-    tokens = np.full((1, 4, 3, 4), np.nan, np.float32)
-    lasting = np.full((1, 4, 3, 3), np.nan, np.float32)
-    cells = np.s_[:frames, : len(labels) + 1]
-    for x in (tokens, lasting):
-        x[0][cells] = 2 * generator.standard_normal((frames, len(labels) + 1, x.shape[-1]))
-    padded = np.array([labels + [9] * (2 - len(labels))])
-    losses, gradients = DURATIONS(
-        (tokens, lasting), padded, np.array([frames]), np.array([len(labels)])
-    )
-    log_tokens, log_lasting = (log_softmax(x[0][cells]) for x in (tokens, lasting))
-    total = 0.0
-    for path in duration_paths(frames, len(labels), durations):
-        total += np.exp(
-            sum(
-                log_tokens[t, u, labels[u] if is_label else 0]
-                + log_lasting[t, u, durations.index(d)]
-                for t, u, is_label, d in path
-            )
-        )
-    want = -np.log(total) if total else np.inf
-    np.testing.assert_allclose(losses[0], want, rtol=1e-5)
-    for gradient in gradients:
-        assert np.isfinite(gradient).all()
-        np.testing.assert_allclose(gradient.sum(-1), 0, atol=1e-5)
-        rest = np.array(gradient)
-        rest[0][cells] = 0
-        np.testing.assert_array_equal(rest, 0)
-
-
-@jax.jit
-def DURATIONS(logits, labels, frames, lengths):
-    losses, pullback = jax.vjp(
-        lambda x: jaxctc.tdt_loss(*x, labels, frames, lengths, durations=(0, 1, 3)), logits
-    )
-    return losses, pullback(jnp.ones_like(losses))[0]
-
-
-def test_durations_that_are_masked_out_or_broken():
-    tokens, lasting = np.zeros((3, 4, 3, 5), np.float32), np.zeros((3, 4, 3, 3), np.float32)
-    lasting[0, 1, 1] = -np.inf  # no path goes here
-    tokens[1, 3, 1, 4] = lasting[2, 3, 1, 2] = np.nan  # nor here: less than two frames are left
-    arguments = np.array([[1], [1], [1]]), np.full(3, 4), np.full(3, 1)
-
-    def losses(tokens, lasting):
-        return jaxctc.tdt_loss(tokens[:, :, :2], lasting[:, :, :2], *arguments, durations=(2, 3, 4))
-
-    values, pullback = jax.vjp(losses, tokens, lasting)
-    np.testing.assert_array_equal(np.isnan(values), [False, True, True])
-    assert np.isfinite(values[0])
-    for gradient in pullback(jnp.ones_like(values)):
-        assert np.isfinite(gradient[0]).all()
-
-
 def test_without_durations_of_zero_and_with_one_only_it_is_monotonic_up_to_the_last_blank():
     logits, labels, frames, lengths = BATCH
     got = jaxctc.tdt_loss(logits, logits[..., :1], labels, frames, lengths, durations=(1,))
@@ -512,124 +436,3 @@ def test_without_durations_of_zero_and_with_one_only_it_is_monotonic_up_to_the_l
         label[-1] = -np.inf  # a path ends with a blank
         want, *_ = transducer_by_recursion(blank, label, monotonic=True)
         np.testing.assert_allclose(got[b], want, rtol=1e-6)
-
-
-LOGITS, LABELS = np.zeros((2, 5, 3, 4), np.float32), np.ones((2, 2), int)
-WRONG = [
-    (TypeError, {"logits": LOGITS.astype(int)}, r"logits has dtype int\d+; it must be floating"),
-    (ValueError, {"logits": LOGITS[0, 0]}, r"it must be \[\*batch, T, U \+ 1, C\]"),
-    (ValueError, {"logits": LOGITS[:, :, 1:]}, r"must have 3 elements, one more than there are"),
-    (ValueError, {"labels": LABELS[:1]}, r"labels has shape \(1, 2\); it must be \[2, S\]"),
-    (TypeError, {"labels": LABELS * 1.0}, r"labels has dtype float64; it must be an integer"),
-    (ValueError, {"logit_lengths": [5, 6]}, r"logit_lengths has the value 6; it must be in 0…5"),
-    (ValueError, {"label_lengths": [3, 2]}, r"label_lengths has the value 3; it must be in 0…2"),
-    (ValueError, {"blank_id": 4}, r"blank_id is 4; it must be a class, in 0…3"),
-]
-
-
-TAKE_LOGITS = [jaxctc.rnnt_loss, jaxctc.rnnt_log_probs, jaxctc.hat_log_probs]
-
-
-@pytest.mark.parametrize("function", TAKE_LOGITS)
-@pytest.mark.parametrize(("error", "arguments", "sentence"), WRONG)
-def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sentence):
-    with pytest.raises(error, match=sentence):
-        function(**{"logits": LOGITS, "labels": LABELS, **arguments})
-
-
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (
-            lambda: jaxctc.rnnt_loss_from_log_probs(LOGITS[..., 0], LOGITS[..., 0]),
-            r"label_log_probs has shape \(2, 5, 3\); it must be \(2, 5, 2\)",
-        ),
-        (
-            lambda: jaxctc.rnnt_posteriors(np.zeros((5, 0)), np.zeros((5, 0))),
-            r"blank_log_probs has shape \(5, 0\); its last axis must not be empty",
-        ),
-        (
-            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=(0, 1)),
-            r"duration_logits has shape \(2, 5, 3, 4\); it must be \(2, 5, 3, 2\)",
-        ),
-        (
-            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=(0, 1, 1, 2)),
-            r"durations is \(0, 1, 1, 2\); it must be different ints from 0 up",
-        ),
-        (
-            lambda: jaxctc.rnnt_loss_from_joint(
-                lambda e, p: e, LOGITS[:, :, 0], LOGITS[:, :2, 0], LABELS
-            ),
-            r"predictor has shape \(2, 2, 4\); it must be \[2, 3, E\]",
-        ),
-        (
-            lambda: jaxctc.rnnt_loss_from_joint(
-                lambda e, p: e, LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
-            ),
-            r"joint returned shape \(2, 5, 1, 4\); it must be \[2, 5, 3, C\]",
-        ),
-        (
-            lambda: jaxctc.rnnt_loss_from_joint(
-                lambda e, p: e + p, LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS, frames_per_chunk=0
-            ),
-            r"frames_per_chunk is 0; it must be at least 1",
-        ),
-        (
-            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], blank=4),
-            r"blank is 4; it must be in -4…3",
-        ),
-        (
-            lambda: torch.rnnt_loss(LOGITS, LABELS[:1], [5, 5], [2, 2]),
-            r"targets has shape \(1, 2\); it must be \[2, S\]",
-        ),
-        (
-            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 3]),
-            r"target_lengths has the value 3; it must be in 0…2",
-        ),
-        (
-            lambda: torch.rnnt_loss(LOGITS[0], LABELS[0], 5, 2),
-            r"logits has shape \(5, 3, 4\); it must be \(N, T, U \+ 1, C\)",
-        ),
-        (
-            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], reduction="avg"),
-            r"reduction is 'avg'; it must be one of",
-        ),
-    ],
-)
-def test_other_malformed_calls(call, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        call()
-
-
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (
-            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], blank=None),
-            r"blank has type NoneType; it must be an int",
-        ),
-        (
-            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], clamp=None),
-            r"clamp has type NoneType; it must be a number known while tracing",
-        ),
-        (
-            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=3),
-            r"durations is 3; it must be a sequence of ints",
-        ),
-        (
-            lambda: jaxctc.rnnt_loss_from_joint(
-                lambda e, p: (e, p), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
-            ),
-            r"joint returned type tuple; it must be an array \[2, 5, 3, C\]",
-        ),
-        (
-            lambda: jaxctc.rnnt_loss_from_joint(
-                lambda e, p: (e + p).astype(int), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
-            ),
-            r"joint returned dtype int32; it must be floating-point",
-        ),
-    ],
-)
-def test_arguments_of_the_wrong_type(call, sentence):
-    with pytest.raises(TypeError, match=sentence):
-        call()

@@ -11,7 +11,7 @@ from jaxctc import beam_state, checks, graph_checks
 from jaxctc.automaton import Automaton
 from jaxctc.beam_state import BeamState
 from jaxctc.decode import Hypotheses
-from jaxctc.emissions import wide
+from jaxctc.emissions import wide, widen
 
 
 def ctc_beam_search(
@@ -234,7 +234,7 @@ def _size(batch) -> int:
 
 
 def _flat_logits(logits, lengths):
-    return logits.reshape(lengths.size, *logits.shape[-2:]).astype(wide(logits.dtype))
+    return widen(logits).reshape(lengths.size, *logits.shape[-2:])
 
 
 def _flatten(state: BeamState, batch) -> BeamState:

@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxctc import checks, recursion
 from jaxctc.emissions import log_normaliser, log_probabilities
-from jaxctc.semirings import Semiring, State, Weight, select, shift, where
+from jaxctc.semirings import Semiring, State, Weight, first_one, select, shift, where
 
 
 @functools.partial(
@@ -46,7 +46,8 @@ class CTCTopology:
         return jnp.where(first, 0.0, -jnp.inf)
 
     def start(self, semiring: Semiring, dtype) -> State:
-        return semiring.from_log(self.neutral.astype(dtype)), semiring.zeros(self.skip.shape, dtype)
+        shape = self.skip.shape
+        return first_one(semiring, shape, self.axis, dtype), semiring.zeros(shape, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
         blank, label = state

@@ -11,7 +11,7 @@ from jaxctc import checks
 
 def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> None:
     """Checks that `value` is one Fsa, or a batch of them, that reads so many classes."""
-    _is_fsa(name, value)
+    _of_type_fsa(name, value)
     shared = value.label.ndim == 1
     for field, array in value._asdict().items():
         like, letter = (value.final, "S") if field in ("start", "final") else (value.label, "A")
@@ -30,7 +30,7 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
                 )
 
 
-def _is_fsa(name: str, value: Any) -> None:
+def _of_type_fsa(name: str, value: Any) -> None:
     if not hasattr(value, "destination"):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
 
@@ -62,7 +62,7 @@ def tables(name: str, value: Any, classes: int | None = None) -> None:
 
 def one_automaton(name: str, value: Any) -> None:
     """Checks that `value` is an Fsa without batch axes."""
-    _is_fsa(name, value)
+    _of_type_fsa(name, value)
     if np.ndim(value.final) != 1:
         shape = np.shape(value.final)
         raise ValueError(f"{name}.final has shape {shape}; it must be [S], of one automaton.")

@@ -109,7 +109,7 @@ class _LogWeights:
         return x
 
     def to_log(self, a: jax.Array) -> jax.Array:
-        return jnp.where(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
+        return choose(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
 
     def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a + b
@@ -121,16 +121,16 @@ class Log(_LogWeights):
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         # jnp.logaddexp has NaN derivatives where both are -inf.
         nothing = jnp.maximum(a, b) == -jnp.inf
-        total = jnp.logaddexp(jnp.where(nothing, 0, a), jnp.where(nothing, 0, b))
-        return jnp.where(nothing, -jnp.inf, total)
+        total = jnp.logaddexp(choose(nothing, 0, a), choose(nothing, 0, b))
+        return choose(nothing, -jnp.inf, total)
 
     def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
         top = _scatter_max(a, index, shape)
-        top = jnp.where(top > -jnp.inf, top, 0)
+        top = choose(top > -jnp.inf, top, 0)
         terms = jnp.exp(a - take(top, index))
         total = jnp.zeros(shape, a.dtype).at[index].add(terms, mode="promise_in_bounds")
         positive = total > 0
-        return jnp.where(positive, jnp.log(jnp.where(positive, total, 1)) + top, -jnp.inf)
+        return choose(positive, jnp.log(choose(positive, total, 1)) + top, -jnp.inf)
 
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
         scale = _finite_max([lax.stop_gradient(a) for a in state], axis)
@@ -141,16 +141,16 @@ class MaxTropical(_LogWeights):
     """Score of the best path; its gradient is the path. Ties go to the first term of `plus`."""
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(a >= b, a, b)
+        return choose(a >= b, a, b)
 
     def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
         best = a == take(_scatter_max(a, index, shape), index)
         place = lax.broadcasted_iota(jnp.int32, a.shape, 0)
         nowhere = jnp.full(shape, a.shape[0], jnp.int32)
-        first = nowhere.at[index].min(jnp.where(best, place, a.shape[0]), mode="promise_in_bounds")
-        chosen = jnp.where(place == take(first, index), a, 0)
+        first = nowhere.at[index].min(choose(best, place, a.shape[0]), mode="promise_in_bounds")
+        chosen = choose(place == take(first, index), a, 0)
         total = jnp.zeros(shape, a.dtype).at[index].add(chosen, mode="promise_in_bounds")
-        return jnp.where(first < nowhere, total, -jnp.inf)
+        return choose(first < nowhere, total, -jnp.inf)
 
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
         # Rescaling would round, and rounding would make or break ties.
@@ -191,7 +191,13 @@ def select(a: Weight, index: jax.Array, axis: int) -> Weight:
 
 def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
     """`jnp.where` on weights."""
-    return jax.tree.map(lambda x, y: choose(mask, x, y), a, b)
+    return jax.tree.map(functools.partial(choose, mask), a, b)
+
+
+def first_one(semiring: Semiring, shape: tuple[int, ...], axis: int, dtype) -> Weight:
+    """Weights of one at the first place along `axis`, and of nothing at all others."""
+    first = lax.broadcasted_iota(jnp.int32, shape, axis) == 0
+    return semiring.from_log(choose(first, jnp.zeros(shape, dtype), -jnp.inf))
 
 
 def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxctc import checks, recursion, transducer_checks
 from jaxctc.emissions import arc_log_probabilities, widen
@@ -30,9 +29,9 @@ from jaxctc.semirings import (
     Semiring,
     State,
     Weight,
+    first_one,
     select,
     shift,
-    where,
 )
 
 
@@ -65,9 +64,7 @@ class TransducerTopology:
     def start(self, semiring: Semiring, dtype) -> State:
         shape = (self.label_lengths.size, self.spaces)
         shape = shape if self.axis == 1 else shape[::-1]
-        first = lax.broadcasted_iota(jnp.int32, shape, self.axis) == 0
-        one = semiring.from_log(jnp.zeros(shape, dtype))
-        return (where(first, one, semiring.zeros(shape, dtype)),)
+        return (first_one(semiring, shape, self.axis, dtype),)
 
     def step(self, semiring: Semiring, state: State, weights: TransducerArcs) -> State:
         (weight,) = state

@@ -72,10 +72,10 @@ def _power_of_two(d: jax.Array) -> jax.Array:
 
 
 def choose(mask: jax.Array, a, b) -> jax.Array:
-    """`jnp.where` for an array and an array or a number; the first decides the dtype.
+    """`jnp.where` for an array and an array or a number, of the first array's dtype.
 
-    `jnp.where` is a jitted function of its own, and each of the hundred uses in a loss is
-    traced, differentiated and transposed as one, which takes longer than all else in them.
+    `jnp.where` is a jitted function: each of its uses in a loss, of which there would be a
+    hundred, is traced, linearised and transposed as one, and compiling takes longer for it.
     """
     dtype = next(x.dtype for x in (a, b) if isinstance(x, jax.Array))
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in (mask, a, b)))

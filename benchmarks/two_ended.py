@@ -28,8 +28,9 @@ class TwoEnded(ctc.CTCTopology):
         first = jnp.concatenate([jnp.zeros(batch, jnp.int32), behind])
         nothing = semiring.zeros(self.skip.shape, dtype)
         place = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis)
-        one = semiring.from_log(jnp.zeros(self.skip.shape, dtype))
-        return semirings.where(place == jnp.expand_dims(first, self.axis), one, nothing), nothing
+        one = semiring.ones(self.skip.shape, dtype)
+        blank = semirings.where(place == jnp.expand_dims(first, self.axis), one, nothing)
+        return (blank, nothing), super().start(semiring, dtype)[1]
 
     def finish(self, semiring, state):
         """Weight of all arcs from the front half's states into the back half's, [B]."""

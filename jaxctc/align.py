@@ -114,7 +114,7 @@ class _AlignmentTopology(NamedTuple):
     def neutral(self) -> _Emissions:
         return _Emissions(jnp.float32(0), jnp.bool_(False), jnp.float32(0))
 
-    def start(self, semiring: Semiring, dtype) -> State:
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
         return self.lattice.start(semiring, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: _Emissions) -> State:

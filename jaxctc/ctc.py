@@ -45,9 +45,9 @@ class CTCTopology:
         first = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis) == 0
         return jnp.where(first, 0.0, -jnp.inf)
 
-    def start(self, semiring: Semiring, dtype) -> State:
-        shape = self.skip.shape
-        return first_one(semiring, shape, self.axis, dtype), semiring.zeros(shape, dtype)
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        blank, scale = first_one(semiring, self.skip.shape, self.axis, dtype)
+        return (blank, semiring.zeros(self.skip.shape, dtype)), scale
 
     def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
         blank, label = state

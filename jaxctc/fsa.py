@@ -45,8 +45,9 @@ class FsaTopology(NamedTuple):
     def neutral(self) -> Frames:
         return Frames(jnp.float32(-jnp.inf), jnp.float32(0))
 
-    def start(self, semiring: Semiring, dtype) -> State:
-        return (semiring.from_log(self.start_weight.astype(dtype)),)
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        state = (semiring.from_log(self.start_weight.astype(dtype)),)
+        return semiring.rescale(state, self.axis)
 
     def step(self, semiring: Semiring, state: State, weights: Frames) -> State:
         return self.move(semiring, state, weights, self.weight)
@@ -214,7 +215,7 @@ class _NumberedTopology(NamedTuple):
     def neutral(self) -> _Numbered:
         return _Numbered(self.fsa.neutral, jnp.float32(0))
 
-    def start(self, semiring: Semiring, dtype) -> State:
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
         return self.fsa.start(semiring, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: _Numbered) -> State:

@@ -43,8 +43,8 @@ class Topology(Protocol):
         """The scores of a frame which leaves the total as it is."""
         ...
 
-    def start(self, semiring: Semiring, dtype) -> State:
-        """The state before the first frame."""
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        """The state before the first frame, in range, and its scale, as `rescale` gives them."""
         ...
 
     def step(self, semiring: Semiring, state: State, weights: Any) -> State:
@@ -122,8 +122,7 @@ def _scan(
 ) -> tuple[State, Weight, Any]:
     """The last state, its scale, and what was observed, arrays ``[chunks, frames, …]``."""
     leaf = jax.tree.leaves(scores)[0]
-    state = topology.start(semiring, leaf.dtype)
-    state, scale = semiring.rescale(state, topology.axis)
+    state, scale = topology.start(semiring, leaf.dtype)
     chunks, frames = _chunking(leaf.shape[0])
 
     def chunked(x: jax.Array, neutral: jax.Array) -> jax.Array:
@@ -131,10 +130,12 @@ def _scan(
         if missing:
             padding = jnp.broadcast_to(neutral.astype(x.dtype), (missing, *x.shape[1:]))
             x = jnp.concatenate([x, padding])
-        return x.reshape(chunks, frames, *x.shape[1:])
+        # Without axes of 1: XLA would lay them out elsewhere, and copy the scores to do so.
+        return x.reshape(chunks, frames, *(d for d in x.shape[1:] if d != 1))
 
     def run_chunk(carry, chunk):
         state, scale = carry
+        chunk = jax.tree.map(lambda x, whole: x.reshape(frames, *whole.shape[1:]), chunk, scores)
         # Here, not in the step: one vectorised pass over data that is still in the cache.
         weights = jax.tree.map(semiring.from_log, chunk)
 
@@ -149,8 +150,8 @@ def _scan(
     if chunks > 1:
         # Inside a scan nothing merges the recomputation with the first computation anyway.
         run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
-    scores = jax.tree.map(chunked, scores, topology.neutral)
-    (state, scale), observed = lax.scan(run_chunk, (state, scale), scores)
+    chunked_scores = jax.tree.map(chunked, scores, topology.neutral)
+    (state, scale), observed = lax.scan(run_chunk, (state, scale), chunked_scores)
     return state, scale, observed
 
 

@@ -36,6 +36,10 @@ class Semiring(Protocol):
         """Weights of nothing: `plus` with it changes nothing."""
         ...
 
+    def ones(self, shape, dtype) -> Weight:
+        """Weights of 1: `times` with it changes nothing."""
+        ...
+
     def from_log(self, x: jax.Array) -> Weight:
         """Weights from log-weights; ``-inf`` is zero."""
         ...
@@ -75,6 +79,9 @@ class Probability:
     def zeros(self, shape, dtype) -> xfloat.XFloat:
         return xfloat.zeros(shape, dtype)
 
+    def ones(self, shape, dtype) -> xfloat.XFloat:
+        return xfloat.XFloat(jnp.ones(shape, dtype), jnp.zeros(shape, dtype))
+
     def from_log(self, x: jax.Array) -> xfloat.XFloat:
         return xfloat.from_log(x)
 
@@ -91,12 +98,12 @@ class Probability:
         return xfloat.scatter_sum(a, index, shape)
 
     def rescale(self, state: State, axis: int) -> tuple[State, xfloat.XFloat]:
-        # Exponents are counted from that of the largest weight, so that they stay exact however
-        # improbable the input: a float32 holds whole numbers up to 2**24 only.
-        state = tuple(xfloat.normalise(a) for a in state)
+        # Exponents are counted from the largest, so that they stay exact however improbable the
+        # input: a float32 holds whole numbers up to 2**24 only.
         base = _finite_max([a.exponent for a in state], axis)
         scale = xfloat.XFloat(jnp.ones_like(base), base)
-        return tuple(xfloat.XFloat(a.mantissa, a.exponent - base) for a in state), scale
+        state = tuple(xfloat.normalise(xfloat.XFloat(m, e - base)) for m, e in state)
+        return state, scale
 
 
 class _LogWeights:
@@ -104,6 +111,9 @@ class _LogWeights:
 
     def zeros(self, shape, dtype) -> jax.Array:
         return jnp.full(shape, -jnp.inf, dtype)
+
+    def ones(self, shape, dtype) -> jax.Array:
+        return jnp.zeros(shape, dtype)
 
     def from_log(self, x: jax.Array) -> jax.Array:
         return x
@@ -194,10 +204,13 @@ def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
     return jax.tree.map(functools.partial(choose, mask), a, b)
 
 
-def first_one(semiring: Semiring, shape: tuple[int, ...], axis: int, dtype) -> Weight:
-    """Weights of one at the first place along `axis`, and of nothing at all others."""
+def first_one(
+    semiring: Semiring, shape: tuple[int, ...], axis: int, dtype
+) -> tuple[Weight, Weight]:
+    """Weights of one at the first place along `axis`, of nothing elsewhere; and a scale of one."""
     first = lax.broadcasted_iota(jnp.int32, shape, axis) == 0
-    return semiring.from_log(choose(first, jnp.zeros(shape, dtype), -jnp.inf))
+    weights = where(first, semiring.ones(shape, dtype), semiring.zeros(shape, dtype))
+    return weights, semiring.ones((*shape[:axis], 1, *shape[axis + 1 :]), dtype)
 
 
 def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:

@@ -49,12 +49,10 @@ class DurationTopology:
             (nothing,) * len(self.durations),
         )
 
-    def start(self, semiring: Semiring, dtype) -> State:
-        (arrived,) = self.states.start(semiring, dtype)
-        nothing = jax.tree.map(
-            lambda x, zero: jnp.full_like(x, zero), arrived, semiring.zeros((), dtype)
-        )
-        return (arrived, *[nothing] * (max(self.durations) + 1))
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        (arrived,), scale = self.states.start(semiring, dtype)
+        nothing = semiring.zeros(jax.tree.leaves(arrived)[0].shape, dtype)
+        return (arrived, *[nothing] * (max(self.durations) + 1)), scale
 
     def step(self, semiring: Semiring, state: State, weights: DurationArcs) -> State:
         arrived, *coming = state

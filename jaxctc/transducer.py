@@ -61,10 +61,11 @@ class TransducerTopology:
     def neutral(self) -> TransducerArcs:
         return TransducerArcs(jnp.float32(0), jnp.float32(-jnp.inf))
 
-    def start(self, semiring: Semiring, dtype) -> State:
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
         shape = (self.label_lengths.size, self.spaces)
         shape = shape if self.axis == 1 else shape[::-1]
-        return (first_one(semiring, shape, self.axis, dtype),)
+        weight, scale = first_one(semiring, shape, self.axis, dtype)
+        return (weight,), scale
 
     def step(self, semiring: Semiring, state: State, weights: TransducerArcs) -> State:
         (weight,) = state

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc import checks, recursion
-from jaxctc.emissions import log_normaliser, log_probabilities
+from jaxctc.emissions import log_probabilities
 from jaxctc.semirings import Semiring, State, Weight, first_one, select, shift, where
 
 
@@ -72,7 +72,6 @@ class Lattice(NamedTuple):
     topology: CTCTopology
     scores: jax.Array
     possible: jax.Array  # bool [B]: are the lengths in range, and the labels?
-    broken: jax.Array  # bool [B]: is there NaN or +inf among the sequence's logits?
 
 
 def lattice(
@@ -82,7 +81,11 @@ def lattice(
     label_lengths: jax.Array,
     blank_id: int,
 ) -> Lattice:
-    """The lattice of flat batches. Nothing past a length is ever read."""
+    """The lattice of flat batches. Nothing past a length is ever read.
+
+    NaN, or ``+inf``, in any class makes the frame's normaliser NaN, with it all of its scores, and
+    with them ``log Z``.
+    """
     batch, frames, classes = logits.shape
     spaces = labels.shape[1] + 1
     # The longer of the two runs along the vector registers.
@@ -102,10 +105,7 @@ def lattice(
     possible = jnp.all(valid | ~used, axis=1)
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
-    # Any such class is in its frame's normaliser. It is not looked for in the scores: read twice,
-    # they would be written twice.
-    normaliser = log_normaliser(lax.stop_gradient(logits), inside)
-    return Lattice(topology, scores, possible, jnp.any(jnp.isnan(normaliser), axis=1))
+    return Lattice(topology, scores, possible)
 
 
 def ctc_loss(
@@ -167,12 +167,11 @@ def ctc_loss(
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
     padded = _fill_registers(labels, logit_lengths.size, blank_id)
-    topology, scores, possible, broken = lattice(
+    topology, scores, possible = lattice(
         *flatten(logits, padded, logit_lengths, label_lengths), blank_id
     )
     log_z = recursion.log_partition(topology, scores)
-    log_z = jnp.where(possible, log_z, -jnp.inf)
-    log_z = jnp.where(broken, jnp.nan, log_z)
+    log_z = jnp.where(possible | jnp.isnan(log_z), log_z, -jnp.inf)
     return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-2])
 
 
@@ -233,14 +232,14 @@ def ctc_posteriors(
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     batch, frames = logits.shape[:-2], logits.shape[-2]
-    topology, scores, possible, broken = lattice(
+    topology, scores, possible = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
-    _, posteriors = recursion.posteriors(topology, scores)
+    log_z, posteriors = recursion.posteriors(topology, scores)
     inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
     inside &= possible[:, None]
     by_state = posteriors.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
-    by_state = jnp.where(broken[:, None, None], jnp.nan, by_state)
+    by_state = jnp.where(jnp.isnan(log_z)[:, None, None], jnp.nan, by_state)
     by_state = jnp.where(inside[:, :, None], by_state, 0).reshape(*batch, *by_state.shape[1:])
     return CTCPosteriors(by_state[..., 1:], by_state[..., 0])
 

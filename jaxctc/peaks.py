@@ -54,7 +54,7 @@ def ctc_entropy(
 
 @functools.partial(jax.jit, static_argnums=4)
 def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
-    topology, scores, possible, broken = lattice(
+    topology, scores, possible = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     # The derivative of log Z in the direction of the scores is their sum along a path, expected.
@@ -69,7 +69,7 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     )
     possible &= log_z != -jnp.inf
     entropy = jnp.where(possible, log_z - expected, 0)
-    entropy = jnp.where(broken, jnp.nan, entropy)
+    entropy = jnp.where(jnp.isnan(log_z), jnp.nan, entropy)
     # Rounding may leave that of a single alignment a little below 0.
     entropy = entropy - lax.stop_gradient(jnp.minimum(entropy, 0))
     return entropy.reshape(logits.shape[:-2])

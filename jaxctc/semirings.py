@@ -119,7 +119,7 @@ class _LogWeights:
         return x
 
     def to_log(self, a: jax.Array) -> jax.Array:
-        return choose(a > -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
+        return choose(a != -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
 
     def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a + b
@@ -151,7 +151,7 @@ class MaxTropical(_LogWeights):
     """Score of the best path; its gradient is the path. Ties go to the first term of `plus`."""
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return choose(a >= b, a, b)
+        return choose((a >= b) | (a != a), a, b)  # NaN is passed on
 
     def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
         best = a == take(_scatter_max(a, index, shape), index)

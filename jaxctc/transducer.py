@@ -139,12 +139,14 @@ def total(
     monotonic: bool = False,
     semiring: Semiring = PROBABILITY,
 ) -> jax.Array:
-    """``log Z`` of flat batches, ``[B]``; NaN where an arc's number is, or is ``+inf``."""
+    """``log Z`` of flat batches, ``[B]``; NaN where an arc's number is, or is ``+inf``.
+
+    Every arc within the lengths is before the end, and NaN times zero is NaN.
+    """
     topology, scores, possible = lattice(*arcs, logit_lengths, label_lengths, monotonic)
     log_z = recursion.log_partition(topology, scores, semiring)
-    usable = (scores.blank < jnp.inf) & (scores.label < jnp.inf)
-    usable = jnp.all(usable, axis=(0, 1 + topology.axis))
-    return jnp.where(possible, jnp.where(usable, log_z, jnp.nan), -jnp.inf)
+    log_z = jnp.where(log_z < jnp.inf, log_z, jnp.nan)
+    return jnp.where(possible, log_z, -jnp.inf)
 
 
 def arcs_of_logits(

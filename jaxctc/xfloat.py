@@ -92,28 +92,28 @@ def zeros(shape, dtype) -> XFloat:
 
 
 def from_log(x: jax.Array) -> XFloat:
-    """``exp(x)`` for any x from ``-inf`` up, with the mantissa in [0.7, 1.42]."""
+    """``exp(x)``, with the mantissa in [0.7, 1.42]; NaN where x is NaN or ``+inf``."""
     fmt = _FORMATS[x.dtype]
     constant = lax.stop_gradient(x)
-    positive = constant > -jnp.inf
+    possible = constant != -jnp.inf
     n = lax.round(constant * x.dtype.type(LOG2_E), lax.RoundingMethod.TO_NEAREST_EVEN)
     remainder = (constant - n * x.dtype.type(fmt.ln2_high)) - n * x.dtype.type(fmt.ln2_low)
     # Where neighbouring floats are more than a factor of two apart, the remainder is noise.
     fine = jnp.abs(n) < 2.0**fmt.mantissa_bits
     remainder = choose(fine, remainder, 0)
-    remainder = choose(positive, remainder, -jnp.inf)
+    remainder = choose(possible, remainder, -jnp.inf)
     # The mantissa has the derivative of exp(x), and its value is that of exp(remainder).
-    finite = choose(positive, x, 0)
+    finite = choose(possible, x, 0)
     return XFloat(jnp.exp((finite - lax.stop_gradient(finite)) + remainder), n)
 
 
 def to_log(a: XFloat) -> jax.Array:
     """The natural logarithm; ``-inf`` with a zero gradient where the value is zero."""
-    positive = a.mantissa > 0
-    mantissa = choose(positive, a.mantissa, 1)
-    exponent = choose(positive, a.exponent, 0)
+    possible = a.mantissa != 0  # NaN is passed on
+    mantissa = choose(possible, a.mantissa, 1)
+    exponent = choose(possible, a.exponent, 0)
     log = jnp.log(mantissa) + exponent * a.mantissa.dtype.type(LN_2)
-    return choose(positive, log, -jnp.inf)
+    return choose(possible, log, -jnp.inf)
 
 
 def add(a: XFloat, b: XFloat) -> XFloat:

@@ -36,7 +36,7 @@ def compile_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compile_quickly():
-    """For programs that are looked at and not run: machine code is made without optimising it."""
+    """Machine code is made without optimising it: that would take longer than programs then run."""
     yield from _configured(jax_disable_most_optimizations=True)
 
 

@@ -15,6 +15,7 @@ from oracles import collapse, log_softmax
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 DATA = json.loads((Path(__file__).parent / "data" / "decode.json").read_text())
 BATCH, T, C, BLANK = 12, 14, 5, 2
 WIDTHS = [1, 2, 5, 40]  # more than 32, too: sets of parents are words of 32 bits

@@ -20,6 +20,7 @@ from plate_charset import PLATE_CHARACTERS, encode  # noqa: E402
 
 import jaxctc  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("compile_once")
 SHARED = Path(__file__).parents[2] / "shared" / "plates"
 PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
 

@@ -22,6 +22,7 @@ from flax import nnx  # noqa: E402
 from plate_charset import PLATE_CHARACTERS  # noqa: E402
 from plate_reading import read_images  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("compile_once")
 SHARED = Path(__file__).parents[2] / "shared" / "plates"
 PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
 needs_plates = pytest.mark.skipif(

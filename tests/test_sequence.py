@@ -12,6 +12,8 @@ import pytest
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 @pytest.fixture
 def x64():

@@ -12,13 +12,14 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
@@ -153,18 +154,24 @@ def geometric_mean(values: list[float]) -> float:
     return float(np.exp(statistics.fmean(np.log(values))))
 
 
-def options(description: str | None, rounds: int) -> argparse.Namespace:
-    """The command line every timing benchmark has."""
+def options(description: str | None, rounds: int, shapes: Iterable[str] = ()) -> argparse.Namespace:
+    """The command line of a timing benchmark; with names of shapes, some of them may be chosen."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contestant")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=list(SHAPES),
-        default=list(SHAPES),
-        help="shapes to print, and not to keep for the documents",
-    )
+    if names := list(shapes):
+        parser.add_argument(
+            "--only",
+            nargs="+",
+            choices=names,
+            default=names,
+            help="shapes to print, and not to keep for the documents",
+        )
     return parser.parse_args()
+
+
+# The least that can be done with logits, to normalise them and to write a gradient: one exp each.
+read_once = jax.jit(lambda logits: jnp.exp(logits).sum(axis=-1))
+write_once = jax.jit(lambda logits: (jnp.exp(logits).sum(axis=-1), 2 * jnp.exp(logits)))
 
 
 def finished(value: object) -> object:

@@ -3,10 +3,14 @@
     python benchmarks/ctc_speed.py
 
 Loss and gradient with respect to the logits, and the loss alone, jitted, on ragged batches; torch
-with its log_softmax and two threads. Then: how time grows with each size, what remains above the
-floor, what one call costs on next to no data, and how long compiling takes.
+with its log_softmax and two threads; as processes get their memory by default, and in huge pages.
+Then: how time grows with each size, what remains above the floor, what one call costs on next to no
+data, and how long compiling takes.
 """
 
+import concurrent.futures
+import multiprocessing
+import os
 import time
 
 import jax
@@ -19,9 +23,11 @@ from common import (
     geometric_mean,
     options,
     random_batch,
+    read_once,
     report,
     table,
     time_in_turn,
+    write_once,
 )
 from ctc_contestants import JAX_LOSSES, contestants, jax_functions
 
@@ -45,6 +51,22 @@ def against_peers(names, rounds):
             }
     header = ["", "(T, B, C, S)", "jaxctc", "optax", "torch", "to the faster peer"]
     return {f"{k}, milliseconds": table(header, r) for k, r in rows.items()}, data
+
+
+def with_huge_pages(names, rounds):
+    """The same in a process whose memory comes in huge pages, if the system has them.
+
+    A large array that is new at every call is fetched from the system page by page, and for some
+    shapes that takes longer than to fill it.
+    """
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # read when a process starts
+    try:
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
+            sections, data = process.submit(against_peers, names, rounds).result()
+    finally:
+        del os.environ["GLIBC_TUNABLES"]
+    return {f"{k}, with huge pages": text for k, text in sections.items()}, data
 
 
 def growth(rounds):
@@ -74,13 +96,11 @@ def floor(names, rounds):
         batch = random_batch(SHAPES[name])
         logits = jnp.asarray(batch.logits)
         alone, both = contestants(batch)
-        read = jax.jit(lambda x: jnp.exp(x).sum(axis=2))
-        write = jax.jit(lambda x: (jnp.exp(x).sum(axis=2), 2 * jnp.exp(x)))
         timings = time_in_turn(
             {
-                "read": lambda f=read, x=logits: finished(f(x)),
+                "read": lambda x=logits: finished(read_once(x)),
                 "loss": alone["jaxctc"],
-                "write": lambda f=write, x=logits: finished(f(x)),
+                "write": lambda x=logits: finished(write_once(x)),
                 "gradient": both["jaxctc"],
             },
             rounds,
@@ -112,7 +132,7 @@ def dispatch(rounds):
     return table(["", "µs a call", "quartiles"], rows), data
 
 
-def compiling(names, repeats=3):
+def compiling(names, repeats=5):
     """Seconds to trace and compile loss and gradient."""
     rows, data = [], {}
     shapes = {name: SHAPES[name] for name in names}
@@ -135,13 +155,15 @@ def compiling(names, repeats=3):
 
 
 def main():
-    arguments = options(__doc__, rounds=9)
+    arguments = options(__doc__, rounds=9, shapes=SHAPES)
     sections, data = against_peers(arguments.only, arguments.rounds)
     ratios = {k: v["ratio"] for k, v in data.items()}
     print(
         {k: round(v, 2) for k, v in ratios.items()},
         f"mean {geometric_mean(list(ratios.values())):.2f}x\n",
     )
+    more, data["huge pages"] = with_huge_pages(arguments.only, arguments.rounds)
+    sections.update(more)
     parts = {
         "How loss and gradient grow, one size at a time": growth(max(3, arguments.rounds // 2)),
         "Above the floor: read the logits, and write the gradient, one exp each": floor(

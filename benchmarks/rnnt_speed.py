@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import finished, options, report, table, time_in_turn
+from common import finished, options, report, table, time_in_turn, write_once
 
 import jaxctc
 
@@ -108,27 +108,47 @@ def contestants(batch):
         logits.grad = None
         torch.nn.functional.log_softmax(logits, dim=-1).backward(ones)
 
-    floor = jax.jit(lambda x: (jnp.exp(x).sum(axis=3), 2 * jnp.exp(x)))
     return {
         **functions,
         "warprnnt-numba": numba,
         "log_softmax": softmax,
-        "floor": lambda: finished(floor(arrays[0])),
+        "floor": lambda: finished(write_once(arrays[0])),
+        **halves(arrays),
+    }
+
+
+def halves(arrays):
+    """By name, functions without arguments that take the two halves of loss and gradient."""
+    to_arcs = jax.jit(jaxctc.rnnt_log_probs)
+    arcs = to_arcs(*arrays)
+
+    @jax.jit
+    def there_and_back(logits, cotangents):
+        value, pullback = jax.vjp(lambda logits: to_arcs(logits, *arrays[1:]), logits)
+        return value, pullback(cotangents)
+
+    from_arcs = jax.jit(
+        jax.value_and_grad(lambda arcs: jaxctc.rnnt_loss_from_log_probs(*arcs, *arrays[2:]).sum())
+    )
+    return {
+        "arcs": lambda: finished(there_and_back(arrays[0], arcs)),
+        "lattice": lambda: finished(from_arcs(arcs)),
     }
 
 
 def speed(rounds):
-    rows, scaled, floors, data = [], [], [], {}
+    rows, scaled, floors, by_half, data = [], [], [], [], {}
     for shape, torchaudio in TORCHAUDIO.items():
         batch = random_batch(shape)
         functions = contestants(batch)
         timings = time_in_turn(functions, rounds, calls=1)
-        ours, *_, softmax, floor = (t.median for t in timings.values())
+        ours, plain_scan, _, softmax, floor, *parts = (t.median for t in timings.values())
         shown = [f"{t.median:.3g} ({t.lower:.3g}–{t.upper:.3g})" for t in timings.values()]
         ratios = [timings[n].median / ours for n in ("plain scan", "warprnnt-numba")]
         rows.append([str(tuple(shape)), *shown[:3], *(f"**{r:.2f}x**" for r in ratios)])
         scaled.append([str(tuple(shape)), shown[3], ours / softmax, torchaudio / softmax])
         floors.append([str(tuple(shape)), shown[4], ours / floor])
+        by_half.append([str(tuple(shape)), *shown[5:], f"{plain_scan / parts[0]:.2f}x"])
         data[str(tuple(shape))] = {
             "milliseconds": {k: t._asdict() for k, t in timings.items()},
             "ratios": dict(zip(("plain scan", "warprnnt-numba"), ratios, strict=True)),
@@ -142,6 +162,10 @@ def speed(rounds):
         ),
         "Above the floor: read the logits and write the gradient, one exp each": table(
             ["(B, T, U, C)", "floor, ms", "jaxctc, of it"], floors
+        ),
+        "The halves of loss and gradient, milliseconds": table(
+            ["(B, T, U, C)", "logits to arcs", "arcs to loss", "plain scan to the first half"],
+            by_half,
         ),
     }
     return sections, data

@@ -89,7 +89,7 @@ def two_ended(logits, labels, logit_lengths, label_lengths):
 
 
 def main():
-    arguments = options(__doc__, rounds=9)
+    arguments = options(__doc__, rounds=9, shapes=SHAPES)
     rows, data = [], {}
     for name in arguments.only:
         batch = [jnp.asarray(x) for x in random_batch(SHAPES[name])]

@@ -69,6 +69,35 @@ def with_huge_pages(names, rounds):
     return {f"{k}, with huge pages": text for k, text in sections.items()}, data
 
 
+def in_place(names, rounds):
+    """Loss and gradient where the gradient may take the logits' memory, as in a training step.
+
+    There the logits are not an argument but an array in between. Here they are donated, and each
+    call's gradient is the next one's logits.
+    """
+    rows, data = [], {}
+    for name in names:
+        batch = random_batch(SHAPES[name])
+        functions = {}
+        for contestant, loss in JAX_LOSSES.items():
+            logits, *rest = (jnp.asarray(x) for x in batch)
+            donating = jax.jit(jax_functions(loss)[1], donate_argnums=0)
+            held = [jnp.array(logits)]
+
+            def call(f=donating, held=held, rest=tuple(rest)):
+                held.append(finished(f(held.pop(), *rest)[1]))
+
+            functions[contestant] = call
+        functions["torch"] = contestants(batch)[1]["torch"]
+        timings = time_in_turn(functions, rounds)
+        best = min(timings["optax"].median, timings["torch"].median)
+        medians = [f"{t.median:.3g} ({t.lower:.3g}–{t.upper:.3g})" for t in timings.values()]
+        ratio = best / timings["jaxctc"].median
+        rows.append([name, *medians, f"**{ratio:.2f}x**"])
+        data[name] = {k: t._asdict() for k, t in timings.items()}
+    return table(["", "jaxctc", "optax", "torch, as above", "to the faster peer"], rows), data
+
+
 def growth(rounds):
     """Time of loss and gradient as one size at a time grows fourfold."""
     base = Shape(400, 16, 128, 60)
@@ -165,6 +194,9 @@ def main():
     more, data["huge pages"] = with_huge_pages(arguments.only, arguments.rounds)
     sections.update(more)
     parts = {
+        "Loss and gradient, milliseconds, the gradient in the memory of the logits": in_place(
+            arguments.only, arguments.rounds
+        ),
         "How loss and gradient grow, one size at a time": growth(max(3, arguments.rounds // 2)),
         "Above the floor: read the logits, and write the gradient, one exp each": floor(
             arguments.only, arguments.rounds

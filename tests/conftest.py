@@ -1,5 +1,6 @@
 """Strict numerics for the package's tests: silent rank promotion is an error."""
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -8,6 +9,9 @@ import jax
 import pytest
 from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache
+
+# Tracing makes and drops many small objects: to look through all of them now and then is enough.
+gc.set_threshold(100_000, 20, 20)
 
 settings.register_profile("jaxctc", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("jaxctc")
@@ -19,6 +23,13 @@ def _no_rank_promotion(request):
     mode = "allow" if request.path.name.startswith(("test_plate", "test_digits")) else "raise"
     with jax.numpy_rank_promotion(mode):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """All programs of the suite in one process would be more than a process may map of memory."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from oracles import collapse, log_softmax
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 DATA = Path(__file__).parent / "data"
 # torch 2.14.1 / torchaudio 2.11.0 `functional.forced_align` and `merge_tokens` on random input;
 # in every third case log-probabilities are rounded to halves, so that paths tie.

@@ -11,6 +11,8 @@ import pytest
 import jaxctc
 from jaxctc import compat
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 _TORCH = np.load(Path(__file__).parent / "data" / "torch_ctc.npz")
 CASES = sorted({key.split(".")[0] for key in _TORCH})
 

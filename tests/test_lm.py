@@ -12,6 +12,8 @@ import pytest
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 DATA = Path(__file__).parent / "data"
 VOCABULARY = ["<blank>", "a", "b", "c", "d", "zzz"]  # the last is unknown to the model
 

@@ -13,6 +13,8 @@ from oracles import ctc_by_enumeration, fsa_by_enumeration, log_softmax
 import jaxctc
 from jaxctc import topologies
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 LABELS = [[1, 2], [2], [2, 2]]
 LENGTHS = np.array([5, 4, 2])  # the last pair needs three frames
 LOGITS = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)

@@ -10,6 +10,8 @@ import pytest
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 PRIORS = np.log([0.6, 0.2, 0.15, 0.05])
 
 

@@ -10,6 +10,8 @@ from conformance import Case, LatticeConformance
 
 from jaxctc import ctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 class CTCConformance(LatticeConformance):
     frames = 5

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 DATA = json.loads((Path(__file__).parent / "data" / "edit.json").read_text())
 BATCH, H, R = 10_000, 14, 12
 

@@ -6,11 +6,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import duration_paths, log_softmax
 
 import jaxctc
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "rnnt_loss.json").read_text())["cases"]
 

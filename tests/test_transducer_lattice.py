@@ -9,6 +9,8 @@ from oracles import duration_paths, transducer_paths
 
 from jaxctc import tdt, transducer
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 class TransducerConformance(LatticeConformance):
     monotonic = False

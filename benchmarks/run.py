@@ -29,16 +29,18 @@ NOTES = {
 steps and doubles what each does. It needs the scores in another order, and that costs more on
 this machine than the saved steps bring. The package runs from one end. Where the latency of a step
 rules, on a GPU or TPU, this may be otherwise; it was not measured there.""",
-    "ctc_speed": """On OCR, loss and gradient take little more than reading the logits and
-writing the gradient once (the table of the floor), so a larger factor is not to be had from
-anything that returns the gradient. On plates one exp of every logit is a good part of the loss
-alone, and much of the rest is the launch of some forty small kernels. Elsewhere the recursion
-rules: a frame costs some forty passes over its states, of forward, recomputed and backward step
-together. Tried to have fewer, and slower on this machine: steps of two frames, all states in one
-array, one sum of three terms in the place of two sums, keeping other things than the state of each
-chunk, and the lattice from both ends (below). Peers and package alike pay for memory that the C
-library gives back and fetches again, page by page, at each call when arrays are larger than it
-keeps: of writing OCR's gradient that is the greater part. Huge pages
+    "ctc_speed": """On OCR, loss and gradient take little more than reading the logits and writing
+the gradient once (the table of the floor), so a larger factor is not to be had from anything that
+returns the gradient in memory of its own. In a training step it need not: logits are an array in
+between there, and the gradient can take their place, as in the table above where they are donated
+to the call (`jax.jit(..., donate_argnums=0)`). On plates one exp of every logit is a good part of
+the loss alone, and much of the rest is the launch of some forty small kernels. Elsewhere the
+recursion rules: a frame costs some forty passes over its states, of forward, recomputed and
+backward step together. Tried to have fewer, and slower on this machine: steps of two frames, all
+states in one array, one sum of three terms in the place of two sums, keeping other things than the
+state of each chunk, and the lattice from both ends (below). Peers and package alike pay for memory
+that the C library gives back and fetches again, page by page, at each call when arrays are larger
+than it keeps: of writing OCR's gradient that is the greater part. Huge pages
 (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) take most of it away, from all contestants.""",
     "rnnt_speed": """At the small shape, passes over the logits, which the plain scan makes as
 well, are most of the time, so that the plain scan is close: the last column of the halves is what
@@ -84,11 +86,16 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
         ]
         rows.append([f"{frames} frames", *[f"{e:.0e}" for e in errors]])
     machine = f"{speed['machine']['cores']} cores of {speed['machine']['processor']}, no GPU"
+    in_place = speed["data"][
+        "Loss and gradient, milliseconds, the gradient in the memory of the logits"
+    ]
     times = []
     for key, value in speed["data"].items():
         name, _, what = key.partition(", ")
         if what == "loss and gradient":
             share = memory[f"{name}, float32"]
+            medians = {contestant: t["median"] for contestant, t in in_place[name].items()}
+            reused = min(medians["optax"], medians["torch"]) / medians["jaxctc"]
             times.append(
                 [
                     name,
@@ -97,14 +104,17 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
                         for n in value["milliseconds"]
                     ],
                     f"{value['ratio']:.1f}x",
+                    f"{reused:.1f}x",
                     f"{speed['data'][f'{name}, loss alone']['ratio']:.1f}x",
                     f"1/{share['optax'] / share['jaxctc']:.1f}",
                 ]
             )
-    header = ["", "jaxctc", "optax", "torch", "to the faster", "loss alone", "memory, of optax's"]
+    header = ["", "jaxctc", "optax", "torch", "to the faster", "in place", "loss alone"]
+    header.append("memory, of optax's")
     return {
         "exactness": table(["", "jaxctc", "optax", "torch"], rows),
-        "speed": f"Loss and gradient, jitted, on {machine}:\n\n{table(header, times)}",
+        "speed": f"Loss and gradient, jitted, on {machine}:\n\n{table(header, times)}\n\n"
+        "In place: the gradient takes the memory of the logits, as it can in a training step.",
     }
 
 

@@ -59,6 +59,15 @@ def test_temporary_memory(name):
             assert used < temporary(optaxs, SHAPES[name]) / 3
 
 
+def test_the_gradient_takes_the_place_of_donated_logits():
+    frames, batch, classes, _ = SHAPES["OCR"]
+    logits = 4 * batch * frames * classes
+    donating = jax.jit(jax.value_and_grad(ours), donate_argnums=0)
+    memory = donating.lower(*structs(SHAPES["OCR"])).compile().memory_analysis()
+    assert memory.alias_size_in_bytes >= logits
+    assert memory.temp_size_in_bytes < logits / 30
+
+
 def test_the_loss_alone_holds_the_scores_once():
     frames, batch, _, labels = SHAPES["character speech"]
     compiled = jax.jit(ours).lower(*structs(SHAPES["character speech"])).compile()

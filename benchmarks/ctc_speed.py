@@ -12,6 +12,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import time
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -59,13 +60,10 @@ def with_huge_pages(names, rounds):
     A large array that is new at every call is fetched from the system page by page, and for some
     shapes that takes longer than to fill it.
     """
-    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # read when a process starts
-    try:
-        spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-            sections, data = process.submit(against_peers, names, rounds).result()
-    finally:
-        del os.environ["GLIBC_TUNABLES"]
+    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # read when a process starts
+    spawn = multiprocessing.get_context("spawn")
+    with mock.patch.dict(os.environ, huge), concurrent.futures.ProcessPoolExecutor(1, spawn) as one:
+        sections, data = one.submit(against_peers, names, rounds).result()
     return {f"{k}, with huge pages": text for k, text in sections.items()}, data
 
 

@@ -118,6 +118,20 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
     }
 
 
+def last_results() -> dict[str, dict]:
+    """What each benchmark left when it last ran."""
+    files = {name: RESULTS / f"{name}.json" for name in TITLES}
+    return {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
+
+
+def readme(text: str, results: dict[str, dict]) -> str:
+    """The README with its tables written anew."""
+    for marker, tables in readme_tables(results).items():
+        pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+        text = re.sub(pattern, lambda m, t=tables: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.S)
+    return text
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(TITLES)}; default: all")
@@ -128,17 +142,10 @@ def main():
     for name in [] if arguments.write else arguments.names or TITLES:
         subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")], check=True)
 
-    results = {
-        name: json.loads((RESULTS / f"{name}.json").read_text())
-        for name in TITLES
-        if (RESULTS / f"{name}.json").exists()
-    }
+    results = last_results()
     (ROOT / "docs" / "benchmarks.md").write_text(document(results))
-    readme = (ROOT / "README.md").read_text()
-    for marker, text in readme_tables(results).items():
-        pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
-        readme = re.sub(pattern, lambda m, t=text: f"{m[1]}\n{t}\n\n{m[2]}", readme, flags=re.S)
-    (ROOT / "README.md").write_text(readme)
+    page = ROOT / "README.md"
+    page.write_text(readme(page.read_text(), results))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ operation of jax on a concrete array would be traced.
 """
 
 import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -93,6 +94,8 @@ def lengths_array(
 def _static_int(name: str, value: Any) -> int:
     """`value` as an int."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise TypeError(
@@ -134,6 +137,25 @@ def batch_shape(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be a tuple of ints.")
     return tuple(at_least(name, size, 0) for size in value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        what = (
+            f"has type {type(value).__name__}"
+            if isinstance(value, (jax.Array, np.ndarray))
+            else f"is {value!r}"
+        )
+        raise TypeError(f"{name} {what}; it must be True or False, known while tracing.")
+    return bool(value)
+
+
+def function(name: str, value: Any) -> Callable:
+    """`value` if it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a function.")
+    return value
 
 
 def wildcard_label(name: str, value: Any, blank_id: int) -> int:

@@ -66,11 +66,14 @@ def _hat_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
     blank = jnp.where(inside, widen(logits[..., blank_id]), 0)
     classes = lax.broadcasted_iota(jnp.int32, (1, 1, 1, logits.shape[-1]), 3)
     others = jnp.where(classes == blank_id, -jnp.inf, logits)
-    _, label = arc_log_probabilities(others, read[:, None, :], inside, blank_id)
+    nothing, label = arc_log_probabilities(others, read[:, None, :], inside, blank_id)
+    # Whatever is not a number makes its cell so, also where there is no label to say it: among
+    # the labels it is in their normaliser.
+    broken = jnp.isnan(nothing) | jnp.isnan(blank) | (blank == jnp.inf)
     label = (jax.nn.log_sigmoid(-blank) + label)[:, :, :-1]
     label = jnp.where(inside[:, :, 1:], label, 0)
     arcs = TransducerArcs(
-        jnp.where(inside, jax.nn.log_sigmoid(blank), 0),
+        jnp.where(broken, jnp.nan, jnp.where(inside, jax.nn.log_sigmoid(blank), 0)),
         jnp.where(valid[:, None, :], label, -jnp.inf),
     )
     return unflatten(arcs, batch)
@@ -113,7 +116,7 @@ def rnnt_loss_from_joint(
       float ``[*batch]``, as `rnnt_loss`.
 
     Raises:
-      TypeError: If a dtype is of the wrong kind.
+      TypeError: If a dtype is of the wrong kind, or what a function returns.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
     Example:
@@ -128,6 +131,8 @@ def rnnt_loss_from_joint(
       >>> jax.grad(loss)(weights, jnp.array([1, 2, 3, 4, 5])).shape
       (4, 10)
     """
+    joint, log_probs = checks.function("joint", joint), checks.function("log_probs", log_probs)
+    monotonic = checks.flag("monotonic", monotonic)
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
     predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
     *batch, frames, _ = encoder.shape
@@ -161,7 +166,11 @@ def rnnt_loss_from_joint(
         logits = joint(frames[:, :, None, :], predictor[:, None, :, :])
         logits = transducer_checks.joint_logits(logits, (*frames.shape[:2], spaces))
         lengths = jnp.clip(flat_lengths[0] - start, 0, size)
-        return None, log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
+        arcs = log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
+        if not isinstance(arcs, TransducerArcs):
+            kind = type(arcs).__name__
+            raise TypeError(f"log_probs returned type {kind}; it must be TransducerArcs.")
+        return None, arcs
 
     starts = size * jnp.arange(chunks, dtype=jnp.int32)
     _, arcs = lax.scan(

@@ -69,6 +69,7 @@ def rnnt_prune_ranges(
         blank_posteriors, label_posteriors, logit_lengths, label_lengths, "posteriors"
     )
     s_range = checks.positive("s_range", s_range)
+    monotonic = checks.flag("monotonic", monotonic)
     return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]), monotonic)
 
 
@@ -222,7 +223,7 @@ def rnnt_loss_pruned(
         checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
         checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
         checks.class_id("blank_id", blank_id, classes),
-        monotonic,
+        checks.flag("monotonic", monotonic),
     )
 
 

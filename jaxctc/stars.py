@@ -37,6 +37,7 @@ def with_star(
     """
     log_probs = checks.logits_array("log_probs", log_probs)
     blank_id = checks.class_id("blank_id", blank_id, log_probs.shape[-1])
+    excluding = checks.flag("excluding", excluding)
     is_label = lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1) != blank_id
     labels = jnp.where(is_label, log_probs, -jnp.inf)
     top = lax.stop_gradient(jnp.max(labels, axis=-1, keepdims=True))

@@ -128,7 +128,7 @@ def tdt_loss(
         raise ValueError(
             f"duration_logits has shape {duration_logits.shape}; it must be {expected}."
         )
-    return _tdt_loss(duration_logits, *pair, durations, checks.real("sigma", sigma))
+    return _tdt_loss(duration_logits, *pair, durations, checks.finite("sigma", sigma))
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))

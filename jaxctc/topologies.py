@@ -226,7 +226,7 @@ def ctc_fsa(
         if star_id in labels:
             raise ValueError(f"label is {star_id}; it must not be the star.")
         stars = [(q, q, star_id, star_weight) for q in range(len(labels) + 1)]
-        if star_excludes_next:
+        if checks.flag("star_excludes_next", star_excludes_next):
             if max(labels, default=0) >= star_id:
                 raise ValueError(
                     f"label is {max(labels)}; with star_excludes_next it must be below the star, "

@@ -227,7 +227,7 @@ def rnnt_loss(
       Tripathi, Lu, Sak, Soltau 2019, "Monotonic recurrent neural network transducer".
     """
     pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
-    return _rnnt_loss(*pair, monotonic)
+    return _rnnt_loss(*pair, checks.flag("monotonic", monotonic))
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
@@ -322,7 +322,7 @@ def rnnt_loss_from_log_probs(
       3.0
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
-    return -total_of_batches(*arcs, monotonic)
+    return -total_of_batches(*arcs, checks.flag("monotonic", monotonic))
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))

@@ -41,7 +41,7 @@ def rnnt_posteriors(
        [0.5]]
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
-    return _posteriors(*arcs, monotonic, PROBABILITY)[1]
+    return _posteriors(*arcs, checks.flag("monotonic", monotonic), PROBABILITY)[1]
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
@@ -98,7 +98,7 @@ def rnnt_align(
       [1 1]
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
-    return _rnnt_align(*arcs, monotonic)
+    return _rnnt_align(*arcs, checks.flag("monotonic", monotonic))
 
 
 @functools.partial(jax.jit, static_argnums=4)

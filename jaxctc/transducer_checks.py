@@ -4,16 +4,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 
 from jaxctc import checks
 
 
 def durations(name: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of different ints from 0 up, not all of them 0."""
-    if np.ndim(value) != 1:
-        raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.")
-    numbers = tuple(checks._static_int(name, x) for x in value)
+    try:
+        numbers = [*value]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.") from None
+    numbers = tuple(checks._static_int(name, x) for x in numbers)
     if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
         raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
     return numbers
@@ -93,10 +95,20 @@ def arcs(
     )
 
 
+def state(name: str, value: Any) -> Any:
+    """A pytree of arrays. Numbers, like 0.0, are arrays after a step, and shall be so before."""
+    try:
+        return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be a pytree of arrays.") from None
+
+
 def functions(
     joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
 ) -> jax.ShapeDtypeStruct:
     """The shape and dtype of the logits ``[C]`` of two functions for one hypothesis."""
+    checks.function("joint", joint)
+    checks.function("predictor", predictor)
     found = jax.eval_shape(predictor, initial_state, jax.ShapeDtypeStruct((), jnp.int32))
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         kind = type(found).__name__
@@ -123,8 +135,9 @@ def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
         raise TypeError(f"joint returned type {kind}; it must be an array [{shape}, C].")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(f"joint returned dtype {value.dtype}; it must be floating-point.")
-    if value.shape[:-1] != leading:
-        raise ValueError(f"joint returned shape {value.shape}; it must be [{shape}, C].")
+    if value.shape[:-1] != leading or value.shape[-1] == 0:
+        wanted = f"[{shape}, C], C at least 1"
+        raise ValueError(f"joint returned shape {value.shape}; it must be {wanted}.")
     return value
 
 

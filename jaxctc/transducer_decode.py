@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxctc import checks, transducer_checks, transducer_search
 from jaxctc.decode import Hypotheses
@@ -172,21 +171,21 @@ def _checked(
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
 
     max_symbols, max_labels, monotonic = bounds
+    monotonic = checks.flag("monotonic", monotonic)
     symbols = checks.positive("max_symbols", max_symbols)
     labels = frames if monotonic else frames * symbols
     if max_labels is not None:
         labels = checks.positive("max_labels", max_labels)
 
     joint, predictor, state = functions
-    # A state that was a number, like 0.0, is an array after a step; it shall be so before.
-    state = jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), state)
+    state = transducer_checks.state("initial_state", state)
     frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
     logits = transducer_checks.functions(joint, predictor, state, frame)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
     output, state = predictor(state, jnp.int32(blank_id))
     dtype = jnp.promote_types(logits.dtype, jnp.float32)
     model = Transducer(joint, predictor, output, state, blank_id, dtype)
-    return model, encoder, lengths, Bounds(symbols, labels, bool(monotonic))
+    return model, encoder, lengths, Bounds(symbols, labels, monotonic)
 
 
 def _flat(encoder: jax.Array) -> jax.Array:

@@ -76,6 +76,7 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
         frame = encoder[row, jnp.minimum(path.frame, jnp.maximum(lengths - 1, 0))]
         log_probs = jax.vmap(model.log_probs)(frame, path.output)
         room = (path.symbols < bounds.symbols) & (path.length < bounds.labels)
+        room &= jnp.max(log_probs, axis=1) != -jnp.inf  # where nothing is possible, the blank
         choice = jnp.where(room, jnp.argmax(log_probs, axis=1).astype(jnp.int32), model.blank_id)
         gain = jnp.take_along_axis(log_probs, choice[:, None], axis=1)[:, 0]
         emits = active & (choice != model.blank_id)

@@ -9,7 +9,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import common
+import run
 import soak
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_few_batches(monkeypatch):
@@ -44,6 +47,17 @@ def test_each_fault_is_found(monkeypatch, losses, at, gradient, fault):
         wrong[at] = gradient
     monkeypatch.setattr(soak, "loss_and_gradient", lambda *case: (np.array(losses), wrong))
     assert list(soak.faults(CASE)) == ([fault] if fault else [])
+
+
+def test_the_documents_say_what_was_measured():
+    results = run.last_results()
+    assert results.keys() == run.TITLES.keys()
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == run.document(results)
+    page = (ROOT / "README.md").read_text()
+    assert page == run.readme(page, results)
+    elsewhere = {"machine": {"cores": 99, "processor": "abacus"}}
+    results["ctc_speed"] |= elsewhere
+    assert "99 cores of abacus" in run.readme(page, results)
 
 
 @pytest.mark.parametrize("keep", [True, False])

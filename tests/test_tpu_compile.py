@@ -4,6 +4,7 @@ This proves neither numbers nor speed on a TPU. It needs `pip install -e '.[test
 which brings libtpu; no TPU is used.
 """
 
+import functools
 import importlib.util
 import math
 import os
@@ -114,14 +115,35 @@ def test_loss_and_gradient(devices, name, dtype, chips):
     assert program.memory_analysis().temp_size_in_bytes < 5 * logits + 2 * lattice
 
 
-def transducer_loss_and_gradient(logits, labels, frames, lengths):
-    losses, pullback = jax.vjp(lambda x: jaxctc.rnnt_loss(x, labels, frames, lengths), logits)
-    return losses, pullback(jnp.ones_like(losses))[0]
+def pruned(logits, labels, *lengths):
+    """From ranges that advance as the labels do, of five positions."""
+    *_, frames, spaces, _ = logits.shape
+    ranges = (jnp.arange(frames)[:, None] * (spaces - 4)) // frames + jnp.arange(5)[None]
+    ranges = jnp.broadcast_to(ranges, (*logits.shape[:-2], 5))
+    return jaxctc.rnnt_loss_pruned(logits[..., :5, :], labels, ranges, *lengths)
+
+
+TRANSDUCERS = {
+    "full": jaxctc.rnnt_loss,
+    "monotonic": functools.partial(jaxctc.rnnt_loss, monotonic=True),
+    "joint in chunks": lambda x, *pair: jaxctc.rnnt_loss_from_joint(
+        jnp.add, x[:, :, 0], x[:, 0], *pair
+    ),
+    "simple": lambda x, *pair: jaxctc.rnnt_loss_simple(x[:, :, 0], x[:, 0], *pair),
+    "pruned": pruned,
+    "durations": lambda x, *pair: jaxctc.tdt_loss(x, x[..., :3], *pair, durations=(0, 1, 2)),
+}
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("chips", [1, 4])
-def test_transducer_loss_and_gradient(devices, dtype, chips):
+@pytest.mark.parametrize(
+    ("loss", "chips"), [("full", 1), *((name, 4) for name in TRANSDUCERS)], ids=str
+)
+def test_transducer_loss_and_gradient(devices, dtype, loss, chips):
+    def loss_and_gradient(logits, *pair):
+        losses, pullback = jax.vjp(lambda x: TRANSDUCERS[loss](x, *pair), logits)
+        return losses, pullback(jnp.ones_like(losses))[0]
+
     batch, frames, labels, classes = 4, 200, 50, 500
     structs = [
         jax.ShapeDtypeStruct((batch, frames, labels + 1, classes), dtype),
@@ -129,12 +151,18 @@ def test_transducer_loss_and_gradient(devices, dtype, chips):
         jax.ShapeDtypeStruct((batch,), jnp.int32),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
     ]
-    program = compiled(
-        transducer_loss_and_gradient, devices.reshape(-1)[:chips], structs, sharded=4
-    )
+    program = compiled(loss_and_gradient, devices.reshape(-1)[:chips], structs, sharded=4)
     text = program.as_text()
-    assert not [c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)]
-    assert not re.search(r"\b(gather|scatter)\(", loop_bodies(text))
+    found = [c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)]
+    if loss == "simple":
+        # Whether products of matrices do for all: one answer, by which the program takes its way.
+        reduced = re.findall(r"= (.*?) all-reduce(?:-start)?\(", text)
+        assert found == ["all-reduce"]
+        assert sum(map(elements, reduced)) == 1
+    else:
+        assert not found
+    if loss != "joint in chunks":  # that picks labels from the logits of each chunk
+        assert not re.search(r"\b(gather|scatter)\(", loop_bodies(text))
     # Copies of the logits whose last axes are padded to tiles of 8 times 128.
     logits = 4 * (batch // chips) * frames * 56 * 512
     assert program.memory_analysis().temp_size_in_bytes < 3 * logits

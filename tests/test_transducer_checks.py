@@ -16,6 +16,7 @@ WRONG = [
     (ValueError, {"logit_lengths": [5, 6]}, r"logit_lengths has the value 6; it must be in 0…5"),
     (ValueError, {"label_lengths": [3, 2]}, r"label_lengths has the value 3; it must be in 0…2"),
     (ValueError, {"blank_id": 4}, r"blank_id is 4; it must be a class, in 0…3"),
+    (TypeError, {"blank_id": True}, r"blank_id has type bool; it must be an int"),
 ]
 
 
@@ -86,6 +87,20 @@ def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sent
             lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], reduction="avg"),
             r"reduction is 'avg'; it must be one of",
         ),
+        (
+            lambda: torch.rnnt_loss(LOGITS, LABELS, [5, 5], [2, 2], clamp=np.nan),
+            r"clamp is nan; it must be finite",
+        ),
+        (
+            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=(0, 1, 2, 3), sigma=np.nan),
+            r"sigma is nan; it must be finite",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(
+                lambda e, p: (e + p)[..., :0], LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
+            ),
+            r"joint returned shape \(2, 5, 3, 0\); it must be \[2, 5, 3, C\], C at least 1",
+        ),
     ],
 )
 def test_other_malformed_calls(call, sentence):
@@ -109,6 +124,38 @@ def test_other_malformed_calls(call, sentence):
             r"durations is 3; it must be a sequence of ints",
         ),
         (
+            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=[0, [1], 2]),
+            r"durations has type list; it must be an int",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(None, LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS),
+            r"joint has type NoneType; it must be a function",
+        ),
+        (
+            lambda: jaxctc.rnnt_loss_from_joint(
+                lambda e, p: e + p,
+                LOGITS[:, :, 0],
+                LOGITS[:, :3, 0],
+                LABELS,
+                log_probs=lambda logits, *_, **options: logits,
+            ),
+            r"log_probs returned type \w+; it must be TransducerArcs",
+        ),
+        (
+            lambda: jaxctc.rnnt_greedy_decode(None, lambda s, y: (y, s), (), LOGITS[:, :, 0]),
+            r"joint has type NoneType; it must be a function",
+        ),
+        (
+            lambda: jaxctc.rnnt_beam_search(lambda f, y: f, None, (), LOGITS[:, :, 0]),
+            r"predictor has type NoneType; it must be a function",
+        ),
+        (
+            lambda: jaxctc.rnnt_beam_search(
+                lambda f, y: f, lambda s, y: (y, s), "state", LOGITS[:, :, 0]
+            ),
+            r"initial_state is 'state'; it must be a pytree of arrays",
+        ),
+        (
             lambda: jaxctc.rnnt_loss_from_joint(
                 lambda e, p: (e, p), LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS
             ),
@@ -125,3 +172,31 @@ def test_other_malformed_calls(call, sentence):
 def test_arguments_of_the_wrong_type(call, sentence):
     with pytest.raises(TypeError, match=sentence):
         call()
+
+
+ARCS = LOGITS[:, :, :, 0], LOGITS[:, :, :2, 0]
+RANGES = np.zeros((2, 5, 3), int) + np.arange(3)
+
+
+@pytest.mark.parametrize("value", ["no", None, 1, np.array(True)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **x: jaxctc.rnnt_loss(LOGITS, LABELS, **x),
+        lambda **x: jaxctc.rnnt_loss_from_log_probs(*ARCS, **x),
+        lambda **x: jaxctc.rnnt_loss_from_joint(
+            lambda e, p: e + p, LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS, **x
+        ),
+        lambda **x: jaxctc.rnnt_loss_simple(LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS, **x),
+        lambda **x: jaxctc.rnnt_posteriors(*ARCS, **x),
+        lambda **x: jaxctc.rnnt_align(*ARCS, **x),
+        lambda **x: jaxctc.rnnt_prune_ranges(*ARCS, s_range=2, **x),
+        lambda **x: jaxctc.rnnt_loss_pruned(LOGITS, LABELS, RANGES, **x),
+        lambda **x: jaxctc.rnnt_greedy_decode(
+            lambda f, y: f, lambda s, y: (y, s), (), LOGITS[:, :, 0], **x
+        ),
+    ],
+)
+def test_monotonic_is_true_or_false(call, value):
+    with pytest.raises(TypeError, match=r"monotonic (is|has type) .+; it must be True or False"):
+        call(monotonic=value)

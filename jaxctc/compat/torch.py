@@ -65,6 +65,7 @@ def ctc_loss(
     """
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be one of {_REDUCTIONS}.")
+    zero_infinity = checks.flag("zero_infinity", zero_infinity)
     log_probs = checks.logits_array("log_probs", log_probs)
     if log_probs.ndim > 3:
         raise ValueError(f"log_probs has shape {log_probs.shape}; it must be (T, N, C) or (T, C).")
@@ -218,6 +219,8 @@ def rnnt_loss(
         raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")
     blank = checks.class_from_either_end("blank", blank, logits.shape[-1])
     clamp = checks.static_real("clamp", clamp)
+    checks.finite("clamp", clamp)
+    fused_log_softmax = checks.flag("fused_log_softmax", fused_log_softmax)
     # Checked here: what may be clamped is differentiated apart, where values can't be seen.
     targets = checks.labels_array("targets", targets, logits.shape[:1])
     checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])

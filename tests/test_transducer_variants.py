@@ -1,0 +1,139 @@
+"""What holds for every loss of a transducer's kind: transformations, precision, memory, ties."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import transducer_paths
+
+import jaxctc
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+B, T, U, C = 3, 6, 3, 5
+LOGITS = np.random.default_rng(5).standard_normal((B, T, U + 1, C))
+LABELS, FRAMES, LENGTHS = np.array([[1, 2, 2], [4, 3, 9], [1, 9, 9]]), [6, 4, 3], [3, 2, 1]
+PAIR = tuple(map(np.array, (LABELS, FRAMES, LENGTHS)))
+
+
+def hat(x, labels, frames, lengths):
+    arcs = jaxctc.hat_log_probs(x, labels, frames, lengths)
+    return jaxctc.rnnt_loss_from_log_probs(*arcs, frames, lengths)
+
+
+def from_joint(x, *pair):
+    encoder, predictor = x[..., 0, :], x[..., 0, :, :]
+    return jaxctc.rnnt_loss_from_joint(jnp.add, encoder, predictor, *pair, frames_per_chunk=4)
+
+
+def simple(x, *pair):
+    return jaxctc.rnnt_loss_simple(x[..., 0, :], x[..., 0, :, :], *pair, lm_only_scale=0.2)
+
+
+def pruned(x, *pair):
+    ranges = jnp.minimum(jnp.arange(T)[:, None] // 2 + jnp.arange(2)[None], U)
+    ranges = jnp.broadcast_to(ranges, (*x.shape[:-3], T, 2))
+    kept = jnp.take_along_axis(x, ranges[..., None], axis=-2)
+    return jaxctc.rnnt_loss_pruned(kept, pair[0], ranges, *pair[1:])
+
+
+def tdt(x, *pair):
+    return jaxctc.tdt_loss(x, x[..., :3], *pair, durations=(2, 0, 1))
+
+
+monotonic = functools.partial(jaxctc.rnnt_loss, monotonic=True)
+LOSSES = {f.__name__: f for f in (hat, from_joint, simple, pruned, tdt)} | {"monotonic": monotonic}
+every = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+@every
+def test_forward_mode_second_derivatives_vmap_and_precision(loss):
+    @jax.jit
+    def losses_and_gradient(x):
+        losses, pullback = jax.vjp(lambda x: loss(x, *PAIR), x)
+        return losses, pullback(jnp.ones_like(losses))[0]
+
+    with jax.enable_x64(True):
+        direction = np.cos(LOGITS)
+        along = jax.jit(lambda x: jax.jvp(losses_and_gradient, [x], [direction]))
+        (losses, gradient), (slope, product) = along(LOGITS)
+        np.testing.assert_allclose(slope.sum(), (gradient * direction).sum(), rtol=1e-10)
+        ahead, behind = (losses_and_gradient(LOGITS + s * direction)[1] for s in (1e-6, -1e-6))
+        np.testing.assert_allclose(product, (ahead - behind) / 2e-6, atol=1e-7)
+
+    single, its_gradient = losses_and_gradient(jnp.asarray(LOGITS, jnp.float32))
+    np.testing.assert_allclose(single, losses, rtol=1e-5)
+    np.testing.assert_allclose(its_gradient, gradient, atol=2e-6)
+    apart = jax.jit(jax.vmap(loss))(jnp.asarray(LOGITS, jnp.float32), *PAIR)
+    np.testing.assert_allclose(apart, single, rtol=1e-6)
+
+    half, its_gradient = losses_and_gradient(jnp.asarray(LOGITS, jnp.bfloat16))
+    assert half.dtype == jnp.float32
+    assert its_gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half, losses, rtol=2e-2)
+    np.testing.assert_allclose(np.asarray(its_gradient, np.float64), gradient, atol=3e-2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("spoken", [0, 1])
+def test_what_is_no_number_is_seen_in_a_factorised_blank(spoken, value):
+    shape = 2, spoken + 1, 3
+    broken = np.zeros((np.prod(shape), *shape), np.float32)
+    for batch, place in enumerate(np.ndindex(shape)):
+        broken[batch][place] = value
+    labels = np.ones((len(broken), spoken), int)
+    losses = jax.jit(lambda x: hat(x, labels, None, None))(broken)
+    assert np.isnan(losses).all()
+
+
+@pytest.mark.parametrize("is_monotonic", [False, True])
+def test_of_paths_that_tie_labels_are_as_early_as_they_can_be(is_monotonic):
+    generator = np.random.default_rng(7)
+    batch, frames, spoken = 60, 4, 3
+    blank = -generator.integers(0, 2, (batch, frames, spoken + 1)).astype(np.float32)
+    label = -generator.integers(0, 2, (batch, frames, spoken)).astype(np.float32)
+    found = jaxctc.rnnt_align(blank, label, monotonic=is_monotonic)
+    ties = 0
+    for b in range(batch):
+        scores = {}
+        for path in transducer_paths(frames, spoken, is_monotonic):
+            places = tuple(t for t, _, is_label in path if is_label)
+            scores[places] = sum((label if y else blank)[b, t, u] for t, u, y in path)
+        best = [places for places, score in scores.items() if score == max(scores.values())]
+        ties += len(best) > 1
+        assert tuple(found.frames[b].tolist()) == min(best, key=lambda places: places[::-1])
+    assert ties > batch / 4
+
+
+def temporary(function, *structs):
+    """Bytes that the compiled loss and its gradients need besides what goes in and out."""
+    gradients = jax.jit(jax.value_and_grad(lambda *x: function(*x).sum(), argnums=(0, 1)))
+    return gradients.lower(*structs).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 200, 50, 500), (8, 100, 20, 128)], ids=str)
+def test_the_loss_needs_little_beside_its_logits(shape, dtype):
+    batch, frames, spoken, classes = shape
+    logits = jax.ShapeDtypeStruct((batch, frames, spoken + 1, classes), dtype)
+    labels = jax.ShapeDtypeStruct((batch, spoken), jnp.int32)
+    loss = jax.jit(jax.value_and_grad(lambda x, y: jaxctc.rnnt_loss(x, y).sum()))
+    used = loss.lower(logits, labels).compile().memory_analysis().temp_size_in_bytes
+    assert used < 0.25 * logits.size * logits.dtype.itemsize
+
+
+def test_memory_of_the_joint_in_chunks_does_not_grow_as_the_logits_do():
+    spoken, classes = 50, 500
+
+    def used(frames):
+        floats = [(4, frames, classes), (4, spoken + 1, classes)]
+        structs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in floats]
+        labels = np.ones((4, spoken), np.int32)
+        return temporary(lambda e, p: jaxctc.rnnt_loss_from_joint(jnp.add, e, p, labels), *structs)
+
+    once, four_times = used(100), used(400)
+    logits = 4 * 4 * 400 * (spoken + 1) * classes
+    assert four_times < logits / 10
+    assert four_times < 2.5 * once

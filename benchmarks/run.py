@@ -19,12 +19,20 @@ TITLES = {
     "ctc_speed": "Speed of the CTC loss",
     "ctc_memory": "Memory of the CTC loss",
     "ctc_exactness": "Exactness of the CTC loss",
+    "soak": "Random batches against the CTC loss",
     "two_ended": "An idea that did not pay: the lattice from both ends",
     "rnnt_speed": "Speed and memory of the transducer loss",
     "decode_speed": "Speed and accuracy of decoding",
     "fsa_speed": "Speed of general automata",
 }
 NOTES = {
+    "ctc_memory": """Gradients of half precision are added up in float32 and rounded last, which
+takes a float32 array of the gradient's shape: rounded before, what is left of two nearly equal
+numbers would be lost.""",
+    "soak": """Faults are a NaN, a negative loss, a gradient that is not finite, whose rows do not
+sum to 0 or that is not 0 in padding, and an infeasible pair with another answer than `inf` and
+zeros. Among the batches are ragged, empty, zero-frame and infeasible pairs, float32, bfloat16 and
+float16, with NaN in padding.""",
     "two_ended": """Running the lattice from both ends to the middle halves the number of
 steps and doubles what each does. It needs the scores in another order, and that costs more on
 this machine than the saved steps bring. The package runs from one end. Where the latency of a step
@@ -41,7 +49,9 @@ states in one array, one sum of three terms in the place of two sums, keeping ot
 state of each chunk, and the lattice from both ends (below). Peers and package alike pay for memory
 that the C library gives back and fetches again, page by page, at each call when arrays are larger
 than it keeps: of writing OCR's gradient that is the greater part. Huge pages
-(`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) take most of it away, from all contestants.""",
+(`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) take most of it away, from all contestants. A jitted call
+on a tiny input takes a few times as long as one of optax, for the same reason as on plates: more
+and smaller kernels.""",
     "rnnt_speed": """At the small shape, passes over the logits, which the plain scan makes as
 well, are most of the time, so that the plain scan is close: the last column of the halves is what
 would be gained if the lattice cost nothing.""",
@@ -53,8 +63,10 @@ def document(results: dict[str, dict]) -> str:
     parts = [
         "# Benchmarks",
         "Written by `python benchmarks/run.py`, which runs the scripts named below "
-        "(`pip install -e '.[bench]'`). Peers are timed in turn in one process, and medians are "
-        "reported with quartiles: absolute times drift with the machine, ratios less so.",
+        "(`pip install -e '.[bench]'`; for torch without CUDA, first `pip install torch "
+        "--index-url https://download.pytorch.org/whl/cpu`). Peers are timed in turn in one "
+        "process, and medians are reported with quartiles: absolute times drift with the machine, "
+        "ratios less so.",
     ]
     for name, content in results.items():
         about = content["machine"]

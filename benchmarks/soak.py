@@ -16,12 +16,13 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import machine
+from common import report, table
 from tqdm import tqdm
 
 import jaxctc
 
 SHAPES = [(4, 12, 5, 4), (16, 7, 3, 3), (2, 60, 9, 25), (1, 1, 2, 1), (3, 5, 4, 0)]
+BATCHES = 10_000
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 
 
@@ -93,7 +94,7 @@ def faults(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=10_000)
+    parser.add_argument("--batches", type=int, default=BATCHES)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     seen, broken = Counter(), []
@@ -102,11 +103,14 @@ def main():
         kind, case = random_case(np.random.default_rng([arguments.seed, index]))
         seen[str(kind)] += 1
         broken += [(index, kind, fault) for fault in faults(case)]
-    about = machine()
-    print(
-        f"{arguments.batches} batches in {time.perf_counter() - start:.0f} s on {about['cores']} "
-        f"cores of {about['processor']}: {dict(seen)}; {len(broken)} faults"
-    )
+    seconds = time.perf_counter() - start
+    wrong = Counter(str(kind) for _, kind, _ in broken)
+    rows = [[kind, seen[kind], wrong[kind]] for kind in sorted(seen)]
+    rows.append(["all", sum(seen.values()), len(broken)])
+    heading = f"Random batches, in {seconds:.0f} seconds"
+    sections = {heading: table(["logits", "batches", "faults"], rows)}
+    data = {"seed": arguments.seed, "seconds": seconds, "batches": dict(seen), "faults": wrong}
+    report("soak", sections, data, keep=arguments.batches == BATCHES)
     for index, kind, fault in broken[:20]:
         print(f"seed {arguments.seed}, batch {index} ({kind}): {fault}")
     sys.exit(bool(broken))

@@ -126,6 +126,10 @@ def test_torch_errors(arguments, message):
         ((LOG_PROBS.astype(int), TARGETS, (5, 5), (2, 2)), r"^log_probs has dtype int\d+; it must"),
         ((LOG_PROBS, TARGETS * 1.0, (5, 5), (2, 2)), r"^targets has dtype float64; it must be"),
         ((LOG_PROBS, TARGETS, (5.0, 5.0), (2, 2)), r"^input_lengths has dtype float64; it must be"),
+        (
+            (LOG_PROBS, TARGETS, (5, 5), (2, 2), 0, "mean", "no"),
+            r"^zero_infinity is 'no'; it must be True or False",
+        ),
     ],
 )
 def test_torch_type_errors(arguments, message):
@@ -133,9 +137,11 @@ def test_torch_type_errors(arguments, message):
         compat.torch.ctc_loss(*arguments)
 
 
-def test_reduction_is_checked_when_the_loss_is_made():
+def test_options_are_checked_when_the_loss_is_made():
     with pytest.raises(ValueError, match=r"^reduction is 'max'; it must be one of"):
         jaxctc.CTCLoss(reduction="max")
+    with pytest.raises(TypeError, match=r"^zero_infinity is 2; it must be True or False"):
+        jaxctc.CTCLoss(zero_infinity=2)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

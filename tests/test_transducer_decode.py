@@ -351,6 +351,11 @@ def test_masked_classes_ties_and_nan():
     encoder = np.stack([frames, frames], axis=1)
     path = decoded(show_greedy, encoder)
     np.testing.assert_array_equal(path.scores, [0, no, no, np.nan])
+    # Where no class is possible nothing is emitted, whichever class is the blank.
+    np.testing.assert_array_equal(
+        decoded(show_greedy, encoder[2], blank_id=2).lengths, path.lengths[2]
+    )
+    assert path.lengths[2] == 0
     found = decoded(show_beam, encoder, beam_width=6)
     assert as_dict(one(found, 0)) == {(): 0}
     assert as_dict(one(found, 1)) == as_dict(one(found, 2)) == {}

@@ -156,6 +156,7 @@ class CTCLoss:
     def __post_init__(self):
         if self.reduction not in _REDUCTIONS:
             raise ValueError(f"reduction is {self.reduction!r}; it must be one of {_REDUCTIONS}.")
+        checks.flag("zero_infinity", self.zero_infinity)
 
     def __call__(
         self,

@@ -51,6 +51,12 @@ def compile_quickly():
     yield from _configured(jax_disable_most_optimizations=True)
 
 
+@pytest.fixture
+def compile_fully():
+    """Programs of a test of exactness are optimised, as users have them, whatever its module."""
+    yield from _configured(jax_disable_most_optimizations=False)
+
+
 def _configured(**settings):
     before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():

@@ -14,6 +14,8 @@ from oracles import ctc_by_enumeration, ctc_by_recursion, log_softmax
 
 import jaxctc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "ctc_loss.json").read_text())["cases"]
 
 
@@ -108,6 +110,7 @@ def test_published_numbers(case):
         )
 
 
+@pytest.mark.usefixtures("compile_fully")
 @pytest.mark.parametrize(
     ("frames", "spoken", "classes", "blank"),
     [(18, 7, 68, 67), (200, 30, 32, 0), (1500, 250, 32, 5), (5000, 800, 32, 0)],

@@ -18,6 +18,8 @@ from jaxctc import fsa as fsa_module
 from jaxctc import semirings
 from jaxctc.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "fsa.json").read_text())["cases"]
 KIND = {name: [c for c in PUBLISHED if c["type"] == name] for name in ("fsa_score", "gtn_graph")}
 
@@ -299,6 +301,7 @@ def test_ctc_is_the_ctc_loss():
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("compile_fully")
 def test_float32_is_exact_on_long_input():
     generator = np.random.default_rng(1)
     logits = 3 * generator.standard_normal((2, 1000, 20))

@@ -20,6 +20,8 @@ from oracles import (
 import jaxctc
 from jaxctc.compat import torch
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 DATA = Path(__file__).parent / "data"
 PUBLISHED = {c["name"]: c for c in json.loads((DATA / "rnnt_loss.json").read_text())["cases"]}
 LOSS_AND_GRADIENT = {}
@@ -172,6 +174,7 @@ def test_torchaudio(number):
     np.testing.assert_allclose(mean, case["costs"].mean(), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("compile_fully")
 @pytest.mark.parametrize("kind", ["random", "peaky", "flat"])
 @pytest.mark.parametrize(("frames", "spoken", "classes"), [(60, 12, 20), (1000, 200, 4)])
 def test_float32_is_as_exact_as_float64(frames, spoken, classes, kind):

@@ -46,9 +46,11 @@ the loss alone, and much of the rest is the launch of some forty small kernels. 
 recursion rules: a frame costs some forty passes over its states, of forward, recomputed and
 backward step together. Tried to have fewer, and slower on this machine: steps of two frames, all
 states in one array, one sum of three terms in the place of two sums, keeping other things than the
-state of each chunk, and the lattice from both ends (below). Peers and package alike pay for memory
-that the C library gives back and fetches again, page by page, at each call when arrays are larger
-than it keeps: of writing OCR's gradient that is the greater part. Huge pages
+state of each chunk, and the lattice from both ends (below). Keeping the scores of short sequences
+from being converted and transposed in one kernel, which XLA does not vectorise, makes the loss
+alone faster and, at small batches, loss and gradient slower. Peers and package alike pay for
+memory that the C library gives back and fetches again, page by page, at each call when arrays are
+larger than it keeps: of writing OCR's gradient that is the greater part. Huge pages
 (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) take most of it away, from all contestants. A jitted call
 on a tiny input takes a few times as long as one of optax, for the same reason as on plates: more
 and smaller kernels.""",

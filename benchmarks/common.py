@@ -71,6 +71,9 @@ class Timing(NamedTuple):
     lower: float
     upper: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.lower:.3g}–{self.upper:.3g})"
+
 
 def time_in_turn(
     contestants: dict[str, Callable[[], object]], rounds: int, calls: int = 3

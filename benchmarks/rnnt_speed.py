@@ -145,20 +145,19 @@ def speed(rounds):
         slow = time_in_turn({"jaxctc": functions["jaxctc"], "warprnnt-numba": numba}, 2, calls=1)
         timings["warprnnt-numba"] = slow["warprnnt-numba"]
         median = {name: t.median for name, t in timings.items()}
-        shown = {n: f"{t.median:.3g} ({t.lower:.3g}–{t.upper:.3g})" for n, t in timings.items()}
         ratios = {
             "plain scan": median["plain scan"] / median["jaxctc"],
             "warprnnt-numba": slow["warprnnt-numba"].median / slow["jaxctc"].median,
         }
         name = str(tuple(shape))
-        times = [shown[n] for n in ("jaxctc", "plain scan", "warprnnt-numba")]
+        times = [timings[n] for n in ("jaxctc", "plain scan", "warprnnt-numba")]
         rows.append([name, *times, *(f"**{r:.3g}x**" for r in ratios.values())])
         units = [t / median["log_softmax"] for t in (median["jaxctc"], torchaudio)]
-        scaled.append([name, shown["log_softmax"], *units])
+        scaled.append([name, timings["log_softmax"], *units])
         over = [f"{median[n] / median['floor']:.2f}x" for n in ("jaxctc", "plain scan")]
-        floors.append([name, shown["floor"], *over])
+        floors.append([name, timings["floor"], *over])
         without_lattice = f"{median['plain scan'] / median['arcs']:.2f}x"
-        by_half.append([name, shown["arcs"], shown["lattice"], without_lattice])
+        by_half.append([name, timings["arcs"], timings["lattice"], without_lattice])
         data[name] = {
             "milliseconds": {k: t._asdict() for k, t in timings.items()},
             "ratios": ratios,

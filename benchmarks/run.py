@@ -1,6 +1,6 @@
 """Runs the benchmarks; writes docs/benchmarks.md and the README's tables from the results.
 
-python benchmarks/run.py                  # everything, about a quarter of an hour
+python benchmarks/run.py                  # everything, less than half an hour
 python benchmarks/run.py ctc_speed        # only this one
 python benchmarks/run.py --write          # only the documents, from the last results
 """
@@ -100,16 +100,11 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
         ]
         rows.append([f"{frames} frames", *[f"{e:.0e}" for e in errors]])
     machine = f"{speed['machine']['cores']} cores of {speed['machine']['processor']}, no GPU"
-    in_place = speed["data"][
-        "Loss and gradient, milliseconds, the gradient in the memory of the logits"
-    ]
     times = []
     for key, value in speed["data"].items():
         name, _, what = key.partition(", ")
         if what == "loss and gradient":
             share = memory[f"{name}, float32"]
-            medians = {contestant: t["median"] for contestant, t in in_place[name].items()}
-            reused = min(medians["optax"], medians["torch"]) / medians["jaxctc"]
             times.append(
                 [
                     name,
@@ -118,7 +113,7 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
                         for n in value["milliseconds"]
                     ],
                     f"{value['ratio']:.1f}x",
-                    f"{reused:.1f}x",
+                    f"{speed['data']['in place'][name]['ratio']:.1f}x",
                     f"{speed['data'][f'{name}, loss alone']['ratio']:.1f}x",
                     f"1/{share['optax'] / share['jaxctc']:.1f}",
                 ]

@@ -67,9 +67,8 @@ def _hat_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
     classes = lax.broadcasted_iota(jnp.int32, (1, 1, 1, logits.shape[-1]), 3)
     others = jnp.where(classes == blank_id, -jnp.inf, logits)
     nothing, label = arc_log_probabilities(others, read[:, None, :], inside, blank_id)
-    # Whatever is not a number makes its cell so, also where there is no label to say it: among
-    # the labels it is in their normaliser.
-    broken = jnp.isnan(nothing) | jnp.isnan(blank) | (blank == jnp.inf)
+    # What is no number among the labels is in their normaliser, and so seen where none follows.
+    broken = jnp.isnan(nothing) | (blank == jnp.inf)
     label = (jax.nn.log_sigmoid(-blank) + label)[:, :, :-1]
     label = jnp.where(inside[:, :, 1:], label, 0)
     arcs = TransducerArcs(
@@ -132,7 +131,6 @@ def rnnt_loss_from_joint(
       (4, 10)
     """
     joint, log_probs = checks.function("joint", joint), checks.function("log_probs", log_probs)
-    monotonic = checks.flag("monotonic", monotonic)
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
     predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
     *batch, frames, _ = encoder.shape
@@ -167,10 +165,7 @@ def rnnt_loss_from_joint(
         logits = transducer_checks.joint_logits(logits, (*frames.shape[:2], spaces))
         lengths = jnp.clip(flat_lengths[0] - start, 0, size)
         arcs = log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
-        if not isinstance(arcs, TransducerArcs):
-            kind = type(arcs).__name__
-            raise TypeError(f"log_probs returned type {kind}; it must be TransducerArcs.")
-        return None, arcs
+        return None, transducer_checks.returned("log_probs", arcs, TransducerArcs)
 
     starts = size * jnp.arange(chunks, dtype=jnp.int32)
     _, arcs = lax.scan(

@@ -220,13 +220,14 @@ def ctc_fsa(
     labels = graph_checks.label_list("labels", labels)
     if not np.isfinite(weight):
         raise ValueError(f"weight is {weight}; it must be finite.")
+    star_excludes_next = checks.flag("star_excludes_next", star_excludes_next)
     graph = linear_fsa(labels)
     if star_id is not None:
         star_id = checks.wildcard_label("star_id", star_id, blank_id)
         if star_id in labels:
             raise ValueError(f"label is {star_id}; it must not be the star.")
         stars = [(q, q, star_id, star_weight) for q in range(len(labels) + 1)]
-        if checks.flag("star_excludes_next", star_excludes_next):
+        if star_excludes_next:
             if max(labels, default=0) >= star_id:
                 raise ValueError(
                     f"label is {max(labels)}; with star_excludes_next it must be below the star, "

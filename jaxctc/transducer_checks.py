@@ -127,6 +127,14 @@ def functions(
     return logits
 
 
+def returned(name: str, value: Any, kind: type) -> Any:
+    """What a function of that name returned, if it is of a kind."""
+    if not isinstance(value, kind):
+        what = type(value).__name__
+        raise TypeError(f"{name} returned type {what}; it must be {kind.__name__}.")
+    return value
+
+
 def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
     """What a joint network returned for so many sequences, frames and label positions."""
     shape = ", ".join(map(str, leading))

@@ -90,6 +90,16 @@ def loop_bodies(text):
     return "\n".join(computations[name] for name in seen)
 
 
+def collectives(text):
+    """Which of them a program has."""
+    return {c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)}
+
+
+def reduced_numbers(text):
+    """How many numbers the chips add up."""
+    return sum(map(elements, re.findall(r"= (.*?) all-reduce(?:-start)?\(", text)))
+
+
 def elements(shapes):
     """How many numbers stand in the shapes of HLO text, ``f32[3,4]{…}`` or a tuple of such."""
     sizes = re.findall(r"\b[a-z]+[0-9]+\[([0-9,]*)\]", shapes)
@@ -104,7 +114,7 @@ def test_loss_and_gradient(devices, name, dtype, chips):
         loss_and_gradient, devices.reshape(-1)[:chips], pair_shapes(name, dtype), sharded=4
     )
     text = program.as_text()
-    assert not [c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)]
+    assert not collectives(text)
     body = loop_bodies(text)
     assert not re.search(r"\b(gather|scatter)\(", body)
     batch, frames, classes, labels = SHAPES[name]
@@ -153,14 +163,12 @@ def test_transducer_loss_and_gradient(devices, dtype, loss, chips):
     ]
     program = compiled(loss_and_gradient, devices.reshape(-1)[:chips], structs, sharded=4)
     text = program.as_text()
-    found = [c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)]
     if loss == "simple":
         # Whether products of matrices do for all: one answer, by which the program takes its way.
-        reduced = re.findall(r"= (.*?) all-reduce(?:-start)?\(", text)
-        assert found == ["all-reduce"]
-        assert sum(map(elements, reduced)) == 1
+        assert collectives(text) == {"all-reduce"}
+        assert reduced_numbers(text) == 1
     else:
-        assert not found
+        assert not collectives(text)
     if loss != "joint in chunks":  # that picks labels from the logits of each chunk
         assert not re.search(r"\b(gather|scatter)\(", loop_bodies(text))
     # Copies of the logits whose last axes are padded to tiles of 8 times 128.
@@ -223,12 +231,10 @@ def test_plate_train_step(devices):
     with jax.numpy_rank_promotion("allow"):  # Flax relies on it
         program = compiled(step, devices.reshape(-1), [batch, state], sharded=1)
     text = program.as_text()
-    found = {c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)}
-    assert found == {"all-reduce"}
+    assert collectives(text) == {"all-reduce"}
     # Of gradients, of what is averaged to normalise, and of metrics: one number a parameter, and
     # a few of each channel. Nothing as large as activations, and nothing in the loss's loops.
     assert "all-reduce" not in loop_bodies(text)
     parameters = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    reduced = re.findall(r"= (.*?) all-reduce(?:-start)?\(", text)
-    assert parameters <= sum(map(elements, reduced)) < 1.02 * parameters
+    assert parameters <= reduced_numbers(text) < 1.02 * parameters
     assert program.memory_analysis().temp_size_in_bytes < 2**24

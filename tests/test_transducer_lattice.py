@@ -7,6 +7,7 @@ import pytest
 from conformance import Case, LatticeConformance
 from oracles import duration_paths, transducer_paths
 
+import jaxctc
 from jaxctc import tdt, transducer
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -122,3 +123,22 @@ def test_skewed_arrays_have_diagonals_as_rows(axis):
         for u in range(4):
             want = x[:, n - u, u] if 0 <= n - u < 3 else -jnp.ones(2)
             np.testing.assert_array_equal(y[:, n, u], want)
+
+
+@pytest.mark.parametrize("is_monotonic", [False, True])
+def test_of_paths_that_tie_labels_are_as_early_as_they_can_be(is_monotonic):
+    generator = np.random.default_rng(7)
+    batch, frames, spoken = 60, 4, 3
+    blank = -generator.integers(0, 2, (batch, frames, spoken + 1)).astype(np.float32)
+    label = -generator.integers(0, 2, (batch, frames, spoken)).astype(np.float32)
+    found = jaxctc.rnnt_align(blank, label, monotonic=is_monotonic)
+    ties = 0
+    for b in range(batch):
+        scores = {}
+        for path in transducer_paths(frames, spoken, is_monotonic):
+            places = tuple(t for t, _, is_label in path if is_label)
+            scores[places] = sum((label if y else blank)[b, t, u] for t, u, y in path)
+        best = [places for places, score in scores.items() if score == max(scores.values())]
+        ties += len(best) > 1
+        assert tuple(found.frames[b].tolist()) == min(best, key=lambda places: places[::-1])
+    assert ties > batch / 4

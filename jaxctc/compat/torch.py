@@ -219,8 +219,7 @@ def rnnt_loss(
     if logits.ndim != 4:
         raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")
     blank = checks.class_from_either_end("blank", blank, logits.shape[-1])
-    clamp = checks.static_real("clamp", clamp)
-    checks.finite("clamp", clamp)
+    clamp = float(checks.finite("clamp", checks.static_real("clamp", clamp)))
     fused_log_softmax = checks.flag("fused_log_softmax", fused_log_softmax)
     # Checked here: what may be clamped is differentiated apart, where values can't be seen.
     targets = checks.labels_array("targets", targets, logits.shape[:1])

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc import checks
+from jaxctc.core import checks
 
 
 class EditOperations(NamedTuple):

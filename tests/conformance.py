@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxctc import recursion
-from jaxctc.semirings import LOG, MAX_TROPICAL, PROBABILITY
+from jaxctc.core import recursion
+from jaxctc.core.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
 posteriors_of = jax.jit(recursion.posteriors, static_argnums=2)
 best_path_of = jax.jit(recursion.best_path)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxctc import checks
+from jaxctc.core import checks
 from jaxctc.metrics import edit_distance
 
 

@@ -9,7 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxctc import checks, ctc, recursion
+from jaxctc.core import checks, recursion
+from jaxctc.ctc import loss as ctc
 
 
 def ctc_loss(

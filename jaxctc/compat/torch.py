@@ -18,7 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxctc import checks, ctc, transducer, transducer_checks
+from jaxctc.core import checks
+from jaxctc.ctc import loss as ctc
+from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer import loss as transducer
 
 _REDUCTIONS = ("none", "mean", "sum")
 

@@ -1,0 +1,188 @@
+"""Weighted automata as arrays of arcs: made, checked and stacked on the host, with numpy."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxctc.automata import checks as automata_checks
+from jaxctc.core import checks
+
+Array = np.ndarray | jax.Array
+
+
+class Fsa(NamedTuple):
+    """A weighted automaton as arrays: one, or a batch of them padded to one size by `stack`.
+
+    Weights are natural logarithms, and ``-inf`` where there is nothing. Arcs of the label -1 are
+    padding and never read. `from_arcs` makes one and refuses what cannot be meant; `jaxctc.graphs`
+    and `jaxctc.topologies` have ready-made ones.
+
+    The weights may be trained: put others in with ``fsa._replace(weight=...)``. The gradient of
+    a score with respect to them is the expected number of times each arc is used.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> arcs = [(0, 0, 1, 0.0), (0, 1, 2, -0.5), (1, 1, 1, 0.0)]  # 2 once, and 1 around it
+      >>> fsa = jaxctc.Fsa.from_arcs(arcs, final={1})
+      >>> score = lambda weight: jaxctc.fsa_score(fsa._replace(weight=weight), jnp.zeros((4, 3)))
+      >>> print(jax.grad(score)(jnp.asarray(fsa.weight)))  # of four frames, three are 1
+      [1.5 1.  1.5]
+    """
+
+    source: Array  # int32 [*batch, A]
+    destination: Array  # int32 [*batch, A]
+    label: Array  # int32 [*batch, A]: the class whose score the arc takes
+    weight: Array  # float [*batch, A]
+    start: Array  # float [*batch, S]: -inf where no path may begin
+    final: Array  # float [*batch, S]: -inf where no path may end
+
+    @classmethod
+    def from_arcs(
+        cls,
+        arcs: Iterable[Sequence[float]],
+        *,
+        final: Mapping[int, float] | Collection[int],
+        start: Mapping[int, float] | Collection[int] = (0,),
+    ) -> "Fsa":
+        """One automaton, checked.
+
+        Args:
+          arcs: For each arc its source, destination, label and weight, also as an array
+            ``[A, 4]``. Where paths tie, the arc that comes first is preferred.
+          final: The final states, with their weights unless these are 0.
+          start: The start states, likewise.
+
+        Raises:
+          ValueError: If a state or label is negative or no whole number, a weight is NaN or
+            ``inf``, or no path leads from a start state to a final one.
+
+        Example:
+          >>> import jaxctc
+          >>> jaxctc.Fsa.from_arcs([(0, 1, 2, 0.0)], final={2: 0.0})
+          Traceback (most recent call last):
+          ...
+          ValueError: no final state can be reached from a start state; it must be possible.
+        """
+        try:
+            table = arcs if isinstance(arcs, np.ndarray) else np.array([*arcs], np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "arcs has rows that are not four numbers; it must be [A, 4]."
+            ) from None
+        table = table.reshape(0, 4) if table.size == 0 else table
+        if table.ndim != 2 or table.shape[1] != 4:
+            raise ValueError(f"arcs has shape {table.shape}; it must be [A, 4].")
+        ends = [_weight_by_state("start", start), _weight_by_state("final", final)]
+        states = np.array([*ends[0], *ends[1], *table[:, 0], *table[:, 1]])
+        for name, numbers in (("state", states), ("label", table[:, 2])):
+            wrong = ~((numbers >= 0) & (numbers < 2**31 - 1) & (numbers == np.floor(numbers)))
+            if wrong.any():
+                number = numbers[wrong][0]
+                raise ValueError(f"{name} is {number:g}; it must be a whole number from 0 up.")
+        for name, weights in (
+            ("start weight", np.array([*ends[0].values()])),
+            ("final weight", np.array([*ends[1].values()])),
+            ("arc weight", table[:, 3]),
+        ):
+            good = (np.abs(weights) <= np.finfo(np.float32).max) | (weights == -np.inf)
+            if not good.all():
+                raise ValueError(
+                    f"{name} is {weights[~good][0]}; it must be finite or -inf, in float32."
+                )
+        source, destination, label = table[:, :3].T.astype(np.int32)
+        at_start, at_final = np.full((2, int(states.max(initial=0)) + 1), -np.inf, np.float32)
+        for weights, end in zip((at_start, at_final), ends, strict=True):
+            for state, weight in end.items():
+                weights[int(state)] = weight
+        reached = reachable(source, destination, at_start > -np.inf)
+        if not np.any(reached & (at_final > -np.inf)):
+            raise ValueError(
+                "no final state can be reached from a start state; it must be possible."
+            )
+        weight = table[:, 3].astype(np.float32)
+        return cls(source, destination, label, weight, at_start, at_final)
+
+    @classmethod
+    def stack(
+        cls, automata: Sequence["Fsa"], *, states: int | None = None, arcs: int | None = None
+    ) -> "Fsa":
+        """A batch of automata, padded to one size.
+
+        Args:
+          automata: One or more, without a batch axis.
+          states: The number of states to pad to; None means that of the largest.
+          arcs: The number of arcs to pad to, likewise. Give both where automata change from call
+            to call: a program is compiled for every size.
+
+        Example:
+          >>> import jaxctc
+          >>> batch = jaxctc.Fsa.stack([jaxctc.ctc_fsa([1, 2]), jaxctc.ctc_fsa([3])])
+          >>> batch.final.shape, batch.weight.shape
+          ((2, 5), (2, 10))
+        """
+        automata_checks.several_automata("automata", automata)
+
+        def padded(field: str, name: str, size: int | None, fill: float) -> np.ndarray:
+            rows = [np.asarray(getattr(fsa, field)) for fsa in automata]
+            least = max(len(row) for row in rows)
+            size = least if size is None else checks.at_least(name, size, least)
+            rows = [np.pad(row, (0, size - len(row)), constant_values=fill) for row in rows]
+            return np.stack(rows)
+
+        return cls(
+            padded("source", "arcs", arcs, 0),
+            padded("destination", "arcs", arcs, 0),
+            padded("label", "arcs", arcs, -1),
+            padded("weight", "arcs", arcs, -np.inf),
+            padded("start", "states", states, -np.inf),
+            padded("final", "states", states, -np.inf),
+        )
+
+    def score_sequence(self, labels: Iterable[int]) -> float:
+        """The log of the total weight of one label sequence, computed on the host.
+
+        Example:
+          >>> import jaxctc
+          >>> fsa = jaxctc.linear_fsa([2, 1], weights=[-0.5, -0.25])
+          >>> fsa.score_sequence([2, 1]), fsa.score_sequence([1])
+          (-0.75, -inf)
+        """
+        automata_checks.one_automaton("fsa", self)
+        arrays = [np.asarray(x) for x in self]
+        source, destination, label, weight, state, final = arrays
+        state = state.astype(np.float64)
+        for read in labels:
+            used = label == read
+            after = np.full_like(state, -np.inf)
+            np.logaddexp.at(after, destination[used], state[source[used]] + weight[used])
+            state = after
+        return float(np.logaddexp.reduce(state + final))
+
+
+def _weight_by_state(name: str, value: Mapping[int, float] | Collection[int]) -> dict[int, float]:
+    """The weight of each start or final state."""
+    try:
+        weights = {**value} if isinstance(value, Mapping) else dict.fromkeys(value, 0.0)
+        np.array([[*weights], [*weights.values()]], np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be states, or weights by state.") from None
+    return weights
+
+
+def reachable(source: Array, destination: Array, begin: Array) -> np.ndarray:
+    """Which states arcs lead to from those of `begin`, bool ``[S]``, themselves included."""
+    source, destination, begin = (np.asarray(x) for x in (source, destination, begin))
+    order = np.argsort(source, kind="stable")
+    first = np.searchsorted(source[order], np.arange(begin.shape[0] + 1))
+    seen = begin.copy()
+    frontier = [int(q) for q in np.flatnonzero(begin)]
+    following = destination[order]
+    while frontier:
+        q = frontier.pop()
+        for n in following[first[q] : first[q + 1]].tolist():
+            if not seen[n]:
+                seen[n] = True
+                frontier.append(n)
+    return seen

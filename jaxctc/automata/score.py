@@ -1,0 +1,268 @@
+"""General automata: the weight of all paths that read as many frames as there are.
+
+An automaton is a list of arcs. A path of T arcs, from a start state to a final one, reads T frames,
+one an arc, and weighs what its arcs weigh and what the frames say of their labels::
+
+    log w(path) = start[q_0] + Σ_t (weight[a_t] + log_probs[t, label[a_t]]) + final[q_T]
+
+One frame moves weight along every arc at once; the sums into each state are scattered sums,
+which cost what the arcs cost however uneven the degrees are. There are no arcs without labels.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.automata import checks as automata_checks
+from jaxctc.automata.arcs import Fsa
+from jaxctc.core import checks, recursion
+from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, take
+
+
+class Frames(NamedTuple):
+    """What frames are to an automaton, frames first; past a sequence's end the state stays."""
+
+    scores: jax.Array  # [T, C, B], or [T, A, B]
+    stay: jax.Array  # [T, B]: 0 past the end, else -inf
+
+
+class FsaTopology(NamedTuple):
+    """The automata of a batch. Arrays of indices are ``[A]`` if all have the same, else [A, B]."""
+
+    source: jax.Array
+    destination: jax.Array
+    place: jax.Array  # where in a frame's scores that of the arc is
+    weight: jax.Array  # [A, 1] or [A, B]
+    start_weight: jax.Array  # [S, B]
+    final_weight: jax.Array  # [S, 1] or [S, B]
+
+    @property
+    def axis(self) -> int:
+        return 0
+
+    @property
+    def neutral(self) -> Frames:
+        return Frames(jnp.float32(-jnp.inf), jnp.float32(0))
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        state = (semiring.from_log(self.start_weight.astype(dtype)),)
+        return semiring.rescale(state, self.axis)
+
+    def step(self, semiring: Semiring, state: State, weights: Frames) -> State:
+        return self.move(semiring, state, weights, self.weight)
+
+    def move(self, semiring: Semiring, state: State, weights: Frames, arcs: jax.Array) -> State:
+        """One step with other weights of the arcs."""
+        (before,) = state
+        moved = semiring.times(take(before, self._rows(self.source)), semiring.from_log(arcs))
+        moved = semiring.times(moved, take(weights.scores, self._rows(self.place)))
+        shape = self.start_weight.shape
+        after = semiring.scatter_sum(moved, self._rows(self.destination), shape)
+        stay = jax.tree.map(lambda x: x[None, :], weights.stay)
+        return (semiring.plus(after, semiring.times(before, stay)),)
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        states, batch = self.start_weight.shape
+        total = semiring.times(state[0], semiring.from_log(self.final_weight))
+        total = semiring.scatter_sum(total, (jnp.zeros(states, jnp.int32),), (1, batch))
+        return jax.tree.map(lambda x: x[0], total)
+
+    def _rows(self, index: jax.Array) -> tuple[jax.Array, ...]:
+        return (index,) if index.ndim == 1 else (index, jnp.arange(index.shape[1])[None, :])
+
+
+class Lattice(NamedTuple):
+    """What automata and a batch of log-probabilities ``[B, T, C]`` are to the recursion."""
+
+    topology: FsaTopology
+    scores: Frames
+    valid: jax.Array  # bool [B]: is there neither NaN nor inf in what is read?
+
+
+def lattice(fsa: Fsa, log_probs: jax.Array, lengths: jax.Array) -> Lattice:
+    """The lattice of a flat batch. Nothing past a length and no padded arc is ever read."""
+    batch, frames, classes = log_probs.shape
+    states, arcs = fsa.final.shape[-1], fsa.label.shape[-1]
+    shared = fsa.label.ndim == 1
+    dtype = jnp.promote_types(log_probs.dtype, jnp.float32)
+    source, destination, label = (jnp.asarray(x, jnp.int32).T for x in fsa[:3])
+    weight, start, final = (jnp.asarray(x).T for x in fsa[3:])
+    used = (label >= 0) & (label < classes)
+    for state in (source, destination):
+        used &= (state >= 0) & (state < states)
+    source, destination, label = (jnp.where(used, x, 0) for x in (source, destination, label))
+    weight = jnp.where(used, weight, -jnp.inf)
+
+    inside = jnp.arange(frames)[None, :] < lengths[:, None]
+    scores = jnp.where(inside[:, :, None], log_probs.astype(dtype), -jnp.inf)
+    valid = jnp.all(scores < jnp.inf, axis=(1, 2)) & (lengths >= 0) & (lengths <= frames)
+    for x in (weight, start, final):
+        valid &= jnp.all(x < jnp.inf, axis=0)
+    scores = scores.transpose(1, 2, 0)
+    if arcs < classes:  # then fewer scores are read than there are
+        batch_index = () if shared else (jnp.arange(batch)[None, :],)
+        scores, label = scores[:, label, *batch_index], jnp.arange(arcs)
+    weight, start, final = (
+        (x[:, None] if shared else x).astype(dtype) for x in (weight, start, final)
+    )
+    topology = FsaTopology(
+        source, destination, label, weight, jnp.broadcast_to(start, (states, batch)), final
+    )
+    stay = jnp.where(inside.T, -jnp.inf, 0).astype(dtype)
+    return Lattice(topology, Frames(scores, stay), valid)
+
+
+def fsa_score(
+    fsa: Fsa,
+    log_probs: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    *,
+    semiring: Semiring = PROBABILITY,
+) -> jax.Array:
+    r"""The log of the total weight of all paths of an automaton through the frames.
+
+    .. math:: \log \sum_{a_1 \dots a_T} \exp \Bigl( \mathrm{start}(a_1)
+        + \sum_{t=1}^{T} \bigl( w(a_t) + x_t(\ell(a_t)) \bigr) + \mathrm{final}(a_T) \Bigr)
+
+    where the sum is over all paths of as many arcs as there are frames. The gradient with respect
+    to `log_probs` is the posterior of each class at each frame, and with respect to
+    ``fsa.weight`` the expected number of times each arc is taken; both are exact in float32
+    at any length, as those of `ctc_loss` are.
+
+    Args:
+      fsa: One automaton for all sequences, or a batch of them (`Fsa.stack`) with the batch axes
+        of `log_probs`.
+      log_probs: float ``[*batch, T, C]``: scores of the classes, taken as they are. Normalise
+        them first where probabilities are meant. ``-inf`` masks a class out. Half precision is
+        computed in float32.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      semiring: One of `jaxctc.semirings`; `MAX_TROPICAL` gives the score of the best path.
+
+    Returns:
+      float ``[*batch]``: ``-inf``, with gradient 0, where no path is of that length. NaN or
+      ``+inf`` among a sequence's own scores or weights makes it NaN, to be seen.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete lengths, states or labels are out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> fsa = jaxctc.ctc_fsa([1, 2])
+      >>> total = jaxctc.fsa_score(fsa, jnp.zeros((4, 3)))
+      >>> print(jnp.round(jnp.exp(total)))  # so many alignments of four frames are there
+      15.0
+
+    References:
+      Mohri 2002, "Semiring frameworks and algorithms for shortest-distance problems".
+      Hannun et al. 2020, "Differentiable weighted finite-state transducers".
+    """
+    return _fsa_score(*_checked(fsa, log_probs, logit_lengths), checks.semiring(semiring))
+
+
+def _checked(fsa, log_probs, logit_lengths):
+    log_probs = checks.logits_array("log_probs", log_probs)
+    *batch, frames, classes = log_probs.shape
+    automata_checks.automaton("fsa", fsa, tuple(batch), classes)
+    return (
+        fsa,
+        log_probs,
+        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+    )
+
+
+def _flat_lattice(fsa, log_probs, lengths):
+    """The lattice with all leading batch axes made one."""
+    if fsa.label.ndim > 1:
+        fsa = Fsa(*(x.reshape(lengths.size, x.shape[-1]) for x in fsa))
+    log_probs = log_probs.reshape(lengths.size, *log_probs.shape[-2:])
+    return lattice(fsa, log_probs, lengths.reshape(-1))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _fsa_score(fsa, log_probs, lengths, semiring):
+    topology, scores, valid = _flat_lattice(fsa, log_probs, lengths)
+    log_z = recursion.log_partition(topology, scores, semiring)
+    return jnp.where(valid, log_z, jnp.nan).reshape(lengths.shape)
+
+
+class FsaPath(NamedTuple):
+    """The best path. Where there is none, the score is ``-inf`` and all else -1."""
+
+    arcs: jax.Array  # int32 [*batch, T]: places in the arrays of the Fsa, -1 past the length
+    labels: jax.Array  # int32 [*batch, T]: the label of each arc, -1 past the length
+    score: jax.Array  # float [*batch]
+
+
+class _Numbered(NamedTuple):
+    """Frames with a variable which is 0, and whose derivative is the number of the arc taken."""
+
+    frames: Frames
+    number: jax.Array  # [T, B]
+
+
+class _NumberedTopology(NamedTuple):
+    """The automata, each arc's weight with its number times the frame's variable added."""
+
+    fsa: FsaTopology
+
+    @property
+    def axis(self) -> int:
+        return self.fsa.axis
+
+    @property
+    def neutral(self) -> _Numbered:
+        return _Numbered(self.fsa.neutral, jnp.float32(0))
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        return self.fsa.start(semiring, dtype)
+
+    def step(self, semiring: Semiring, state: State, weights: _Numbered) -> State:
+        frames, number = weights
+        arcs = jnp.arange(self.fsa.weight.shape[0], dtype=number.dtype)
+        arcs = self.fsa.weight + number[None, :] * arcs[:, None]
+        return self.fsa.move(semiring, state, frames, arcs)
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        return self.fsa.finish(semiring, state)
+
+
+def fsa_best_path(
+    fsa: Fsa, log_probs: checks.ArrayLike, logit_lengths: checks.ArrayLike | None = None
+) -> FsaPath:
+    """The best path of an automaton through the frames (Viterbi 1967), arc by arc.
+
+    Arguments and errors are those of `fsa_score`. Of arcs into one state that tie, the one that
+    comes first is taken, and of final states that tie the first. The path is the derivative of its
+    own score; no back-pointers are kept.
+
+    Returns:
+      `FsaPath`: int32 ``arcs`` and ``labels [*batch, T]``, float ``score [*batch]``. To
+      differentiate the score, use `fsa_score` in ``semirings.MAX_TROPICAL``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> log_probs = jax.nn.log_softmax(5 * jax.nn.one_hot(jnp.array([0, 1, 1, 0, 1, 2]), 3))
+      >>> path = jaxctc.fsa_best_path(jaxctc.ctc_fsa([1, 1, 2]), log_probs)
+      >>> print(path.labels)
+      [0 1 1 0 1 2]
+    """
+    return _fsa_best_path(*_checked(fsa, log_probs, logit_lengths))
+
+
+@jax.jit
+def _fsa_best_path(fsa, log_probs, lengths):
+    topology, scores, valid = _flat_lattice(fsa, jax.lax.stop_gradient(log_probs), lengths)
+    numbered = _Numbered(scores, jnp.zeros_like(scores.stay))
+    score, path = recursion.best_path(_NumberedTopology(topology), numbered)
+    score = jnp.where(valid, score, jnp.nan)
+    found = (score > -jnp.inf)[None, :] & (scores.stay == -jnp.inf)
+    arcs = jnp.where(found, path.number, -1).astype(jnp.int32).T.reshape(log_probs.shape[:-1])
+    labels = jnp.broadcast_to(
+        jnp.asarray(fsa.label, jnp.int32), (*lengths.shape, fsa.label.shape[-1])
+    )
+    labels = jnp.pad(labels, [(0, 0)] * lengths.ndim + [(1, 0)], constant_values=-1)
+    labels = jnp.take_along_axis(labels, arcs + 1, axis=-1)
+    return FsaPath(arcs, labels, score.reshape(lengths.shape))

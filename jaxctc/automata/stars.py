@@ -1,0 +1,63 @@
+"""Classes that stand for labels which are missing from a transcript."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks
+from jaxctc.core.semirings import LOG
+
+
+def with_star(
+    log_probs: checks.ArrayLike, *, blank_id: int = 0, excluding: bool = False
+) -> jax.Array:
+    """Log-probabilities with a class more, the star: that of any label, but not the blank.
+
+    Args:
+      log_probs: float ``[*batch, T, C]``.
+      blank_id: The class that is the blank.
+      excluding: Whether C classes more follow, the stars of any label but one: class ``C + 1 + k``
+        is any label other than k. Each is a sum of what it stands for, not a difference, and so as
+        precise where k has almost all of the probability.
+
+    Returns:
+      float ``[*batch, T, C + 1]``, or ``[*batch, T, 2 C + 1]``. The star of a frame is the
+      sum of its labels' probabilities.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> log_probs = jnp.log(jnp.array([[0.5, 0.1, 0.4]]))
+      >>> print(jnp.round(100 * jnp.exp(jaxctc.with_star(log_probs))))
+      [[50. 10. 40. 50.]]
+      >>> print(jnp.round(100 * jnp.exp(jaxctc.with_star(log_probs, excluding=True)[:, 4:])))
+      [[50. 40. 10.]]
+
+    References:
+      Pratap, Hannun, Synnaeve, Collobert 2022, "Star temporal classification".
+    """
+    log_probs = checks.logits_array("log_probs", log_probs)
+    blank_id = checks.class_id("blank_id", blank_id, log_probs.shape[-1])
+    excluding = checks.flag("excluding", excluding)
+    is_label = lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1) != blank_id
+    labels = jnp.where(is_label, log_probs, -jnp.inf)
+    top = lax.stop_gradient(jnp.max(labels, axis=-1, keepdims=True))
+    # Where no label is possible, or padding holds NaN, there is nothing to differentiate.
+    usable = jnp.isfinite(top)
+    star = jax.nn.logsumexp(jnp.where(usable, labels, 0), axis=-1, keepdims=True)
+    classes = [log_probs, jnp.where(usable, star, top)]
+    if excluding:
+        classes.append(jnp.where(usable, _sum_of_others(jnp.where(usable, labels, -jnp.inf)), top))
+    return jnp.concatenate(classes, axis=-1)
+
+
+def _sum_of_others(labels: jax.Array) -> jax.Array:
+    """At each class the sum of all others: of those before it and those after it."""
+    axis = labels.ndim - 1
+
+    def shifted(x, low, high):
+        padding = [(0, 0, 0)] * axis + [(low, high, 0)]
+        return lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
+
+    before = lax.associative_scan(LOG.plus, labels, axis=axis)
+    after = lax.associative_scan(LOG.plus, labels, axis=axis, reverse=True)
+    return LOG.plus(shifted(before, 1, -1), shifted(after, -1, 1))

@@ -1,0 +1,166 @@
+"""The recursion: one `lax.scan` that every objective of the package runs.
+
+A topology says which states there are and how one frame moves weight between them; a semiring
+says what sums and products of weights are. The scan takes the state from frame to frame::
+
+    state_0 = start,   state_t = step(state_{t-1}, scores_t),   Z = finish(state_T)
+
+Nothing here computes posteriors or traces a path back: both are the gradient of log Z.
+
+The scan is cut into chunks of a few dozen frames. Chunks are checkpointed, so that
+differentiation keeps one state a chunk and recomputes the rest, and weights are brought back
+into range where chunks meet.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight
+
+# In `Probability` a mantissa grows with every step by at most the number of terms in a sum times
+# the largest mantissa of a score: 3 * 1.42 for CTC, and 4.3**48 = 2**101 is a float32.
+MAX_CHUNK = 48
+MIN_CHUNK = 24
+
+Scores = chex.ArrayTree  # arrays of log-scores with the frames as leading axis
+
+
+class Topology(Protocol):
+    """How one frame moves weight between states. It knows no semiring."""
+
+    @property
+    def axis(self) -> int:
+        """Which axis of a weight runs over the states; the others are the batch's."""
+        ...
+
+    @property
+    def neutral(self) -> Scores:
+        """The scores of a frame which leaves the total as it is."""
+        ...
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        """The state before the first frame, in range, and its scale, as `rescale` gives them."""
+        ...
+
+    def step(self, semiring: Semiring, state: State, weights: Any) -> State:
+        """The state after one more frame, whose scores are given as `weights` of the semiring."""
+        ...
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        """The total weight, without the axis of the states."""
+        ...
+
+
+def log_partition(
+    topology: Topology, scores: Scores, semiring: Semiring = PROBABILITY
+) -> jax.Array:
+    """Log of the total weight of all paths, ``log Z``; ``-inf`` where there is no path.
+
+    Args:
+      topology: The states and arcs.
+      scores: Log-scores of the arcs, arrays ``[T, ...]`` as the topology reads them.
+      semiring: What a total is; `Probability` by default.
+
+    Returns:
+      ``log Z``, one number a sequence.
+    """
+    state, scale, _ = _scan(topology, scores, semiring, lambda state, scale: None)
+    total = topology.finish(semiring, state)
+    scale = jax.tree.map(lambda x: jnp.squeeze(x, topology.axis), scale)
+    return semiring.to_log(semiring.times(total, scale))
+
+
+def negative_log_likelihood(log_z: jax.Array) -> jax.Array:
+    """``-log_z`` of a probability, never negative.
+
+    Rounding may leave a probability a little above 1. The gradient stays what it is.
+    """
+    return -log_z + lax.stop_gradient(jnp.maximum(log_z, 0))
+
+
+def posteriors(
+    topology: Topology, scores: Scores, semiring: Semiring = PROBABILITY
+) -> tuple[jax.Array, Any]:
+    """``log Z`` and its gradient: the posterior of every arc at every frame.
+
+    Returns:
+      ``log Z``, and an array for every array of `scores`, of its shape. Where there is no
+      path, all posteriors are 0.
+    """
+    log_z, pullback = jax.vjp(lambda scores: log_partition(topology, scores, semiring), scores)
+    return log_z, pullback(jnp.ones_like(log_z))[0]
+
+
+def best_path(topology: Topology, scores: Scores) -> tuple[jax.Array, Any]:
+    """Score of the best path, and for every arc and frame 1 if the path uses it, else 0."""
+    return posteriors(topology, scores, MAX_TROPICAL)
+
+
+def forward_log_weights(
+    topology: Topology, scores: Scores, semiring: Semiring = PROBABILITY
+) -> tuple[jax.Array, ...]:
+    """Log-weights of all states after every frame (the forward variables), arrays ``[T, ...]``."""
+    frames = jax.tree.leaves(scores)[0].shape[0]
+
+    def observe(state: State, scale: Weight) -> tuple[jax.Array, ...]:
+        return tuple(semiring.to_log(semiring.times(w, scale)) for w in state)
+
+    observed = _scan(topology, scores, semiring, observe)[2]
+    return tuple(x.reshape(-1, *x.shape[2:])[:frames] for x in observed)
+
+
+def _scan(
+    topology: Topology,
+    scores: Scores,
+    semiring: Semiring,
+    observe: Callable[[State, Weight], Any],
+) -> tuple[State, Weight, Any]:
+    """The last state, its scale, and what was observed, arrays ``[chunks, frames, …]``."""
+    leaf = jax.tree.leaves(scores)[0]
+    state, scale = topology.start(semiring, leaf.dtype)
+    chunks, frames = _chunking(leaf.shape[0])
+
+    def chunked(x: jax.Array, neutral: jax.Array) -> jax.Array:
+        missing = chunks * frames - x.shape[0]
+        if missing:
+            padding = jnp.broadcast_to(neutral.astype(x.dtype), (missing, *x.shape[1:]))
+            x = jnp.concatenate([x, padding])
+        # Without axes of 1: XLA would lay them out elsewhere, and copy the scores to do so.
+        return x.reshape(chunks, frames, *(d for d in x.shape[1:] if d != 1))
+
+    def run_chunk(carry, chunk):
+        state, scale = carry
+        chunk = jax.tree.map(lambda x, whole: x.reshape(frames, *whole.shape[1:]), chunk, scores)
+        # Here, not in the step: one vectorised pass over data that is still in the cache.
+        weights = jax.tree.map(semiring.from_log, chunk)
+
+        def run_frame(state, weights):
+            state = topology.step(semiring, state, weights)
+            return state, observe(state, scale)
+
+        state, observed = lax.scan(run_frame, state, weights)
+        state, factor = semiring.rescale(state, topology.axis)
+        return (state, semiring.times(scale, factor)), observed
+
+    if chunks > 1:
+        # Inside a scan nothing merges the recomputation with the first computation anyway.
+        run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
+    chunked_scores = jax.tree.map(chunked, scores, topology.neutral)
+    (state, scale), observed = lax.scan(run_chunk, (state, scale), chunked_scores)
+    return state, scale, observed
+
+
+def _chunking(frames: int) -> tuple[int, int]:
+    """Number and length of the chunks: a length that divides `frames`, if there is a good one."""
+    if frames <= MAX_CHUNK:
+        return (1 if frames else 0), frames
+    for length in range(MAX_CHUNK, MIN_CHUNK - 1, -1):
+        if frames % length == 0:
+            return frames // length, length
+    chunks = -(-frames // MAX_CHUNK)
+    return chunks, -(-frames // chunks)

@@ -1,0 +1,222 @@
+"""Semirings: what "sum over paths" and "product along a path" mean.
+
+| semiring      | a weight is            | plus      | times | total over all paths         |
+|---------------|------------------------|-----------|-------|------------------------------|
+| `Probability` | `xfloat.XFloat`        | a + b     | a * b | probability, exact gradients |
+| `Log`         | array of log-weights   | logaddexp | a + b | log-probability              |
+| `MaxTropical` | array of log-weights   | max       | a + b | score of the best path       |
+
+A weight is a pytree of arrays of one shape, so that code which only moves weights about
+(slices, shifts, selections) is `jax.tree.map` and knows no semiring. The gradient of
+`to_log(total)` with respect to the log-scores of the arcs is, in `Probability` and `Log`,
+the posterior of each arc; in `MaxTropical` it is 1 on the arcs of the best path and 0 elsewhere.
+
+Ties: `MaxTropical.plus(a, b)` prefers ``a``. A topology lists its arcs in the
+order in which it wants them preferred, and the best path is then unique.
+"""
+
+import functools
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import xfloat
+from jaxctc.core.xfloat import choose
+
+Weight = Any  # a pytree of arrays of one shape
+State = tuple[Weight, ...]  # what a recursion carries from frame to frame
+
+
+class Semiring(Protocol):
+    """What `jaxctc.recursion` and the topologies ask of a semiring."""
+
+    def zeros(self, shape, dtype) -> Weight:
+        """Weights of nothing: `plus` with it changes nothing."""
+        ...
+
+    def ones(self, shape, dtype) -> Weight:
+        """Weights of 1: `times` with it changes nothing."""
+        ...
+
+    def from_log(self, x: jax.Array) -> Weight:
+        """Weights from log-weights; ``-inf`` is zero."""
+        ...
+
+    def to_log(self, a: Weight) -> jax.Array:
+        """Log-weights; the gradient where the weight is zero is zero."""
+        ...
+
+    def plus(self, a: Weight, b: Weight) -> Weight:
+        """The sum of two weights; in case of a tie the first is preferred."""
+        ...
+
+    def times(self, a: Weight, b: Weight) -> Weight:
+        """The product of two weights."""
+        ...
+
+    def scatter_sum(
+        self, a: Weight, index: tuple[jax.Array, ...], shape: tuple[int, ...]
+    ) -> Weight:
+        """Sums of any number of weights, in range: ``a[i]`` is added at ``index[i]`` of `shape`.
+
+        In case of a tie the first along axis 0 is preferred. Indices must be in range.
+        """
+        ...
+
+    def rescale(self, state: State, axis: int) -> tuple[State, Weight]:
+        """The state with its weights in range, and the one scale (along `axis`) taken from all.
+
+        It is called every few dozen steps of a recursion.
+        """
+        ...
+
+
+class Probability:
+    """Sums of probabilities as extended-range floats: exact in float32 at any length."""
+
+    def zeros(self, shape, dtype) -> xfloat.XFloat:
+        return xfloat.zeros(shape, dtype)
+
+    def ones(self, shape, dtype) -> xfloat.XFloat:
+        return xfloat.XFloat(jnp.ones(shape, dtype), jnp.zeros(shape, dtype))
+
+    def from_log(self, x: jax.Array) -> xfloat.XFloat:
+        return xfloat.from_log(x)
+
+    def to_log(self, a: xfloat.XFloat) -> jax.Array:
+        return xfloat.to_log(a)
+
+    def plus(self, a: xfloat.XFloat, b: xfloat.XFloat) -> xfloat.XFloat:
+        return xfloat.add(a, b)
+
+    def times(self, a: xfloat.XFloat, b: xfloat.XFloat) -> xfloat.XFloat:
+        return xfloat.multiply(a, b)
+
+    def scatter_sum(self, a: xfloat.XFloat, index, shape) -> xfloat.XFloat:
+        return xfloat.scatter_sum(a, index, shape)
+
+    def rescale(self, state: State, axis: int) -> tuple[State, xfloat.XFloat]:
+        # Exponents are counted from the largest, so that they stay exact however improbable the
+        # input: a float32 holds whole numbers up to 2**24 only.
+        base = _finite_max([a.exponent for a in state], axis)
+        scale = xfloat.XFloat(jnp.ones_like(base), base)
+        state = tuple(xfloat.normalise(xfloat.XFloat(m, e - base)) for m, e in state)
+        return state, scale
+
+
+class _LogWeights:
+    """What the two semirings have in common whose weights are logarithms."""
+
+    def zeros(self, shape, dtype) -> jax.Array:
+        return jnp.full(shape, -jnp.inf, dtype)
+
+    def ones(self, shape, dtype) -> jax.Array:
+        return jnp.zeros(shape, dtype)
+
+    def from_log(self, x: jax.Array) -> jax.Array:
+        return x
+
+    def to_log(self, a: jax.Array) -> jax.Array:
+        return choose(a != -jnp.inf, a, -jnp.inf)  # no gradient where there is no path
+
+    def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a + b
+
+
+class Log(_LogWeights):
+    """Sums of probabilities as logarithms. Gradients lose precision as sequences grow."""
+
+    def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        # jnp.logaddexp has NaN derivatives where both are -inf.
+        nothing = jnp.maximum(a, b) == -jnp.inf
+        total = jnp.logaddexp(choose(nothing, 0, a), choose(nothing, 0, b))
+        return choose(nothing, -jnp.inf, total)
+
+    def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
+        top = _scatter_max(a, index, shape)
+        top = choose(top > -jnp.inf, top, 0)
+        terms = jnp.exp(a - take(top, index))
+        total = jnp.zeros(shape, a.dtype).at[index].add(terms, mode="promise_in_bounds")
+        positive = total > 0
+        return choose(positive, jnp.log(choose(positive, total, 1)) + top, -jnp.inf)
+
+    def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
+        scale = _finite_max([lax.stop_gradient(a) for a in state], axis)
+        return tuple(a - scale for a in state), scale
+
+
+class MaxTropical(_LogWeights):
+    """Score of the best path; its gradient is the path. Ties go to the first term of `plus`."""
+
+    def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return choose((a >= b) | (a != a), a, b)  # NaN is passed on
+
+    def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
+        best = a == take(_scatter_max(a, index, shape), index)
+        place = lax.broadcasted_iota(jnp.int32, a.shape, 0)
+        nowhere = jnp.full(shape, a.shape[0], jnp.int32)
+        first = nowhere.at[index].min(choose(best, place, a.shape[0]), mode="promise_in_bounds")
+        chosen = choose(place == take(first, index), a, 0)
+        total = jnp.zeros(shape, a.dtype).at[index].add(chosen, mode="promise_in_bounds")
+        return choose(first < nowhere, total, -jnp.inf)
+
+    def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
+        # Rescaling would round, and rounding would make or break ties.
+        return state, jnp.zeros_like(lax.slice_in_dim(state[0], 0, 1, axis=axis))
+
+
+PROBABILITY = Probability()
+LOG = Log()
+MAX_TROPICAL = MaxTropical()
+
+
+def _finite_max(arrays: list[jax.Array], axis: int) -> jax.Array:
+    """The largest element of all along `axis`, kept as an axis of 1; 0 where all are ``-inf``."""
+    top = jnp.max(functools.reduce(jnp.maximum, arrays), axis=axis, keepdims=True)
+    return choose(top > -jnp.inf, top, 0)
+
+
+def _scatter_max(a: jax.Array, index, shape) -> jax.Array:
+    """The largest of what goes to each place; ``-inf`` where nothing does. It has no gradient."""
+    lowest = jnp.full(shape, -jnp.inf, a.dtype)
+    return lowest.at[index].max(lax.stop_gradient(a), mode="promise_in_bounds")
+
+
+def take(a: Weight, index: tuple[jax.Array, ...]) -> Weight:
+    """``a[index]`` on weights; indices must be in range."""
+    return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), a)
+
+
+def select(a: Weight, index: jax.Array, axis: int) -> Weight:
+    """The weights at one place along `axis` of each sequence; ``[B]`` of two axes.
+
+    They are masked and summed, not gathered, so that nothing is scattered back.
+    """
+    place = lax.broadcasted_iota(jnp.int32, jax.tree.leaves(a)[0].shape, axis)
+    chosen = place == jnp.expand_dims(index, axis)
+    return jax.tree.map(lambda x: jnp.sum(choose(chosen, x, 0), axis), a)
+
+
+def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
+    """`jnp.where` on weights."""
+    return jax.tree.map(functools.partial(choose, mask), a, b)
+
+
+def first_one(
+    semiring: Semiring, shape: tuple[int, ...], axis: int, dtype
+) -> tuple[Weight, Weight]:
+    """Weights of one at the first place along `axis`, of nothing elsewhere; and a scale of one."""
+    first = lax.broadcasted_iota(jnp.int32, shape, axis) == 0
+    weights = where(first, semiring.ones(shape, dtype), semiring.zeros(shape, dtype))
+    return weights, semiring.ones((*shape[:axis], 1, *shape[axis + 1 :]), dtype)
+
+
+def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:
+    """Moves weights one place up along `axis`; zero comes in, the last one falls off."""
+    leaf = jax.tree.leaves(a)[0]
+    padding = [(0, 0, 0)] * leaf.ndim
+    padding[axis] = (1, -1, 0)
+    zero = semiring.zeros((), leaf.dtype)
+    return jax.tree.map(lambda x, fill: lax.pad(x, fill, padding), a, zero)

@@ -1,0 +1,220 @@
+"""Forced alignment: the one best path of the labels through the frames.
+
+The path is the derivative of its own score. To the score of state s at frame t a variable of
+that frame is added, times s, and the variable is 0: it changes nothing, but the derivative
+of the best total score with respect to it is the state that the best path is in.
+So neither back-pointers nor anything else of size T × S is kept.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks, recursion
+from jaxctc.core.emissions import arc_log_probabilities, widen
+from jaxctc.core.semirings import MAX_TROPICAL, Semiring, State, Weight, where
+from jaxctc.ctc.loss import CTCTopology
+
+
+class Alignment(NamedTuple):
+    """Which label stands where. Without any alignment, score ``-inf`` and no frames (-1)."""
+
+    path: jax.Array  # int32 [*batch, T]: the class at each frame, -1 past the length
+    scores: jax.Array  # float [*batch, T]: its log-probability, 0 past the length
+    score: jax.Array  # float [*batch]: the sum of the scores
+    starts: jax.Array  # int32 [*batch, S]: first frame of each label, -1 past the length
+    ends: jax.Array  # int32 [*batch, S]: the frame after its last, -1 past the length
+    label_scores: jax.Array  # float [*batch, S]: mean of the scores of its frames
+
+
+def forced_align(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    wildcard_id: int | None = None,
+) -> Alignment:
+    """The most probable alignment of the labels (Viterbi), frame by frame.
+
+    Where paths tie, the one taken stays rather than advances, advances by one rather than
+    skips a blank, and ends in the last label rather than in the blank after it.
+
+    Scores are differentiable, those of the path as it is. Memory is that of the logits, not
+    frames times labels.
+
+    Args:
+      logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: scores are
+        normalised, and the path does not depend on it.
+      labels: integer ``[*batch, S]``, without blanks.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      blank_id: The class that is the blank.
+      wildcard_id: A label, not necessarily a class, that matches anything: at every frame it
+        scores as the best class. Put it where the text may be missing from the transcript. Two in
+        a row need a blank between them, as any equal labels do.
+
+    Returns:
+      `Alignment`. Frames of a wildcard have `wildcard_id` in the path. Where no alignment is
+      possible, ``score`` is ``-inf``, and ``path``, ``starts`` and ``ends`` are -1 throughout,
+      with gradient 0. So they are, but ``score`` is NaN, to be seen, if there is a NaN or ``+inf``
+      among a sequence's own logits.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete lengths, `blank_id` or `wildcard_id` are
+        out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> logits = 5 * jax.nn.one_hot(jnp.array([0, 1, 1, 0, 1, 2]), 3)
+      >>> found = jaxctc.forced_align(logits, jnp.array([1, 1, 2]))
+      >>> print(found.path)
+      [0 1 1 0 1 2]
+      >>> print(found.starts, found.ends)
+      [1 4 5] [3 5 6]
+      >>> found = jaxctc.forced_align(logits, jnp.array([9, 2]), wildcard_id=9)
+      >>> print(found.path)  # whatever comes before, then label 2
+      [9 9 9 9 9 2]
+
+    References:
+      Viterbi 1967, "Error bounds for convolutional codes".
+      Pratap et al. 2023, "Scaling speech technology to 1,000+ languages" (the star label).
+    """
+    pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    if wildcard_id is not None:
+        wildcard_id = checks.wildcard_label("wildcard_id", wildcard_id, pair.blank_id)
+    return _forced_align(*pair, wildcard_id)
+
+
+class _Emissions(NamedTuple):
+    """What a frame shows, frames first."""
+
+    logits: jax.Array  # [T, B, C]
+    inside: jax.Array  # bool [T, B]
+    position: jax.Array  # [T, B]: zeros; the derivative with respect to them is the path
+
+
+class _AlignmentTopology(NamedTuple):
+    """The CTC lattice with the labels' scores picked as they are needed."""
+
+    lattice: CTCTopology
+    classes: jax.Array  # int32 [B, 1 + S]: what a state reads, the blank in the first place
+    usable: jax.Array  # bool [B, 1 + S]
+
+    @property
+    def axis(self) -> int:
+        return self.lattice.axis
+
+    @property
+    def neutral(self) -> _Emissions:
+        return _Emissions(jnp.float32(0), jnp.bool_(False), jnp.float32(0))
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        return self.lattice.start(semiring, dtype)
+
+    def step(self, semiring: Semiring, state: State, weights: _Emissions) -> State:
+        logits, inside, position = weights
+        places = jnp.arange(self.classes.shape[1], dtype=position.dtype)[None, :]
+        labels = jnp.take_along_axis(logits, self.classes, axis=1)
+        scores = jnp.where(self.usable, labels, -jnp.inf) + position[:, None] * places
+        # Past the end the state stands still: a blank there would win a tie with the label.
+        return where(inside[:, None], self.lattice.step(semiring, state, scores), state)
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        return self.lattice.finish(semiring, state)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildcard_id):
+    batch, (frames, classes), width = logits.shape[:-2], logits.shape[-2:], labels.shape[-1]
+    given = logits.reshape(logit_lengths.size, frames, classes)
+    labels = labels.reshape(logit_lengths.size, width)
+    logit_lengths, label_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+
+    inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
+    logits = jnp.where(inside[:, :, None], widen(lax.stop_gradient(given)), 0)
+    used = jnp.arange(width)[None, :] < label_lengths[:, None]
+    usable = used & (labels >= 0) & (labels < classes) & (labels != blank_id)
+    read = jnp.where(usable, labels, blank_id)
+    if wildcard_id is not None:  # a class of its own, as good as the best
+        logits = jnp.concatenate([logits, jnp.max(logits, axis=2, keepdims=True)], axis=2)
+        read = jnp.where(used & (labels == wildcard_id), classes, read)
+        usable |= used & (labels == wildcard_id)
+
+    skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, : width + 1]
+    read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
+    topology = _AlignmentTopology(
+        CTCTopology(skip, label_lengths, axis=1),
+        read,
+        jnp.pad(usable, ((0, 0), (1, 0)), constant_values=True),
+    )
+    states, possible = _best_states(topology, logits, inside)
+    chosen = jnp.take_along_axis(read, states, axis=1)
+    if wildcard_id is not None:
+        chosen = jnp.where(chosen == classes, jnp.argmax(given, axis=2), chosen)
+    blank_scores, scores = arc_log_probabilities(given, chosen, inside, blank_id)
+    # NaN, or +inf, in any class of a frame is in its normaliser, and so in the blank's score.
+    broken = jnp.any(jnp.isnan(blank_scores), axis=1)
+    possible &= ~broken
+    possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
+    possible &= (label_lengths >= 0) & (label_lengths <= width)
+    aligned, used = inside & possible[:, None], used & possible[:, None]
+    nothing = jnp.where(broken, jnp.nan, -jnp.inf)
+
+    shown = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=blank_id)
+    path = jnp.where(aligned, jnp.take_along_axis(shown, states, axis=1), -1)
+    scores = jnp.where(aligned, scores, jnp.where(inside, nothing[:, None], 0))
+    score = jnp.where(possible, jnp.sum(scores, axis=1), nothing)
+    starts, ends, means = _spans(states, aligned, used, scores)
+    means = jnp.where(used | possible[:, None], means, nothing[:, None])
+    return Alignment(
+        path.reshape(*batch, frames),
+        scores.reshape(*batch, frames),
+        score.reshape(batch),
+        starts.reshape(*batch, width),
+        ends.reshape(*batch, width),
+        means.reshape(*batch, width),
+    )
+
+
+def _best_states(topology, logits, inside) -> tuple[jax.Array, jax.Array]:
+    """The label's place at each frame, from 1 (0 is a blank), int32 [B, T]; is there a path?"""
+    # Of the best class, not normalised: large sums would round, and so would the subtraction of
+    # a normaliser, which makes and breaks ties. That of the best class is exact more often.
+    top = jnp.max(logits, axis=2, keepdims=True)
+    logits = (logits - jnp.where(jnp.isfinite(top), top, 0)).transpose(1, 0, 2)
+
+    def best(position):
+        emissions = _Emissions(logits, inside.T, position)
+        return recursion.log_partition(topology, emissions, MAX_TROPICAL)
+
+    total, pullback = jax.vjp(best, jnp.zeros(inside.T.shape, logits.dtype))
+    (states,) = pullback(jnp.ones_like(total))
+    return states.T.astype(jnp.int32), total != -jnp.inf
+
+
+def _spans(states, aligned, used, scores):
+    """First frame, frame after the last, and mean score of each label, ``[B, S]``."""
+    batch, frames = states.shape
+    width = used.shape[1]
+    row = jnp.arange(batch)[:, None]
+    frame = jnp.broadcast_to(jnp.arange(frames, dtype=jnp.int32)[None, :], states.shape)
+    label = jnp.where(aligned & (states > 0), states - 1, width)  # else outside, and dropped
+    ends = jnp.zeros((batch, width), jnp.int32).at[row, label].max(frame + 1, mode="drop")
+    starts = jnp.full((batch, width), frames, jnp.int32).at[row, label].min(frame, mode="drop")
+
+    # Sums within each run, in an order that does not depend on the device.
+    def add(a, b):
+        return jnp.where(b[1], b[0], a[0] + b[0]), a[1] | b[1]
+
+    begins = states != jnp.pad(states[:, :-1], ((0, 0), (1, 0)), constant_values=-1)[:, :frames]
+    sums, _ = lax.associative_scan(add, (jnp.where(aligned, scores, 0), begins), axis=1)
+    last = jnp.clip(ends - 1, 0, max(frames - 1, 0))
+    sums = jnp.take_along_axis(sums, last, axis=1) if frames else jnp.zeros(ends.shape, sums.dtype)
+    means = sums / jnp.maximum(ends - starts, 1).astype(sums.dtype)
+    return jnp.where(used, starts, -1), jnp.where(used, ends, -1), jnp.where(used, means, 0)

@@ -1,0 +1,247 @@
+"""Prefix beam search over whole utterances or over pieces of them as they come."""
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.automata import checks as automata_checks
+from jaxctc.core import checks
+from jaxctc.core.emissions import wide, widen
+from jaxctc.ctc import beam_state
+from jaxctc.ctc.beam_state import BeamState
+from jaxctc.ctc.greedy import Hypotheses
+from jaxctc.language.tables import Automaton
+
+
+def ctc_beam_search(
+    logits: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    *,
+    beam_width: int = 16,
+    blank_id: int = 0,
+    max_labels: int | None = None,
+    prune_classes: int | None = None,
+    automaton: Automaton | None = None,
+    automaton_weight: checks.ArrayLike = 1.0,
+) -> Hypotheses:
+    """The most probable label sequences, each summed over its alignments.
+
+    A prefix beam search: after every frame the `beam_width` best prefixes stay, and prefixes that
+    are equal are merged, so with a beam that is wide enough the scores are exact. They are
+    lower bounds otherwise, since alignments through a prefix which left the beam are lost.
+    What it costs grows with the beam and hardly with the number of classes.
+
+    Args:
+      logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      beam_width: How many prefixes are kept, N.
+      blank_id: The class that is the blank.
+      max_labels: The most labels of a hypothesis; None means T.
+      prune_classes: If given, only so many labels are possible at a frame, the best ones, and
+        the blank; the others get probability 0 there. With an automaton and many classes this
+        saves most of the time; without one, the search leaves out what cannot matter by itself.
+      automaton: A language model or constraint, as `jaxctc.lm` and `jaxctc.constraints` build them.
+      automaton_weight: What its scores are multiplied by.
+
+    Returns:
+      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
+      automaton_weight * automaton_scores``. ``scores`` are log-probabilities of the label
+      sequences without the automaton; ``automaton_scores`` are not multiplied by the weight;
+      ``frames`` are the first frame of each label in the best alignment. Sequences in
+      which the automaton may not end are left out. A NaN or ``+inf`` among a sequence's own
+      logits leaves it no hypothesis, and makes its ``scores`` NaN, to be seen.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or an argument is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, jaxctc
+      >>> probabilities = jnp.array([[0.6, 0.4], [0.6, 0.4]])  # blank and one label
+      >>> print(jaxctc.ctc_greedy_decode(jnp.log(probabilities)).labels)
+      [-1 -1]
+      >>> best = jaxctc.ctc_beam_search(jnp.log(probabilities), beam_width=2)
+      >>> print(best.labels)
+      [[ 1 -1]
+       [-1 -1]]
+      >>> print(np.exp(best.scores).round(3))  # 0.4 * 0.4 + 2 * 0.4 * 0.6, and 0.6 * 0.6
+      [0.64 0.36]
+
+    References:
+      Graves 2008, "Supervised sequence labelling with recurrent neural networks", section 7.5.
+      Hannun, Maas, Jurafsky, Ng 2014, "First-pass large vocabulary continuous speech recognition
+      using bi-directional recurrent DNNs".
+    """
+    logits, lengths, blank_id = _checked(logits, logit_lengths, blank_id)
+    frames, classes = logits.shape[-2:]
+    width = checks.positive("beam_width", beam_width)
+    most = frames if max_labels is None else checks.positive("max_labels", max_labels)
+    prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
+    weight = _weight(automaton, automaton_weight, classes)
+    return _beam_search(logits, lengths, automaton, weight, width, blank_id, most, prune)
+
+
+def ctc_beam_start(
+    *, batch: tuple[int, ...] = (), beam_width: int = 16, max_labels: int, dtype: Any = jnp.float32
+) -> BeamState:
+    """The state of a beam search before the first frame.
+
+    Args:
+      batch: Leading batch dimensions of the logits to come.
+      beam_width: How many prefixes are kept.
+      max_labels: The most labels of a hypothesis, over all pieces.
+      dtype: That of the logits to come: half precision is computed in float32.
+
+    Returns:
+      `BeamState`, for `ctc_beam_extend`.
+
+    Example:
+      >>> import jaxctc
+      >>> state = jaxctc.ctc_beam_start(batch=(2,), beam_width=4, max_labels=100)
+      >>> state.labels.shape
+      (2, 4, 100)
+    """
+    width = checks.positive("beam_width", beam_width)
+    most = checks.positive("max_labels", max_labels)
+    batch = checks.batch_shape("batch", batch)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
+    return _unflatten(beam_state.start(_size(batch), width, most, wide(dtype)), batch)
+
+
+def ctc_beam_extend(
+    state: BeamState,
+    logits: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    prune_classes: int | None = None,
+    automaton: Automaton | None = None,
+    automaton_weight: checks.ArrayLike = 1.0,
+) -> BeamState:
+    """A beam search after more frames of the same sequences.
+
+    However an utterance is cut into pieces, the end is the same, bit for bit, and the same as
+    that of `ctc_beam_search`, whose arguments these are. Pieces of few different lengths
+    are best, since each length is compiled once: `logit_lengths` says how many frames of a piece
+    belong to each sequence, 0 where it is over.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> logits = jax.random.normal(jax.random.key(0), (12, 5))
+      >>> state = jaxctc.ctc_beam_start(beam_width=4, max_labels=12)
+      >>> for piece in jnp.split(logits, 3):
+      ...     state = jaxctc.ctc_beam_extend(state, piece)
+      >>> streamed = jaxctc.ctc_beam_finish(state)
+      >>> whole = jaxctc.ctc_beam_search(logits, beam_width=4)
+      >>> bool((streamed.scores == whole.scores).all())
+      True
+    """
+    logits, lengths, blank_id = _checked(logits, logit_lengths, blank_id)
+    _check_state(state)
+    if state.frame_count.shape != lengths.shape:
+        raise ValueError(
+            f"state has batch shape {state.frame_count.shape}; it must be {lengths.shape}."
+        )
+    if state.beam.blank.dtype != wide(logits.dtype):
+        raise TypeError(
+            f"state has dtype {state.beam.blank.dtype}; it must be {wide(logits.dtype)}, "
+            "that in which the logits are computed."
+        )
+    prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
+    weight = _weight(automaton, automaton_weight, logits.shape[-1])
+    return _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune)
+
+
+def ctc_beam_finish(
+    state: BeamState,
+    *,
+    automaton: Automaton | None = None,
+    automaton_weight: checks.ArrayLike = 1.0,
+) -> Hypotheses:
+    """The hypotheses of a beam search as if the utterance ended here. The state stays usable.
+
+    Args:
+      state: What `ctc_beam_extend` returned.
+      automaton: The one that was given to `ctc_beam_extend`.
+      automaton_weight: Likewise.
+
+    Returns:
+      `Hypotheses`, as from `ctc_beam_search`.
+
+    Example:
+      >>> import jax, jaxctc
+      >>> state = jaxctc.ctc_beam_start(beam_width=4, max_labels=12)
+      >>> for step in range(3):
+      ...     piece = jax.random.normal(jax.random.key(step), (4, 5))
+      ...     state = jaxctc.ctc_beam_extend(state, piece)
+      ...     so_far = jaxctc.ctc_beam_finish(state)
+      >>> so_far.labels.shape
+      (4, 12)
+    """
+    _check_state(state)
+    return _beam_finish(state, automaton, _weight(automaton, automaton_weight, None))
+
+
+def _checked(logits, logit_lengths, blank_id):
+    logits = checks.logits_array("logits", logits)
+    *batch, frames, classes = logits.shape
+    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+    return logits, lengths, checks.class_id("blank_id", blank_id, classes)
+
+
+def _check_state(state) -> None:
+    if not isinstance(state, BeamState):
+        raise TypeError(f"state has type {type(state).__name__}; it must be a BeamState.")
+
+
+def _weight(automaton: Automaton | None, weight: checks.ArrayLike, classes: int | None):
+    if automaton is not None:
+        automata_checks.tables("automaton", automaton, classes)
+    return jnp.asarray(checks.finite("automaton_weight", weight))
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
+def _beam_search(logits, lengths, automaton, weight, width, blank_id, max_labels, prune):
+    batch, frames = logits.shape[:-2], logits.shape[-2]
+    logits = _flat_logits(logits, lengths)
+    state = beam_state.start(logits.shape[0], width, max_labels, logits.dtype)
+    state = beam_state.extend(
+        state, logits, lengths.reshape(-1), automaton, weight, blank_id, prune, max_labels < frames
+    )
+    return _unflatten(beam_state.finish(state, automaton, weight), batch)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune):
+    batch = state.frame_count.shape
+    logits = _flat_logits(logits, lengths)
+    state = _flatten(state, batch)
+    lengths = lengths.reshape(-1)
+    state = beam_state.extend(state, logits, lengths, automaton, weight, blank_id, prune, True)
+    return _unflatten(state, batch)
+
+
+@jax.jit
+def _beam_finish(state, automaton, weight):
+    batch = state.frame_count.shape
+    return _unflatten(beam_state.finish(_flatten(state, batch), automaton, weight), batch)
+
+
+def _size(batch) -> int:
+    return functools.reduce(operator.mul, batch, 1)
+
+
+def _flat_logits(logits, lengths):
+    return widen(logits).reshape(lengths.size, *logits.shape[-2:])
+
+
+def _flatten(state: BeamState, batch) -> BeamState:
+    return jax.tree.map(lambda x: x.reshape(_size(batch), *x.shape[len(batch) :]), state)
+
+
+def _unflatten(tree, batch):
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), tree)

@@ -1,0 +1,107 @@
+"""The state of a prefix beam search, from its start over pieces of frames to its hypotheses."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.ctc import prefix_search
+from jaxctc.ctc.greedy import Hypotheses
+from jaxctc.ctc.prefix_search import Beam
+from jaxctc.language.tables import Automaton
+
+
+class BeamState(NamedTuple):
+    """A beam search between two pieces of an utterance. Every array has the leading batch axes."""
+
+    beam: Beam  # the prefixes and their probabilities, [*batch, W]
+    labels: jax.Array  # int32 [*batch, W, L]
+    frames: jax.Array  # int32 [*batch, 2 W, L]: of the best alignments, blank-ending first
+    frame_count: jax.Array  # int32 [*batch]
+
+
+def start(batch: int, width: int, max_labels: int, dtype) -> BeamState:
+    return BeamState(
+        prefix_search.start(batch, width, dtype),
+        jnp.full((batch, width, max_labels), -1, jnp.int32),
+        jnp.full((batch, 2 * width, max_labels), -1, jnp.int32),
+        jnp.zeros(batch, jnp.int32),
+    )
+
+
+def extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -> BeamState:
+    width, max_labels = state.labels.shape[1:]
+    inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
+    prune = prune is not None and min(prune, logits.shape[2] - 1)
+    # Without an automaton a prefix needs no more labels than `candidates` looks at. With one
+    # any label may be the best.
+    labels = prune or (width + 1 if automaton is None else None)
+    frames = prefix_search.frames(logits, inside, labels, blank_id, bool(prune))
+    # A prefix that is as long as it may be has no longer ones to beat others with.
+    every = automaton is not None or capped
+    chosen = prefix_search.candidates(width, frames.top_labels.shape[2], every)
+    weight = weight.astype(logits.dtype)
+
+    def step(beam, frame):
+        return prefix_search.step(beam, frame, chosen, max_labels, automaton, weight)
+
+    beam, traces = lax.scan(step, state.beam, frames)
+    begun, origin = prefix_search.trace_back(traces)
+    return _append(state, beam, begun, origin)._replace(frame_count=state.frame_count + lengths)
+
+
+def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -> BeamState:
+    """The state with labels that began, [T, B, 2 W], after those of the places of origin."""
+    width, max_labels = state.labels.shape[1:]
+    before = jnp.concatenate([state.beam.length] * 2, axis=1)
+    before = jnp.take_along_axis(before, origin, axis=1)
+    count = jnp.cumsum(begun >= 0, axis=0, dtype=jnp.int32)
+    place = jnp.where(begun >= 0, before[None] + count - 1, max_labels)
+    place = place.transpose(1, 2, 0)  # [B, 2 W, T]
+    row = jnp.arange(place.shape[0])[:, None, None]
+    column = jnp.arange(2 * width)[None, :, None]
+
+    def written(old, new):
+        old = jnp.take_along_axis(old, origin[:, :, None], axis=1)
+        return old.at[row, column, place].set(new, mode="drop")
+
+    labels = written(jnp.concatenate([state.labels] * 2, axis=1), begun.transpose(1, 2, 0))
+    frame = jnp.arange(begun.shape[0], dtype=jnp.int32)[None, None, :]
+    frames = written(state.frames, state.frame_count[:, None, None] + frame)
+    # Both endings of a prefix have its labels, but one may be impossible.
+    blank_ending = (beam.best_blank > beam.best_label)[:, :, None]
+    labels = jnp.where(blank_ending, labels[:, :width], labels[:, width:])
+    return BeamState(beam, labels, frames, state.frame_count)
+
+
+def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> Hypotheses:
+    width, max_labels = state.labels.shape[1:]
+    beam = state.beam
+    scores, share = jnp.logaddexp(beam.blank, beam.label), beam.automaton_score
+    rank = scores
+    if automaton is not None:
+        final = automaton.final[beam.automaton_state]
+        share = jnp.where(final > -jnp.inf, share + final.astype(share.dtype), -jnp.inf)
+        usable = (share > -jnp.inf) & (scores > -jnp.inf)
+        rank = scores + weight.astype(share.dtype) * jnp.where(usable, share, 0)
+        rank = jnp.where(usable, rank, -jnp.inf)
+    rank, order = lax.top_k(rank, width)
+    exists = rank > -jnp.inf
+
+    def take(x):
+        return jnp.take_along_axis(x, order, axis=1)
+
+    place = jnp.arange(width, dtype=jnp.int32)[None, :]
+    ending = jnp.where(beam.best_blank > beam.best_label, 0, width) + place
+    frames = jnp.take_along_axis(state.frames, take(ending)[:, :, None], axis=1)
+    labels = jnp.take_along_axis(state.labels, order[:, :, None], axis=1)
+    lengths = jnp.where(exists, take(beam.length), 0)
+    inside = jnp.arange(max_labels)[None, None, :] < lengths[:, :, None]
+    return Hypotheses(
+        jnp.where(inside, labels, -1),
+        lengths,
+        jnp.where(exists | jnp.isnan(scores), take(scores), -jnp.inf),
+        jnp.where(inside, frames, -1),
+        jnp.where(exists, take(share), 0),
+    )

@@ -1,0 +1,190 @@
+"""What may be read, and what is expected: grammars, lexicons and hotwords, as automata."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from jaxctc.automata import checks as automata_checks
+from jaxctc.core import checks
+from jaxctc.language.tables import Automaton, build
+
+FORBIDDEN = -np.inf
+Labels = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grammar:
+    """Sequences of which each place allows a set of labels: a plate's number, a date, a code.
+
+    Attributes:
+      templates: One or more sequences of sets of labels. A sequence of labels is allowed if
+        it is as long as one of the templates and each label is in the set of its place.
+      classes: The number of classes C.
+
+    Example:
+      >>> import jaxctc
+      >>> letters, digits = {1, 2, 3}, {4, 5}
+      >>> grammar = jaxctc.Grammar([[letters, digits], [letters, digits, digits]], classes=6)
+      >>> automaton = grammar.automaton()
+      >>> [automaton.score_sequence(labels) for labels in ([1, 4], [3, 5, 5], [4, 1])]
+      [0.0, 0.0, -inf]
+    """
+
+    templates: Sequence[Sequence[Collection[int]]]
+    classes: int
+
+    def automaton(self) -> Automaton:
+        """The grammar as an automaton: scores are 0 or ``-inf``."""
+        for template in self.templates:
+            places = template if isinstance(template, Sequence) else [None]
+            if not all(isinstance(place, Collection) for place in places):
+                raise TypeError(
+                    f"templates has {template!r}; a template must be a sequence of sets of labels."
+                )
+
+        # A state is a place and the templates that fit so far.
+        def expand(state):
+            place, fitting = state
+            arcs = {}
+            for i in fitting:
+                if place < len(self.templates[i]):
+                    for label in self.templates[i][place]:
+                        arcs.setdefault(label, []).append(i)
+            ends = any(len(self.templates[i]) == place for i in fitting)
+            following = [(label, (place + 1, tuple(fits)), 0.0) for label, fits in arcs.items()]
+            return following, 0.0 if ends else FORBIDDEN
+
+        return build((0, tuple(range(len(self.templates)))), expand, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """Words of a list only: one of them, or any number of them with a separator between.
+
+    Attributes:
+      words: Each word as its labels, all different.
+      classes: The number of classes C.
+      separator: The label between words; None if a sequence is one word.
+      language_model: An automaton that reads places in `words` as its labels, as `NGram` makes
+        one whose vocabulary are these words. Its score of a word is added when the word ends.
+
+    Example:
+      >>> import jaxctc
+      >>> lexicon = jaxctc.Lexicon([[1, 2], [1, 2, 3]], classes=5, separator=4).automaton()
+      >>> lexicon.score_sequence([1, 2, 4, 1, 2, 3]), lexicon.score_sequence([1, 4, 1, 2])
+      (0.0, -inf)
+    """
+
+    words: Sequence[Sequence[int]]
+    classes: int
+    separator: int | None = None
+    language_model: Automaton | None = None
+
+    def automaton(self) -> Automaton:
+        """The trie of the words as an automaton; its states are pairs with the model's."""
+        root: Labels = ()
+        children: dict[Labels, dict[int, Labels]] = {root: {}}
+        word_at: dict[Labels, int] = {}
+        for index, word in enumerate(_labels(word) for word in self.words):
+            if not word or word in word_at or self.separator in word:
+                raise ValueError(
+                    f"words has {list(word)}; a word must not be empty, repeated, or hold the "
+                    "separator."
+                )
+            word_at[word] = index
+            for end in range(1, len(word) + 1):
+                children[word[: end - 1]][word[end - 1]] = word[:end]
+                children.setdefault(word[:end], {})
+
+        model = self.language_model
+        if model is None:
+            words = len(word_at)
+            model = Automaton(np.zeros((1, words), np.int32), np.zeros((1, words)), np.zeros(1))
+        automata_checks.tables("language_model", model, len(word_at))
+
+        def expand(state):
+            context, node, empty = state
+            arcs = [
+                (label, (context, child, False), 0.0) for label, child in children[node].items()
+            ]
+            final = float(model.final[context]) if empty else FORBIDDEN
+            if node in word_at:
+                word = word_at[node]
+                following = int(model.transition[context, word])
+                score = float(model.score[context, word])
+                final = score + float(model.final[following])
+                if self.separator is not None:
+                    arcs.append((self.separator, (following, root, False), score))
+            return arcs, final
+
+        # Nothing at all is allowed where a sequence is any number of words.
+        return build((0, root, self.separator is not None), expand, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hotwords:
+    """Sequences of labels that score higher wherever they occur.
+
+    A part of the boost is given with each label of a word that may be beginning, and taken
+    back if it was not, so that a beam does not lose the word before its end. Over
+    a whole sequence the score is exactly the boosts of all occurrences, overlaps included.
+
+    Attributes:
+      words: The boost of each word, a natural logarithm, the word being a tuple of labels.
+      classes: The number of classes C.
+
+    Example:
+      >>> import jaxctc
+      >>> hot = jaxctc.Hotwords({(1, 2): 3.0}, classes=4).automaton()
+      >>> hot.score_sequence([1, 2, 3, 1, 2]), hot.score_sequence([1, 3])
+      (6.0, 0.0)
+
+    References:
+      Aho, Corasick 1975, "Efficient string matching: an aid to bibliographic search".
+      Ng, Harada, Russell 1999, "Policy invariance under reward transformations" (the parts).
+    """
+
+    words: Mapping[Sequence[int], float]
+    classes: int
+
+    def automaton(self) -> Automaton:
+        """The automaton whose states are the beginnings of words (Aho and Corasick 1975)."""
+        if not isinstance(self.words, Mapping):
+            raise TypeError(
+                f"words has type {type(self.words).__name__}; it must be a mapping to boosts."
+            )
+        words = {_labels(word): boost for word, boost in self.words.items()}
+        for word, boost in words.items():
+            if not word or not np.isfinite(boost):
+                raise ValueError(
+                    f"words has {list(word)} with the boost {boost}; a word must not be empty, and "
+                    "its boost must be finite."
+                )
+            for label in word:  # one that is no class would never be read
+                checks.class_id("label", label, self.classes)
+        promised: dict[Labels, float] = {(): 0.0}  # what is given in advance to each beginning
+        for word, boost in words.items():
+            for end in range(len(word)):
+                part = boost * end / len(word)
+                promised[word[:end]] = max(promised.get(word[:end], 0.0), part)
+
+        def expand(beginning):
+            arcs = []
+            for label in range(self.classes):
+                read = (*beginning, label)
+                ends = [read[i:] for i in range(len(read))]
+                gained = sum(words.get(end, 0.0) for end in ends)
+                following = next((end for end in ends if end in promised), ())
+                gained += promised[following] - promised[beginning]
+                arcs.append((label, following, gained))
+            return arcs, -promised[beginning]
+
+        return build((), expand, self.classes)
+
+
+def _labels(word) -> Labels:
+    """A word as a tuple of labels."""
+    if not isinstance(word, Collection):
+        raise TypeError(f"words has {word!r}; a word must be a sequence of labels.")
+    return tuple(word)

@@ -1,0 +1,131 @@
+"""Discriminative training: the labels' automaton against that of all label sequences."""
+
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.automata import checks as automata_checks
+from jaxctc.automata.arcs import Fsa
+from jaxctc.automata.graphs import ngram_fsa
+from jaxctc.automata.score import fsa_score
+from jaxctc.automata.topologies import CTC, compose
+from jaxctc.core import checks
+
+
+def lfmmi_loss(
+    logits: checks.ArrayLike,
+    numerator: Fsa,
+    denominator: Fsa,
+    logit_lengths: checks.ArrayLike | None = None,
+    *,
+    boost: float | jax.Array = 0.0,
+    ctc_weight: float | jax.Array = 0.0,
+) -> jax.Array:
+    r"""Lattice-free maximum mutual information: minus the log of the labels' share of all paths.
+
+    .. math:: L = \log \sum_{\pi \in \mathrm{denominator}} w(\pi) e^{x(\pi)}
+        - \log \sum_{\pi \in \mathrm{numerator}} w(\pi) e^{x(\pi)}
+
+    The numerator has the paths of the labels (`ctc_fsa`), the denominator those of all label
+    sequences, weighted by a language model (`ctc_denominator`). Normalising the logits, or adding
+    anything else to all classes of a frame, changes nothing.
+
+    With ``ctc_weight`` and the CTC topology this is CTC-CRF: the loss of the conditional random
+    field, and so many times the CTC loss. Its gradient is exact in float32 at any length.
+
+    Args:
+      logits: float ``[*batch, T, C]``, unnormalised.
+      numerator: The automaton of each sequence's labels, a batch (`Fsa.stack`). Give its paths the
+        score of the labels in the language model (``ctc_fsa(..., weight=...)``), and the
+        loss is never negative, but for rounding.
+      denominator: One automaton for all sequences, or a batch.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      boost: Makes paths of the denominator more probable the less they are like the numerator:
+        their scores lose so much for each frame times the numerator's posterior of the class
+        they have there.
+      ctc_weight: How many times minus the numerator's score, with logits normalised, is added.
+
+    Returns:
+      float ``[*batch]``. Where numerator or denominator have no path of that many frames it is
+      ``inf``, with gradient 0. A NaN or ``+inf`` among a sequence's own logits makes it NaN.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete values are out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> labels = [[1, 2], [2]]
+      >>> numerator = jaxctc.Fsa.stack([jaxctc.ctc_fsa(y) for y in labels])
+      >>> denominator = jaxctc.ctc_denominator(labels, order=2)
+      >>> loss = jaxctc.lfmmi_loss(jnp.zeros((2, 5, 3)), numerator, denominator)
+      >>> loss.shape
+      (2,)
+
+    References:
+      Povey et al. 2016, "Purely sequence-trained neural networks for ASR based on lattice-free
+      MMI".
+      Povey et al. 2008, "Boosted MMI for model and feature-space discriminative training".
+      Zhang et al. 2021, "Lattice-free boosted MMI training of HMM and CTC-based attention-free
+      ASR models".
+      Xiang, Ou 2019, "CRF-based single-stage acoustic modeling with CTC topology".
+    """
+    logits = checks.logits_array("logits", logits)
+    *batch, frames, classes = logits.shape
+    automata_checks.automaton("numerator", numerator, tuple(batch), classes)
+    automata_checks.automaton("denominator", denominator, tuple(batch), classes)
+    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+    boost = checks.real_from_zero("boost", boost)
+    ctc_weight = checks.real_from_zero("ctc_weight", ctc_weight)
+    # What is known to be 0 is left out; any other number may change, and nothing is compiled again.
+    used = (None if checks.concrete(x) == 0 else x for x in (boost, ctc_weight))
+    return _lfmmi_loss(numerator, denominator, logits, lengths, *used)
+
+
+@jax.jit
+def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
+    frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
+    inside = frame < lengths[..., None]
+    x = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    x = jnp.where(inside[..., None], x, 0)
+    # The two scores lose alike, and what remains of them is their difference: keep them small.
+    top = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    x = x - jnp.where(jnp.isfinite(top), top, 0)
+    if boost is not None:
+        correct, pullback = jax.vjp(lambda x: fsa_score(numerator, x, lengths), x)
+        (posteriors,) = pullback(jnp.ones_like(correct))
+        everything = fsa_score(denominator, x - boost * lax.stop_gradient(posteriors), lengths)
+    else:
+        correct = fsa_score(numerator, x, lengths)
+        everything = fsa_score(denominator, x, lengths)
+    possible = (correct != -jnp.inf) & (everything != -jnp.inf)
+    loss = everything - correct
+    if ctc_weight is not None:
+        # Where a path exists, so does a class in every frame.
+        finite = jnp.where(possible[..., None, None], x, 0)
+        normaliser = jnp.where(inside, jax.nn.logsumexp(finite, axis=-1), 0)
+        own = jnp.where(possible, correct, 0)
+        loss += ctc_weight * (jnp.sum(normaliser, axis=-1) - own)
+    return jnp.where(possible, loss, jnp.inf)
+
+
+def ctc_denominator(
+    sequences: Iterable[Sequence[int]], *, order: int = 2, discount: float = 0.5, blank_id: int = 0
+) -> Fsa:
+    """All alignments of all label sequences, weighted by an n-gram model of those given.
+
+    Args:
+      sequences: Label sequences to count, such as those trained on.
+      order: See `ngram_fsa`.
+      discount: See `ngram_fsa`.
+      blank_id: The class that is the blank.
+
+    Example:
+      >>> import jaxctc
+      >>> denominator = jaxctc.ctc_denominator([[1, 2, 2], [2, 1]], order=2)
+      >>> denominator.final.shape, denominator.weight.shape
+      ((5,), (15,))
+    """
+    return compose(CTC(blank_id), ngram_fsa(sequences, order=order, discount=discount))

@@ -1,0 +1,169 @@
+"""Minimum word error rate training: the expected number of errors over an N-best list.
+
+With hypotheses y_i of probability P(y_i) and W_i errors, renormalised over the list
+(Prabhavalkar et al. 2018, eqs. 5–7)::
+
+    P̂_i = P(y_i) / Σ_j P(y_j),   L = Σ_i P̂_i (W_i − W̄),   ∂L/∂log P(y_i) = P̂_i (W_i − Σ_j P̂_j W_j)
+
+W̄, the list's mean number of errors, moves the value towards 0 and leaves the gradient as it is.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks
+from jaxctc.core.emissions import widen
+from jaxctc.ctc.beam import ctc_beam_search
+from jaxctc.ctc.loss import ctc_loss
+from jaxctc.metrics import edit_distance
+
+
+def mwer_loss(
+    hypothesis_scores: checks.ArrayLike, hypothesis_errors: checks.ArrayLike
+) -> jax.Array:
+    """The expected number of errors over an N-best list, minus the list's mean (MWER).
+
+    Scores may come from anything: a CTC, a transducer, an attention decoder. They are
+    differentiated; errors are constants, of words, characters or whatever is to be few.
+
+    Args:
+      hypothesis_scores: float ``[*batch, N]``, log-probabilities, which are renormalised over the
+        list; ``-inf`` where there is no hypothesis. Half precision is computed in float32.
+      hypothesis_errors: integer or float ``[*batch, N]``, how wrong each hypothesis is; not read
+        where there is none.
+
+    Returns:
+      float ``[*batch]``, negative if better hypotheses are more probable than worse ones. With
+      less than two hypotheses there is nothing to choose between: 0, and so is the gradient. A
+      NaN among the scores makes the loss NaN.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
+      >>> scores = jnp.log(jnp.array([0.2, 0.2, 0.1, 0.0]))  # the list has three
+      >>> errors = jnp.array([0, 1, 2, 9])
+      >>> loss, gradient = jax.value_and_grad(jaxctc.mwer_loss)(scores, errors)
+      >>> print(loss.round(3))  # 0.4 · 0 + 0.4 · 1 + 0.2 · 2, and the mean is 1
+      -0.2
+      >>> print(np.asarray(gradient).round(3))
+      [-0.32  0.08  0.24  0.  ]
+
+    References:
+      Prabhavalkar, Sainath, Wu, Nguyen, Chen, Chiu, Kannan 2018, "Minimum word error rate training
+      for attention-based sequence-to-sequence models", eq. 7, arXiv 1712.01818.
+    """
+    scores = checks.logits_array("hypothesis_scores", hypothesis_scores, ("N",))
+    errors = checks.numbers_array("hypothesis_errors", hypothesis_errors, scores.shape)
+    return _mwer_loss(scores, errors)
+
+
+@jax.jit
+def _mwer_loss(scores, errors):
+    scores = widen(scores)
+    exists = scores != -jnp.inf  # NaN is to be seen
+    errors = jnp.where(exists, lax.stop_gradient(errors).astype(scores.dtype), 0)
+    top = jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf)
+    top = lax.stop_gradient(jnp.where(top != -jnp.inf, top, 0))
+    weights = jnp.where(exists, jnp.exp(jnp.where(exists, scores - top, 0)), 0)
+    total = jnp.sum(weights, axis=-1)
+    count = jnp.sum(exists, axis=-1, dtype=scores.dtype)
+    mean = jnp.sum(errors, axis=-1) / jnp.maximum(count, 1)
+    above = jnp.where(exists, errors - jnp.expand_dims(mean, -1), 0)
+    return jnp.sum(weights * above, axis=-1) / jnp.where(count == 0, 1, total)
+
+
+def ctc_mwer_loss(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    beam_width: int = 4,
+    ctc_weight: float | jax.Array = 0.01,
+    max_labels: int | None = None,
+    blank_id: int = 0,
+) -> jax.Array:
+    """MWER training of a CTC model: searches, scores and counts errors in one function.
+
+    The hypotheses are those of `ctc_beam_search`. No gradient goes through the search; each
+    hypothesis is then scored by `ctc_loss`, exactly and over all its alignments. Start
+    from a model that was trained with `ctc_loss`: what is never found is never learnt.
+
+    Args:
+      logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
+      labels: integer ``[*batch, S]``, without blanks.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      beam_width: How many hypotheses there are, N.
+      ctc_weight: What is added of the CTC loss, which keeps training stable.
+      max_labels: The most labels of a hypothesis; None means 2 S, but no more than T. Time grows
+        with it.
+      blank_id: The class that is the blank.
+
+    Returns:
+      float ``[*batch]``, `mwer_loss` and `ctc_weight` times `ctc_loss`. A pair that no alignment
+      joins has loss ``inf`` and gradient 0, whatever `ctc_weight`.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or an argument is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
+      >>> logits = jnp.log(jnp.array([[0.6, 0.4], [0.6, 0.4]]))  # blank and one label
+      >>> loss = lambda x: jaxctc.ctc_mwer_loss(x, jnp.array([1]), ctc_weight=0)
+      >>> value, gradient = jax.value_and_grad(loss)(logits)
+      >>> print(value.round(3))  # "1" with 0.64 has no error, "" with 0.36 one: 0.36 - 0.5
+      -0.14
+      >>> print(np.asarray(gradient).round(3))  # descent makes the label more probable
+      [[ 0.144 -0.144]
+       [ 0.144 -0.144]]
+
+    References:
+      Prabhavalkar et al. 2018, "Minimum word error rate training for attention-based
+      sequence-to-sequence models", eqs. 7 and 8, arXiv 1712.01818.
+    """
+    pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    frames, width = pair.logits.shape[-2], pair.labels.shape[-1]
+    beam_width = checks.positive("beam_width", beam_width)
+    if max_labels is None:
+        max_labels = max(1, min(frames, 2 * width))
+    max_labels = checks.positive("max_labels", max_labels)
+    weight = checks.real("ctc_weight", ctc_weight)
+    return _ctc_mwer_loss(*pair[:4], weight, pair.blank_id, beam_width, max_labels)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _ctc_mwer_loss(
+    logits, labels, logit_lengths, label_lengths, ctc_weight, blank_id, beam_width, max_labels
+):
+    found = ctc_beam_search(
+        lax.stop_gradient(logits),
+        logit_lengths,
+        beam_width=beam_width,
+        max_labels=max_labels,
+        blank_id=blank_id,
+    )
+
+    def loss(labels, label_lengths):
+        return ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id=blank_id)
+
+    def errors(labels, lengths):
+        return edit_distance(labels, references, lengths, label_lengths)
+
+    # One sequence of logits for all hypotheses: it is normalised once.
+    over_list = functools.partial(jax.vmap, in_axes=(-2, -1), out_axes=-1)
+    references = labels
+    scores = -over_list(loss)(found.labels, found.lengths)
+    scores = jnp.where(found.scores != -jnp.inf, scores, -jnp.inf)
+    expected = mwer_loss(scores, over_list(errors)(found.labels, found.lengths))
+    reference = loss(labels, label_lengths)
+    possible = reference != jnp.inf
+    total = expected + ctc_weight * jnp.where(possible, reference, 0)
+    return jnp.where(possible, total, jnp.inf)

@@ -1,0 +1,154 @@
+"""Every check of a transducer's arguments."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks
+
+
+def durations(name: str, value: Any) -> tuple[int, ...]:
+    """`value` as a tuple of different ints from 0 up, not all of them 0."""
+    try:
+        numbers = [*value]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.") from None
+    numbers = tuple(checks._static_int(name, x) for x in numbers)
+    if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
+        raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
+    return numbers
+
+
+def positions(
+    name: str, value: checks.ArrayLike, leading: tuple[int, ...], spaces: int
+) -> jax.Array:
+    """`value` as an int32 array of shape ``[*leading, s_range]``, in ``0…spaces - 1``."""
+    array = checks.integer_array(name, value)
+    if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] == 0:
+        shape = ", ".join([*map(str, leading), "s_range"])
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{shape}].")
+    known = checks.concrete(value)
+    if known is not None and known.size and (known.min() < 0 or known.max() >= spaces):
+        worst = known.max() if known.max() >= spaces else known.min()
+        raise ValueError(f"{name} has the value {worst}; it must be in 0…{spaces - 1}.")
+    return array
+
+
+def pair(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None,
+    label_lengths: checks.ArrayLike | None,
+    blank_id: Any,
+    name: str = "logits",
+) -> checks.SequencePair:
+    """Checks the arguments that `rnnt_loss` and its like share."""
+    logits = checks.logits_array(name, logits, ("T", "U + 1", "C"))
+    *batch, frames, spaces, classes = logits.shape
+    labels = checks.labels_array("labels", labels, tuple(batch))
+    if labels.shape[-1] + 1 != spaces:
+        raise ValueError(
+            f"{name} has shape {logits.shape}; its last axis but one must have "
+            f"{labels.shape[-1] + 1} elements, one more than there are labels."
+        )
+    return checks.SequencePair(
+        logits,
+        labels,
+        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        checks.class_id("blank_id", blank_id, classes),
+    )
+
+
+class Arcs(NamedTuple):
+    """Checked numbers on the arcs of a transducer's lattice, with their lengths."""
+
+    blank: jax.Array
+    label: jax.Array
+    logit_lengths: jax.Array
+    label_lengths: jax.Array
+
+
+def arcs(
+    blank_log_probs: checks.ArrayLike,
+    label_log_probs: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None,
+    label_lengths: checks.ArrayLike | None,
+    what: str = "log_probs",
+) -> Arcs:
+    """Checks the arguments that `rnnt_loss_from_log_probs` and its like share."""
+    blank = checks.logits_array(f"blank_{what}", blank_log_probs, ("T", "U + 1"))
+    label = checks.logits_array(f"label_{what}", label_log_probs, ("T", "U"))
+    *batch, frames, spaces = blank.shape
+    if spaces == 0:
+        raise ValueError(f"blank_{what} has shape {blank.shape}; its last axis must not be empty.")
+    expected = (*batch, frames, spaces - 1)
+    if label.shape != expected:
+        raise ValueError(f"label_{what} has shape {label.shape}; it must be {expected}.")
+    return Arcs(
+        blank,
+        label,
+        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+    )
+
+
+def state(name: str, value: Any) -> Any:
+    """A pytree of arrays. Numbers, like 0.0, are arrays after a step, and shall be so before."""
+    try:
+        return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it must be a pytree of arrays.") from None
+
+
+def functions(
+    joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
+) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of the logits ``[C]`` of two functions for one hypothesis."""
+    checks.function("joint", joint)
+    checks.function("predictor", predictor)
+    found = jax.eval_shape(predictor, initial_state, jax.ShapeDtypeStruct((), jnp.int32))
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        kind = type(found).__name__
+        raise TypeError(f"predictor returns type {kind}; it must be a pair (output, state).")
+    output, after = found
+    logits = jax.eval_shape(joint, frame, output)
+    if not hasattr(logits, "dtype"):
+        raise TypeError(f"joint returns type {type(logits).__name__}; it must be an array [C].")
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(f"joint returns dtype {logits.dtype}; it must be floating-point.")
+    if logits.ndim != 1 or logits.shape[0] == 0:
+        raise ValueError(f"joint returns shape {logits.shape}; it must be [C], C at least 1.")
+    was, must = _described(after), _described(initial_state)
+    if was != must:
+        raise ValueError(f"predictor returns the state {was}; it must be {must}, as initial_state.")
+    return logits
+
+
+def returned(name: str, value: Any, kind: type) -> Any:
+    """What a function of that name returned, if it is of a kind."""
+    if not isinstance(value, kind):
+        what = type(value).__name__
+        raise TypeError(f"{name} returned type {what}; it must be {kind.__name__}.")
+    return value
+
+
+def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
+    """What a joint network returned for so many sequences, frames and label positions."""
+    shape = ", ".join(map(str, leading))
+    if not hasattr(value, "dtype"):
+        kind = type(value).__name__
+        raise TypeError(f"joint returned type {kind}; it must be an array [{shape}, C].")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"joint returned dtype {value.dtype}; it must be floating-point.")
+    if value.shape[:-1] != leading or value.shape[-1] == 0:
+        wanted = f"[{shape}, C], C at least 1"
+        raise ValueError(f"joint returned shape {value.shape}; it must be {wanted}.")
+    return value
+
+
+def _described(tree: Any) -> str:
+    """A pytree of arrays with each array's dtype and shape in its place."""
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")

@@ -1,0 +1,195 @@
+"""Decoding of transducers, from functions for the predictor and the joint network."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.core import checks
+from jaxctc.ctc.greedy import Hypotheses
+from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer import search as transducer_search
+from jaxctc.transducer.search import Bounds, Transducer
+
+
+def rnnt_greedy_decode(
+    joint: Callable[[jax.Array, Any], jax.Array],
+    predictor: Callable[[Any, jax.Array], tuple[Any, Any]],
+    initial_state: Any,
+    encoder: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    max_symbols: int = 10,
+    max_labels: int | None = None,
+    monotonic: bool = False,
+) -> Hypotheses:
+    """The labels on the path of the best classes: at a frame until the blank is the best.
+
+    Both functions are for one hypothesis, without batch axes; they are given batches by
+    `jax.vmap`. They are called within loops, so they must not change anything: a module
+    reads its parameters and leaves dropout out. Call this under `jax.jit` with the parameters
+    as an argument, as one does a training step: outside, each call compiles anew, since nothing
+    tells that two functions are the same.
+
+    Args:
+      joint: ``joint(frame [D], output) -> logits [C]``, unnormalised or log-probabilities.
+        Of equal classes the first is taken.
+      predictor: ``predictor(state, label) -> (output, state)``, the label being an int32 scalar
+        and the state like `initial_state` in structure, shapes and dtypes. The first label it
+        is given is the blank, which stands for the start; it is given no blank after that.
+      initial_state: A pytree of arrays: the predictor's state before the start, for one hypothesis.
+      encoder: float ``[*batch, T, D]``, the encoder's output.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      blank_id: The class that is the blank.
+      max_symbols: The most labels at one frame; a blank must follow them, and its
+        log-probability counts.
+      max_labels: The most labels of a sequence, after which only blanks follow; None means as
+        many as there can be, ``T * max_symbols``, or T if `monotonic`.
+      monotonic: Whether a label ends its frame as a blank does, so that every frame has one class
+        and `max_symbols` says nothing: for models trained with that topology, or for speed.
+
+    Returns:
+      `Hypotheses` without an axis N, with L = `max_labels`. ``scores`` is the log-probability
+      of that one path, blanks included; ``frames`` are those at which labels were emitted.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or an argument is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> def predictor(state, label):  # its output is the label, and it needs no state
+      ...     return label, state
+      >>> def joint(frame, label):  # the frame shows a class, but the label before has been said
+      ...     return jnp.where(jnp.arange(4) == label, 0, frame)
+      >>> @jax.jit
+      ... def decode(encoder):
+      ...     return jaxctc.rnnt_greedy_decode(joint, predictor, (), encoder, max_labels=6)
+      >>> best = decode(9 * jax.nn.one_hot(jnp.array([0, 2, 3, 0, 1]), 4))
+      >>> print(best.labels, best.lengths)
+      [ 2  3  1 -1 -1 -1] 3
+      >>> print(best.frames)
+      [ 1  2  4 -1 -1 -1]
+
+    References:
+      Graves 2012, "Sequence transduction with recurrent neural networks", arXiv 1211.3711.
+      Tripathi, Lu, Sak, Soltau 2019, "Monotonic recurrent neural network transducer and decoding
+      strategies", for `monotonic`.
+    """
+    functions, bounds = (joint, predictor, initial_state), (max_symbols, max_labels, monotonic)
+    model, encoder, lengths, bounds = _checked(functions, encoder, logit_lengths, blank_id, bounds)
+    batch = lengths.shape
+    found = transducer_search.greedy(model, _flat(encoder), lengths.reshape(-1), bounds)
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), found)
+
+
+def rnnt_beam_search(
+    joint: Callable[[jax.Array, Any], jax.Array],
+    predictor: Callable[[Any, jax.Array], tuple[Any, Any]],
+    initial_state: Any,
+    encoder: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    *,
+    beam_width: int = 8,
+    blank_id: int = 0,
+    max_symbols: int = 4,
+    max_labels: int | None = None,
+    monotonic: bool = False,
+) -> Hypotheses:
+    """The most probable label sequences of a transducer, each summed over its alignments.
+
+    At each frame up to `max_symbols` rounds append a label to hypotheses, of which the `beam_width`
+    best stay; those that left the frame by a blank, whichever round it was in, are merged
+    where their labels are equal. A frame ends early once as many of these as the beam holds are no
+    less probable than any that is still there. With a beam that is wide enough the scores are
+    exact, for at most `max_symbols` labels a frame; they are lower bounds otherwise. Memory grows
+    with the beam times labels, classes and the predictor's state, and not with frames.
+
+    Args:
+      joint: As for `rnnt_greedy_decode`, and to be called under `jax.jit` as that.
+      predictor: Likewise.
+      initial_state: Likewise.
+      encoder: float ``[*batch, T, D]``, the encoder's output.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      beam_width: How many hypotheses are kept, N.
+      blank_id: The class that is the blank.
+      max_symbols: The most labels at one frame.
+      max_labels: The most labels of a hypothesis; None means ``T * max_symbols``, or T if
+        `monotonic`.
+      monotonic: Whether a label ends its frame as a blank does: one joint and one predictor
+        call a frame.
+
+    Returns:
+      `Hypotheses` with N = `beam_width` and L = `max_labels`, the best first. ``scores`` are
+      log-probabilities of the label sequences; ``frames`` are those at which the best alignment
+      found emits the labels.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or an argument is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
+      >>> def predictor(emitted, label):  # one label at most: the state says whether it was there
+      ...     return emitted, jnp.ones_like(emitted)
+      >>> def joint(frame, emitted):  # the blank, and a label, but not twice
+      ...     return jnp.where(emitted == 1, jnp.array([0.0, -jnp.inf]), frame)
+      >>> encoder = jnp.log(jnp.array([[0.75, 0.25], [0.5, 0.5]]))
+      >>> @jax.jit
+      ... def decode(encoder):
+      ...     return jaxctc.rnnt_beam_search(joint, predictor, 0, encoder, beam_width=2)
+      >>> best = decode(encoder)
+      >>> print(best.labels[:, :1].tolist(), best.frames[:, :1].tolist())
+      [[1], [-1]] [[1], [-1]]
+      >>> print(np.exp(best.scores).round(3))  # 0.25 + 0.75 * 0.5, and 0.75 * 0.5
+      [0.625 0.375]
+
+    References:
+      Graves 2012, "Sequence transduction with recurrent neural networks", arXiv 1211.3711,
+      algorithm 1.
+      Kang, Guo, Kuang, Lin, Luo, Yao, Yang, Żelasko, Povey 2023, "Fast and parallel decoding for
+      transducer", arXiv 2211.00484: one symbol a frame, and merging.
+    """
+    functions, bounds = (joint, predictor, initial_state), (max_symbols, max_labels, monotonic)
+    model, encoder, lengths, bounds = _checked(functions, encoder, logit_lengths, blank_id, bounds)
+    width = checks.positive("beam_width", beam_width)
+    batch = lengths.shape
+
+    def search(frames, length):
+        return transducer_search.beam_search(model, frames, length, bounds, width)
+
+    found = jax.vmap(search)(_flat(encoder), lengths.reshape(-1))
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), found)
+
+
+def _checked(
+    functions, encoder, logit_lengths, blank_id, bounds
+) -> tuple[Transducer, jax.Array, jax.Array, Bounds]:
+    encoder = checks.logits_array("encoder", encoder, ("T", "D"))
+    *batch, frames, size = encoder.shape
+    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+
+    max_symbols, max_labels, monotonic = bounds
+    monotonic = checks.flag("monotonic", monotonic)
+    symbols = checks.positive("max_symbols", max_symbols)
+    labels = frames if monotonic else frames * symbols
+    if max_labels is not None:
+        labels = checks.positive("max_labels", max_labels)
+
+    joint, predictor, state = functions
+    state = transducer_checks.state("initial_state", state)
+    frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
+    logits = transducer_checks.functions(joint, predictor, state, frame)
+    blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
+    output, state = predictor(state, jnp.int32(blank_id))
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    model = Transducer(joint, predictor, output, state, blank_id, dtype)
+    return model, encoder, lengths, Bounds(symbols, labels, monotonic)
+
+
+def _flat(encoder: jax.Array) -> jax.Array:
+    *batch, frames, size = encoder.shape
+    return encoder.reshape(math.prod(batch), frames, size)

@@ -1,0 +1,184 @@
+"""Where a transducer's probabilities come from, other than from one array of all logits."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks, recursion
+from jaxctc.core.emissions import arc_log_probabilities, widen
+from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer.loss import (
+    TransducerArcs,
+    cells,
+    flat_pair,
+    readable_labels,
+    rnnt_log_probs,
+    rnnt_loss_from_log_probs,
+    unflatten,
+)
+
+Joint = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def hat_log_probs(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+) -> TransducerArcs:
+    r"""Log-probabilities of the hybrid autoregressive transducer (HAT): the blank apart.
+
+    The blank is a Bernoulli variable, and labels share what it leaves:
+
+    .. math:: b = \sigma(x_{blank}), \quad p(y) = (1 - b) \, \mathrm{softmax}(x_{\neq blank})_y
+
+    Arguments and errors are those of `rnnt_loss`.
+
+    Returns:
+      `TransducerArcs`, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and `rnnt_align`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> labels = jnp.array([1])
+      >>> arcs = jaxctc.hat_log_probs(jnp.zeros((1, 2, 3)), labels)
+      >>> print(jnp.exp(arcs.blank), jnp.exp(arcs.label))  # half for the blank, a quarter a label
+      [[0.5 0.5]] [[0.25]]
+      >>> loss = jaxctc.rnnt_loss_from_log_probs(*arcs)
+
+    References:
+      Variani, Rybach, Allauzen, Riley 2020, "Hybrid autoregressive transducer (HAT)", eqs. 3 and 5,
+      arXiv 2003.07705.
+    """
+    pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    return _hat_log_probs(*pair)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _hat_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
+    batch = logits.shape[:-3]
+    logits, labels, *lengths = flat_pair(logits, labels, logit_lengths, label_lengths)
+    inside = cells(*logits.shape[1:3], *lengths)
+    read, valid = readable_labels(labels, logits.shape[-1], blank_id)
+    blank = jnp.where(inside, widen(logits[..., blank_id]), 0)
+    classes = lax.broadcasted_iota(jnp.int32, (1, 1, 1, logits.shape[-1]), 3)
+    others = jnp.where(classes == blank_id, -jnp.inf, logits)
+    nothing, label = arc_log_probabilities(others, read[:, None, :], inside, blank_id)
+    # What is no number among the labels is in their normaliser, and so seen where none follows.
+    broken = jnp.isnan(nothing) | (blank == jnp.inf)
+    label = (jax.nn.log_sigmoid(-blank) + label)[:, :, :-1]
+    label = jnp.where(inside[:, :, 1:], label, 0)
+    arcs = TransducerArcs(
+        jnp.where(broken, jnp.nan, jnp.where(inside, jax.nn.log_sigmoid(blank), 0)),
+        jnp.where(valid[:, None, :], label, -jnp.inf),
+    )
+    return unflatten(arcs, batch)
+
+
+def rnnt_loss_from_joint(
+    joint: Joint,
+    encoder: checks.ArrayLike,
+    predictor: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    monotonic: bool = False,
+    frames_per_chunk: int = 8,
+    log_probs: Callable[..., TransducerArcs] = rnnt_log_probs,
+) -> jax.Array:
+    """The transducer loss with the joint network inside it, so that logits are never all there.
+
+    Frames are taken a few at a time: their logits are computed, what the lattice needs of them
+    is kept, and they are forgotten; differentiation computes them again. Memory
+    is that of ``frames_per_chunk * (U + 1) * C`` logits a sequence, instead of T times
+    ``(U + 1) * C``. Loss and gradients are those of `rnnt_loss`.
+
+    Call it under `jax.jit`, as a training step is: eagerly it is compiled anew each time.
+
+    Args:
+      joint: ``joint(encoder [B, t, 1, D], predictor [B, 1, U + 1, E]) -> logits
+        [B, t, U + 1, C]``, of any number t of frames and one axis of batch. It may
+        close over parameters, which get their gradients.
+      encoder: float ``[*batch, T, D]``.
+      predictor: float ``[*batch, U + 1, E]``: after no label, after the first, …
+      labels, logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
+      frames_per_chunk: How many frames' logits are held at once.
+      log_probs: What turns logits into the arcs' log-probabilities: `rnnt_log_probs`,
+        `hat_log_probs`, or a function of the same arguments.
+
+    Returns:
+      float ``[*batch]``, as `rnnt_loss`.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind, or what a function returns.
+      ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> key = jax.random.key(0)
+      >>> weights = jax.random.normal(key, (4, 10))
+      >>> encoder, predictor = jnp.ones((30, 4)), jnp.ones((6, 4))
+      >>> @jax.jit
+      ... def loss(weights, labels):
+      ...     joint = lambda e, p: jnp.tanh(e + p) @ weights
+      ...     return jaxctc.rnnt_loss_from_joint(joint, encoder, predictor, labels)
+      >>> jax.grad(loss)(weights, jnp.array([1, 2, 3, 4, 5])).shape
+      (4, 10)
+    """
+    joint, log_probs = checks.function("joint", joint), checks.function("log_probs", log_probs)
+    encoder = checks.logits_array("encoder", encoder, ("T", "D"))
+    predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
+    *batch, frames, _ = encoder.shape
+    labels = checks.labels_array("labels", labels, tuple(batch))
+    spaces = labels.shape[-1] + 1
+    if predictor.shape[:-1] != (*batch, spaces):
+        shape = ", ".join(map(str, (*batch, spaces)))
+        raise ValueError(f"predictor has shape {predictor.shape}; it must be [{shape}, E].")
+    frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
+    given = logit_lengths, label_lengths
+    logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
+    label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), spaces - 1)
+
+    # What the joint sees of padding is 0: a NaN there would come back through its gradient.
+    flat_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    outer = jnp.arange(frames)[None, :] < flat_lengths[0][:, None]
+    inner = jnp.arange(spaces)[None, :] <= flat_lengths[1][:, None]
+    encoder = encoder.reshape(*outer.shape, encoder.shape[-1])
+    encoder = jnp.where(outer[:, :, None], encoder, 0)
+    predictor = predictor.reshape(*inner.shape, predictor.shape[-1])
+    predictor = jnp.where(inner[:, :, None], predictor, 0)
+    flat_labels = labels.reshape(len(encoder), spaces - 1)
+
+    size = min(frames_per_chunk, max(frames, 1))
+    chunks = -(-frames // size)
+    padded = jnp.pad(encoder, ((0, 0), (0, chunks * size - frames), (0, 0)))
+    padded = padded.reshape(len(padded), chunks, size, padded.shape[-1])
+
+    def of_chunk(_, chunk):
+        frames, start = chunk
+        logits = joint(frames[:, :, None, :], predictor[:, None, :, :])
+        logits = transducer_checks.joint_logits(logits, (*frames.shape[:2], spaces))
+        lengths = jnp.clip(flat_lengths[0] - start, 0, size)
+        arcs = log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
+        return None, transducer_checks.returned("log_probs", arcs, TransducerArcs)
+
+    starts = size * jnp.arange(chunks, dtype=jnp.int32)
+    _, arcs = lax.scan(
+        jax.checkpoint(of_chunk, prevent_cse=False), None, (padded.swapaxes(0, 1), starts)
+    )
+
+    def in_one(x):
+        """Chunks ``[chunks, B, t, …]`` as ``[*batch, T, …]``."""
+        x = x.swapaxes(0, 1).reshape(len(padded), chunks * size, x.shape[-1])[:, :frames]
+        return x.reshape(*batch, *x.shape[1:])
+
+    loss = rnnt_loss_from_log_probs(
+        in_one(arcs.blank), in_one(arcs.label), logit_lengths, label_lengths, monotonic=monotonic
+    )
+    return recursion.negative_log_likelihood(-loss)

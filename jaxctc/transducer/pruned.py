@@ -1,0 +1,259 @@
+"""Pruned transducer training (Kuang et al. 2022): a cheap joint says where the dear one matters.
+
+1. `rnnt_loss_simple` (in `jaxctc.simple_joint`) adds encoder and predictor instead of joining
+   them by a network.
+2. The posteriors of that lattice tell `rnnt_prune_ranges` which few label positions matter at
+   each frame, and `rnnt_prune` picks what the joint network then sees.
+3. `rnnt_loss_pruned` is the transducer loss of the joint's logits at those positions.
+
+Both losses are trained together.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks, recursion
+from jaxctc.core.emissions import arc_log_probabilities, frames_inside, widen
+from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer.loss import TransducerArcs, cells, readable_labels, total
+
+
+def rnnt_prune_ranges(
+    blank_posteriors: checks.ArrayLike,
+    label_posteriors: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    s_range: int,
+    monotonic: bool = False,
+) -> jax.Array:
+    """The `s_range` neighbouring label positions that hold most of the probability of each frame.
+
+    They start at 0 in the first frame, end at the last label in the last, never go back, and
+    advance by at most ``s_range - 1`` a frame, so that a path through them exists wherever the
+    frames suffice: ``U <= (s_range - 1) * T``. If `monotonic` they advance by at most 1, as a path
+    does, and ``U <= T`` suffices from an `s_range` of 2 on.
+
+    Args:
+      blank_posteriors: float ``[*batch, T, U + 1]``, from `rnnt_posteriors`.
+      label_posteriors: float ``[*batch, T, U]``.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+      s_range: How many positions; more than U + 1 are taken as U + 1.
+      monotonic: Whether a label takes its frame, as in `rnnt_loss`: give it the posteriors of that.
+
+    Returns:
+      int32 ``[*batch, T, min(s_range, U + 1)]``, the positions, each row consecutive.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete lengths or `s_range` are out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> arcs = jaxctc.rnnt_log_probs(jnp.zeros((4, 5, 3)), jnp.array([1, 2, 1, 2]))
+      >>> posteriors = jaxctc.rnnt_posteriors(*arcs)
+      >>> print(jaxctc.rnnt_prune_ranges(*posteriors, s_range=3))
+      [[0 1 2]
+       [0 1 2]
+       [2 3 4]
+       [2 3 4]]
+
+    References:
+      Kuang et al. 2022, eqs. 10–12, arXiv 2206.13236.
+    """
+    arcs = transducer_checks.arcs(
+        blank_posteriors, label_posteriors, logit_lengths, label_lengths, "posteriors"
+    )
+    s_range = checks.positive("s_range", s_range)
+    monotonic = checks.flag("monotonic", monotonic)
+    return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]), monotonic)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic):
+    time = lax.broadcasted_iota(jnp.int32, blank.shape[:-1], blank.ndim - 2)
+    inside = time < logit_lengths[..., None]
+    no_label = [(0, 0)] * (label.ndim - 1) + [(0, 1)]
+    visits = widen(blank) + jnp.pad(widen(label), no_label)
+    used = lax.broadcasted_iota(jnp.int32, visits.shape, visits.ndim - 1)
+    used = inside[..., None] & (used <= label_lengths[..., None, None])
+    visits = jnp.where(used, visits, 0)
+    # One window sum at a time is exact; differences of cumulative sums would not be.
+    window = (1,) * (blank.ndim - 1) + (s_range,)
+    zero = visits.dtype.type(0)
+    sums = lax.reduce_window(visits, zero, lax.add, window, (1,) * blank.ndim, "VALID")
+    begins = jnp.argmax(sums, axis=-1).astype(jnp.int32)
+
+    last = jnp.maximum(label_lengths + 1 - s_range, 0)[..., None]
+    remaining = jnp.maximum(logit_lengths[..., None] - 1 - time, 0)
+    step = 1 if monotonic else s_range - 1
+    begins = jnp.where(inside, begins, last)
+    begins = jnp.clip(begins, jnp.maximum(last - step * remaining, 0), last)
+    begins = lax.cummax(begins, axis=begins.ndim - 1)
+    # No faster than `step` a frame, from 0 on: what is left is still monotone and ends at `last`.
+    begins = lax.cummin(jnp.minimum(begins - step * time, 0), axis=begins.ndim - 1) + step * time
+    places = lax.broadcasted_iota(jnp.int32, (*begins.shape, s_range), begins.ndim)
+    return begins[..., None] + places
+
+
+class PrunedInputs(NamedTuple):
+    """What a joint network sees of a pruned lattice."""
+
+    encoder: jax.Array  # [*batch, T, s_range, D]
+    predictor: jax.Array  # [*batch, T, s_range, E]
+
+
+def rnnt_prune(
+    encoder: checks.ArrayLike,
+    predictor: checks.ArrayLike,
+    ranges: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+) -> PrunedInputs:
+    """Encoder and predictor outputs at the positions that `rnnt_prune_ranges` chose.
+
+    Args:
+      encoder: float ``[*batch, T, D]``.
+      predictor: float ``[*batch, U + 1, E]``.
+      ranges: integer ``[*batch, T, s_range]``.
+      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+
+    Returns:
+      `PrunedInputs`, float ``encoder [*batch, T, s_range, D]``, the same at every position, and
+      ``predictor [*batch, T, s_range, E]``. Both are 0 past a length, since a NaN there would come
+      back through the joint network's gradient.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete lengths or positions are out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> ranges = jnp.array([[0, 1], [1, 2]])
+      >>> pruned = jaxctc.rnnt_prune(jnp.zeros((2, 8)), jnp.arange(3.0)[:, None], ranges)
+      >>> print(pruned.encoder.shape, pruned.predictor[..., 0])
+      (2, 2, 8) [[0. 1.]
+       [1. 2.]]
+    """
+    encoder = checks.logits_array("encoder", encoder, ("T", "D"))
+    predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
+    *batch, frames, _ = encoder.shape
+    if predictor.shape[:-2] != tuple(batch):
+        shape = ", ".join([*map(str, batch), "U + 1, E"])
+        raise ValueError(f"predictor has shape {predictor.shape}; it must be [{shape}].")
+    spaces = predictor.shape[-2]
+    ranges = transducer_checks.positions("ranges", ranges, (*batch, frames), spaces)
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+    label_lengths = checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1)
+    return _prune(encoder, predictor, ranges, logit_lengths, label_lengths)
+
+
+@jax.jit
+def _prune(encoder, predictor, ranges, logit_lengths, label_lengths):
+    read_frames = frames_inside(encoder, logit_lengths)
+    read_spaces = frames_inside(predictor, label_lengths + 1)
+    encoder = jnp.where(read_frames[..., None], encoder, 0)
+    predictor = jnp.where(read_spaces[..., None], predictor, 0)
+    shape = (*ranges.shape, encoder.shape[-1])
+    chosen = jnp.take_along_axis(
+        predictor[..., None, :, :], ranges[..., None], axis=-2, mode="clip"
+    )
+    return PrunedInputs(jnp.broadcast_to(encoder[..., None, :], shape), chosen)
+
+
+def rnnt_loss_pruned(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    ranges: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    monotonic: bool = False,
+) -> jax.Array:
+    """The transducer loss over the paths within `ranges`: with all positions, `rnnt_loss`.
+
+    Args:
+      logits: float ``[*batch, T, s_range, C]``, the joint network's of `rnnt_prune`'s output.
+      labels: integer ``[*batch, U]``, without blanks.
+      ranges: integer ``[*batch, T, s_range]``, from `rnnt_prune_ranges`: rows are consecutive.
+      logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
+
+    Returns:
+      float ``[*batch]``: never less than `rnnt_loss`, since paths are left out; ``inf`` if
+      none is left.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind.
+      ValueError: If shapes do not fit, or concrete lengths, positions or `blank_id` are out
+        of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> encoder, predictor = jnp.zeros((4, 3)), jnp.zeros((5, 3))
+      >>> labels = jnp.array([1, 2, 1, 2])
+      >>> arcs = jaxctc.rnnt_simple_log_probs(encoder, predictor, labels)
+      >>> ranges = jaxctc.rnnt_prune_ranges(*jaxctc.rnnt_posteriors(*arcs), s_range=3)
+      >>> pruned = jaxctc.rnnt_prune(encoder, predictor, ranges)
+      >>> logits = pruned.encoder + pruned.predictor  # here a joint network belongs
+      >>> print(jaxctc.rnnt_loss_pruned(logits, labels, ranges).shape)
+      ()
+
+    References:
+      Kuang et al. 2022, section 3.3, arXiv 2206.13236.
+    """
+    logits = checks.logits_array("logits", logits, ("T", "s_range", "C"))
+    *batch, frames, width, classes = logits.shape
+    labels = checks.labels_array("labels", labels, tuple(batch))
+    spaces = labels.shape[-1] + 1
+    ranges = transducer_checks.positions("ranges", ranges, (*batch, frames), spaces)
+    if ranges.shape[-1] != width:
+        raise ValueError(
+            f"ranges has shape {ranges.shape}; it must be {(*batch, frames, width)}, as logits."
+        )
+    return _loss_pruned(
+        logits,
+        labels,
+        ranges,
+        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        checks.class_id("blank_id", blank_id, classes),
+        checks.flag("monotonic", monotonic),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _loss_pruned(logits, labels, ranges, logit_lengths, label_lengths, blank_id, monotonic):
+    batch, (frames, width, classes) = logits.shape[:-3], logits.shape[-3:]
+    lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    size, spaces = lengths[0].size, labels.shape[-1] + 1
+    logits = logits.reshape(size, frames, width, classes)
+    ranges = ranges.reshape(size, frames, width)
+    read, valid = readable_labels(labels.reshape(size, spaces - 1), classes, blank_id)
+
+    inside = cells(frames, spaces, *lengths)
+    begins = ranges[:, :, :1]
+    positions = begins + lax.broadcasted_iota(jnp.int32, ranges.shape, 2)
+    kept = jnp.take_along_axis(inside, positions, axis=2, mode="fill", fill_value=False)
+    # Rows that are not consecutive, or not of the lattice, are taken to hold nothing.
+    kept &= (ranges == positions) & (begins >= 0)
+    read = jnp.take_along_axis(read[:, None, :], positions, axis=2, mode="clip")
+    pruned = arc_log_probabilities(logits, read, kept, blank_id)
+
+    # Back in their places among all positions; elsewhere there is no arc.
+    place = jnp.arange(spaces, dtype=jnp.int32)[None, None, :] - begins
+    covered = (place >= 0) & (place < width)
+    index = jnp.clip(place, 0, width - 1)
+    covered &= jnp.take_along_axis(kept, index, axis=2)
+    blank, label = (
+        jnp.where(covered, jnp.take_along_axis(x, index, axis=2), -jnp.inf) for x in pruned
+    )
+    label = jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf)
+    log_z = total(TransducerArcs(blank, label), *lengths, monotonic)
+    return recursion.negative_log_likelihood(log_z).reshape(batch)

@@ -1,0 +1,256 @@
+"""The two searches for what a transducer says: one path, or a beam of label sequences.
+
+At frame t and after labels y the joint network gives a distribution over the labels, which
+append to y, and the blank, which moves on to frame t + 1 (Graves 2012, arXiv 1211.3711, section 2).
+
+* Greedy: every sequence of a batch has its own frame, so that one loop serves them all and ends
+  when the slowest has: after its frames and its labels together.
+* Beam: frame by frame. *Open* hypotheses are at the frame, and a round appends one more label to
+  the best of them; *ended* ones have left it by a blank. Open hypotheses of one round are different
+  label sequences, since those of the round before were; ended ones of two rounds may be equal,
+  and are merged: what the predictor says of them is the same. As in Graves' algorithm 1, a
+  frame is over when W ended hypotheses are at least as probable as any open one would be.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.ctc.greedy import Hypotheses
+from jaxctc.ctc.prefix_search import prefix_hash
+
+Tree = Any  # a pytree of arrays
+
+
+class Transducer(NamedTuple):
+    """A transducer's functions, for one hypothesis, and where its predictor starts."""
+
+    joint: Callable[[jax.Array, Tree], jax.Array]
+    predictor: Callable[[Tree, jax.Array], tuple[Tree, Tree]]
+    output: Tree  # the predictor's after the start symbol
+    state: Tree
+    blank_id: int
+    dtype: Any  # of log-probabilities
+
+    def log_probs(self, frame: jax.Array, output: Tree) -> jax.Array:
+        """Log-probabilities ``[C]``."""
+        logits = self.joint(frame, output).astype(self.dtype)
+        # Without any possible class log_softmax is NaN, which is for logits that are NaN.
+        return jnp.where(jnp.max(logits) == -jnp.inf, -jnp.inf, jax.nn.log_softmax(logits))
+
+
+class Bounds(NamedTuple):
+    """How many labels there may be."""
+
+    symbols: int  # in a frame, before its blank
+    labels: int  # in a hypothesis
+    monotonic: bool  # a label ends its frame, as a blank does
+
+
+class Path(NamedTuple):
+    """Where the greedy search stands in each sequence; all begin with B."""
+
+    frame: jax.Array  # int32 [B]
+    symbols: jax.Array  # int32 [B]: labels in this frame
+    labels: jax.Array  # int32 [B, L]
+    frames: jax.Array  # int32 [B, L]
+    length: jax.Array  # int32 [B]
+    score: jax.Array  # [B]
+    output: Tree
+    state: Tree
+
+
+def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bounds) -> Hypotheses:
+    """The path of the best classes through each sequence of a batch ``[B, T, D]``."""
+    batch, frames = encoder.shape[:2]
+    row = jnp.arange(batch)
+
+    def unfinished(path):
+        return jnp.any(path.frame < lengths)
+
+    def step(path):
+        active = path.frame < lengths
+        frame = encoder[row, jnp.minimum(path.frame, jnp.maximum(lengths - 1, 0))]
+        log_probs = jax.vmap(model.log_probs)(frame, path.output)
+        room = (path.symbols < bounds.symbols) & (path.length < bounds.labels)
+        room &= jnp.max(log_probs, axis=1) != -jnp.inf  # where nothing is possible, the blank
+        choice = jnp.where(room, jnp.argmax(log_probs, axis=1).astype(jnp.int32), model.blank_id)
+        gain = jnp.take_along_axis(log_probs, choice[:, None], axis=1)[:, 0]
+        emits = active & (choice != model.blank_id)
+        ends = active & (bounds.monotonic | ~emits)
+
+        def advanced():
+            new = jax.vmap(model.predictor)(path.state, choice)
+            return jax.vmap(_where)(emits, new, (path.output, path.state))
+
+        # Most steps of a few sequences are blanks, which the predictor does not hear of.
+        output, state = lax.cond(jnp.any(emits), advanced, lambda: (path.output, path.state))
+        place = jnp.where(emits, path.length, bounds.labels)  # or outside, where it is dropped
+        return Path(
+            frame=path.frame + ends,
+            symbols=jnp.where(ends, 0, path.symbols + emits),
+            labels=path.labels.at[row, place].set(choice, mode="drop"),
+            frames=path.frames.at[row, place].set(path.frame, mode="drop"),
+            length=path.length + emits,
+            score=path.score + jnp.where(active, gain, 0),
+            output=output,
+            state=state,
+        )
+
+    zeros = jnp.zeros(batch, jnp.int32)
+    nothing = jnp.full((batch, bounds.labels), -1, jnp.int32)
+    output, state = _repeat((model.output, model.state), batch)
+    score = jnp.zeros(batch, model.dtype)
+    path = Path(zeros, zeros, nothing, nothing, zeros, score, output, state)
+    if frames:
+        path = lax.while_loop(unfinished, step, path)
+    return Hypotheses(path.labels, path.length, path.score, path.frames, jnp.zeros_like(score))
+
+
+class Beam(NamedTuple):
+    """W hypotheses of one sequence; all begin with W. Those of score ``-inf`` are none."""
+
+    score: jax.Array  # log-probability of all alignments found
+    best: jax.Array  # and of the best of them
+    labels: jax.Array  # int32 [W, L]
+    frames: jax.Array  # int32 [W, L]: of the best alignment
+    length: jax.Array  # int32
+    high: jax.Array  # uint32: the hash of the labels
+    low: jax.Array  # uint32: and its second word
+    output: Tree
+    state: Tree
+
+
+class Growth(NamedTuple):
+    """The W best ways to append a label to hypotheses of a beam, the best first; all ``[W]``."""
+
+    score: jax.Array
+    best: jax.Array
+    parent: jax.Array  # int32: the place in the beam
+    label: jax.Array  # int32
+
+
+def beam_search(
+    model: Transducer, encoder: jax.Array, length: jax.Array, bounds: Bounds, width: int
+) -> Hypotheses:
+    """The best label sequences of one sequence ``[T, D]``, merged over their alignments."""
+
+    def step(beam, now):
+        frame, time = now
+        none = beam._replace(score=jnp.full_like(beam.score, -jnp.inf))
+        ended, growth = _visit(model, bounds, frame, beam, none)
+        if bounds.monotonic:
+            ended = _merge(ended, _grow(model, beam, growth, time))
+        else:
+            ended = more_symbols(frame, time, beam, growth, ended)
+        # A frame past the end changes nothing.
+        return _where(time < length, ended, beam), None
+
+    def more_symbols(frame, time, beam, growth, ended):
+        def unfinished(carry):
+            symbols, _, growth, ended = carry
+            return (symbols < bounds.symbols) & (growth.score[0] > ended.score[-1])
+
+        def another(carry):
+            symbols, opened, growth, ended = carry
+            opened = _grow(model, opened, growth, time)
+            ended, growth = _visit(model, bounds, frame, opened, ended)
+            return symbols + 1, opened, growth, ended
+
+        return lax.while_loop(unfinished, another, (jnp.int32(0), beam, growth, ended))[-1]
+
+    beam = _start(model, width, bounds.labels)
+    times = jnp.arange(encoder.shape[0], dtype=jnp.int32)
+    beam, _ = lax.scan(step, beam, (encoder, times))
+    exists = beam.score != -jnp.inf
+    length = jnp.where(exists, beam.length, 0)
+    inside = jnp.arange(bounds.labels)[None, :] < length[:, None]
+    return Hypotheses(
+        jnp.where(inside, beam.labels, -1),
+        length,
+        beam.score,
+        jnp.where(inside, beam.frames, -1),
+        jnp.zeros_like(beam.score),
+    )
+
+
+def _start(model: Transducer, width: int, max_labels: int) -> Beam:
+    """No labels, and W - 1 places without a hypothesis."""
+    score = jnp.where(jnp.arange(width) == 0, jnp.zeros((), model.dtype), -jnp.inf)
+    labels = jnp.full((width, max_labels), -1, jnp.int32)
+    word = jnp.zeros(width, jnp.uint32)
+    output, state = _repeat((model.output, model.state), width)
+    length = jnp.zeros(width, jnp.int32)
+    return Beam(score, score, labels, labels, length, word, word, output, state)
+
+
+def _visit(
+    model: Transducer, bounds: Bounds, frame: jax.Array, opened: Beam, ended: Beam
+) -> tuple[Beam, Growth]:
+    """Ends open hypotheses by a blank, and ranks the labels they may go on with instead."""
+    width = opened.score.size
+    every = jax.vmap(model.log_probs, (None, 0), axis_size=width)  # the output may be empty
+    log_probs = every(frame, opened.output)
+    classes = log_probs.shape[1]
+    blank = log_probs[:, model.blank_id]
+    left = opened._replace(score=opened.score + blank, best=opened.best + blank)
+
+    is_label = jnp.arange(classes) != model.blank_id
+    room = opened.length < bounds.labels
+    score = opened.score[:, None] + log_probs
+    score = jnp.where(is_label[None, :] & room[:, None], score, -jnp.inf)
+    score, cell = lax.top_k(score.reshape(-1), width)
+    best = (opened.best[:, None] + log_probs).reshape(-1)[cell]
+    return _merge(ended, left), Growth(score, best, cell // classes, cell % classes)
+
+
+def _grow(model: Transducer, beam: Beam, growth: Growth, time: jax.Array) -> Beam:
+    """The hypotheses with their new labels."""
+    before = jax.tree.map(lambda x: x[growth.parent], beam)
+    output, state = jax.vmap(model.predictor)(before.state, growth.label)
+    place = jnp.arange(growth.label.size), before.length
+    high, low = prefix_hash(before.high, before.low, growth.label)
+    return Beam(
+        score=growth.score,
+        best=growth.best,
+        labels=before.labels.at[place].set(growth.label, mode="drop"),
+        frames=before.frames.at[place].set(time, mode="drop"),
+        length=before.length + 1,
+        high=high,
+        low=low,
+        output=output,
+        state=state,
+    )
+
+
+def _merge(ended: Beam, fresh: Beam) -> Beam:
+    """The best of two beams, in case of a tie of the first, with equal label sequences summed."""
+    same = ended.length[:, None] == fresh.length[None, :]
+    same &= ended.high[:, None] == fresh.high[None, :]
+    same &= ended.low[:, None] == fresh.low[None, :]
+    same &= (ended.score > -jnp.inf)[:, None] & (fresh.score > -jnp.inf)[None, :]
+    # Each beam's hypotheses differ, so that there is at most one to add.
+    found = jnp.max(jnp.where(same, fresh.score[None, :], -jnp.inf), axis=1)
+    rival = jnp.where(same, fresh.best[None, :], -jnp.inf)
+    better = jnp.max(rival, axis=1) > ended.best
+    frames = fresh.frames[jnp.argmax(rival, axis=1)]
+    ended = ended._replace(
+        score=jnp.logaddexp(ended.score, found),
+        best=jnp.maximum(ended.best, jnp.max(rival, axis=1)),
+        frames=jnp.where(better[:, None], frames, ended.frames),
+    )
+    fresh = fresh._replace(score=jnp.where(jnp.any(same, axis=0), -jnp.inf, fresh.score))
+    both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), ended, fresh)
+    _, order = lax.top_k(both.score, ended.score.size)
+    return jax.tree.map(lambda x: x[order], both)
+
+
+def _where(mask: jax.Array, new: Tree, old: Tree) -> Tree:
+    return jax.tree.map(lambda x, y: jnp.where(mask, x, y), new, old)
+
+
+def _repeat(tree: Tree, times: int) -> Tree:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (times, *jnp.shape(x))), tree)

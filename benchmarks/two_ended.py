@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from common import SHAPES, finished, options, random_batch, report, table, time_in_turn
 from ctc_contestants import ours
 from jax import lax
-from jaxctc.semirings import PROBABILITY
 
 from jaxctc import ctc, recursion, semirings, xfloat
+from jaxctc.core.semirings import PROBABILITY
 
 
 class TwoEnded(ctc.CTCTopology):

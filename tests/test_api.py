@@ -32,7 +32,9 @@ def test_documented_with_an_example_and_on_the_map(name):
     if not issubclass(value if inspect.isclass(value) else object, tuple):
         assert ">>>" in value.__doc__, f"{name} has no example"
     if name in FUNCTIONS or name == "CTCLoss":
-        assert f"`{name}`" in jaxctc.__doc__, f"{name} is not on the map of the package"
+        family = value.__module__.split(".")[1]
+        pages = jaxctc.__doc__ + getattr(jaxctc, family).__doc__
+        assert f"`{name}`" in pages, f"{name} is not on the map of its family"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -1,11 +1,11 @@
 """Edit distance and error rates against rapidfuzz, jiwer's published cases and plain Python."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-DATA = json.loads((Path(__file__).parent / "data" / "edit.json").read_text())
+DATA = json.loads((published.DATA / "edit.json").read_text())
 BATCH, H, R = 10_000, 14, 12
 
 

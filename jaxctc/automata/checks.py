@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxctc.core import checks
@@ -17,7 +16,7 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
         like, letter = (value.final, "S") if field in ("start", "final") else (value.label, "A")
         size = like.shape[-1] if like.ndim else letter
         real = field in ("weight", "start", "final")
-        _field(f"{name}.{field}", array, real, (size,) if shared else (*batch, size))
+        checks.field(f"{name}.{field}", array, real, (size,) if shared else (*batch, size))
     label = checks.concrete(value.label)
     for field in ("source", "destination", "label"):
         known = checks.concrete(getattr(value, field))
@@ -33,31 +32,6 @@ def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> No
 def _of_type_fsa(name: str, value: Any) -> None:
     if not hasattr(value, "destination"):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
-
-
-def _field(name: str, array: checks.ArrayLike, real: bool, expected: tuple[int | str, ...]) -> None:
-    """Checks the dtype and the shape of one array of an automaton."""
-    if not jnp.issubdtype(array.dtype, jnp.floating if real else jnp.integer):
-        kind = "floating-point" if real else "an integer type"
-        raise TypeError(f"{name} has dtype {array.dtype}; it must be {kind}.")
-    if array.shape != expected:
-        text = ", ".join(map(str, expected))
-        raise ValueError(f"{name} has shape {array.shape}; it must be [{text}].")
-
-
-def tables(name: str, value: Any, classes: int | None = None) -> None:
-    """Checks that `value` is an Automaton, and that it reads so many classes."""
-    if not hasattr(value, "transition"):
-        raise TypeError(
-            f"{name} has type {type(value).__name__}; it must be an Automaton, as the method "
-            "`automaton()` of a model or constraint returns it."
-        )
-    states, width = value.score.shape if value.score.ndim == 2 else ("states", "C")
-    _field(f"{name}.score", value.score, True, (states, width))
-    _field(f"{name}.transition", value.transition, False, (states, width))
-    _field(f"{name}.final", value.final, True, (states,))
-    if classes is not None and width != classes:
-        raise ValueError(f"{name} reads {width} classes; it must be {classes}.")
 
 
 def one_automaton(name: str, value: Any) -> None:

@@ -9,8 +9,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxctc import ctc
 from jaxctc.core import checks, recursion
-from jaxctc.ctc import loss as ctc
+from jaxctc.ctc.lattice import lattice
 
 
 def ctc_loss(
@@ -89,7 +90,7 @@ def ctc_loss_with_forward_probs(
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _forward(logits, labels, logit_lengths, label_lengths, blank_id, log_epsilon):
-    topology, scores, *_ = ctc.lattice(logits, labels, logit_lengths, label_lengths, blank_id)
+    topology, scores, *_ = lattice(logits, labels, logit_lengths, label_lengths, blank_id)
     frames = logits.shape[1]
     last = jnp.minimum(jnp.arange(frames)[:, None], jnp.maximum(logit_lengths - 1, 0)[None, :])
 

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxctc import ctc, transducer
 from jaxctc.core import checks
-from jaxctc.ctc import loss as ctc
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer import loss as transducer
+from jaxctc.transducer.lattice import readable_labels
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -240,7 +240,7 @@ def rnnt_loss(
 
 def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.TransducerArcs:
     """What stands in `log_probs` for the blank and for each label."""
-    read, valid = transducer.readable_labels(pair.labels, log_probs.shape[-1], pair.blank_id)
+    read, valid = readable_labels(pair.labels, log_probs.shape[-1], pair.blank_id)
     labels = jnp.take_along_axis(log_probs[:, :, :-1], read[:, None, :-1, None], axis=3)[..., 0]
     return transducer.TransducerArcs(
         log_probs[..., pair.blank_id], jnp.where(valid[:, None, :], labels, -jnp.inf)

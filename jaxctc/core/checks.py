@@ -306,3 +306,13 @@ def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> 
     if known is not None and np.any(used[..., 1:] & ~used[..., :-1]):
         raise ValueError(f"{name} has padding before the end; it must come last.")
     return used.sum(axis=-1, dtype=np.int32)
+
+
+def field(name: str, array: ArrayLike, real: bool, expected: tuple[int | str, ...]) -> None:
+    """Checks the dtype and the shape of one array of a structure."""
+    if not jnp.issubdtype(array.dtype, jnp.floating if real else jnp.integer):
+        kind = "floating-point" if real else "an integer type"
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be {kind}.")
+    if array.shape != expected:
+        text = ", ".join(map(str, expected))
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{text}].")

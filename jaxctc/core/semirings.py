@@ -30,7 +30,7 @@ State = tuple[Weight, ...]  # what a recursion carries from frame to frame
 
 
 class Semiring(Protocol):
-    """What `jaxctc.recursion` and the topologies ask of a semiring."""
+    """What `jaxctc.core.recursion` and the topologies ask of a semiring."""
 
     def zeros(self, shape, dtype) -> Weight:
         """Weights of nothing: `plus` with it changes nothing."""

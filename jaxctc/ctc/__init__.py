@@ -1,0 +1,22 @@
+"""Connectionist temporal classification (Graves et al. 2006).
+
+* `ctc_loss`: the loss, with exact gradients in float32.
+* `ctc_posteriors`: the probability of each label at each frame.
+* `is_feasible`: whether labels fit into frames.
+* `forced_align`: the best alignment, frame by frame, of any length.
+* `ctc_greedy_decode`, `ctc_beam_search`: label sequences from logits.
+* `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same beam search on a stream.
+"""
+
+from jaxctc.ctc.align import Alignment as Alignment
+from jaxctc.ctc.align import forced_align as forced_align
+from jaxctc.ctc.beam import ctc_beam_extend as ctc_beam_extend
+from jaxctc.ctc.beam import ctc_beam_finish as ctc_beam_finish
+from jaxctc.ctc.beam import ctc_beam_search as ctc_beam_search
+from jaxctc.ctc.beam import ctc_beam_start as ctc_beam_start
+from jaxctc.ctc.beam_state import BeamState as BeamState
+from jaxctc.ctc.feasibility import is_feasible as is_feasible
+from jaxctc.ctc.greedy import ctc_greedy_decode as ctc_greedy_decode
+from jaxctc.ctc.loss import CTCPosteriors as CTCPosteriors
+from jaxctc.ctc.loss import ctc_loss as ctc_loss
+from jaxctc.ctc.loss import ctc_posteriors as ctc_posteriors

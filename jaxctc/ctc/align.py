@@ -16,7 +16,7 @@ from jax import lax
 from jaxctc.core import checks, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
 from jaxctc.core.semirings import MAX_TROPICAL, Semiring, State, Weight, where
-from jaxctc.ctc.loss import CTCTopology
+from jaxctc.ctc.lattice import CTCTopology
 
 
 class Alignment(NamedTuple):

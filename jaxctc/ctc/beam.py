@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxctc.automata import checks as automata_checks
 from jaxctc.core import checks
 from jaxctc.core.emissions import wide, widen
 from jaxctc.ctc import beam_state
 from jaxctc.ctc.beam_state import BeamState
-from jaxctc.ctc.greedy import Hypotheses
+from jaxctc.decoding.hypotheses import Hypotheses
+from jaxctc.language import checks as language_checks
 from jaxctc.language.tables import Automaton
 
 
@@ -43,7 +43,7 @@ def ctc_beam_search(
       prune_classes: If given, only so many labels are possible at a frame, the best ones, and
         the blank; the others get probability 0 there. With an automaton and many classes this
         saves most of the time; without one, the search leaves out what cannot matter by itself.
-      automaton: A language model or constraint, as `jaxctc.lm` and `jaxctc.constraints` build them.
+      automaton: A language model or constraint, from `jaxctc.language`.
       automaton_weight: What its scores are multiplied by.
 
     Returns:
@@ -200,7 +200,7 @@ def _check_state(state) -> None:
 
 def _weight(automaton: Automaton | None, weight: checks.ArrayLike, classes: int | None):
     if automaton is not None:
-        automata_checks.tables("automaton", automaton, classes)
+        language_checks.tables("automaton", automaton, classes)
     return jnp.asarray(checks.finite("automaton_weight", weight))
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.ctc import prefix_search
-from jaxctc.ctc.greedy import Hypotheses
 from jaxctc.ctc.prefix_search import Beam
+from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.tables import Automaton
 
 

@@ -1,26 +1,13 @@
-"""What a decoder answers, and the simplest decoder: the best class of every frame."""
+"""Greedy decoding of CTC: the best class of every frame."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks
 from jaxctc.core.emissions import widen
-
-
-class Hypotheses(NamedTuple):
-    """Decoded label sequences: one of each input, or N of each, the best first.
-
-    A place of the N-best list that no sequence fills has length 0 and score ``-inf``.
-    """
-
-    labels: jax.Array  # int32 [*batch, (N,) L], padded with -1
-    lengths: jax.Array  # int32 [*batch, (N,)]
-    scores: jax.Array  # float [*batch, (N,)]: log-probability
-    frames: jax.Array  # int32 [*batch, (N,) L]: where each label was emitted, padded with -1
-    automaton_scores: jax.Array  # float [*batch, (N,)]: the automaton's share, 0 without one
+from jaxctc.decoding.hypotheses import Hypotheses
 
 
 def ctc_greedy_decode(

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.language.tables import Automaton
 
 NOTHING = -(2**30)  # the length where there is no prefix: nothing is its parent or its child
@@ -276,20 +277,6 @@ def _merged(is_parent: jax.Array, repeats: jax.Array) -> jax.Array:
         sets = jnp.where(repeats, parents[:, :, None], jnp.uint32(0)).sum(axis=1, dtype=jnp.uint32)
         parts.append((sets[:, None, :] >> bit) & one != 0)
     return jnp.concatenate(parts, axis=1)
-
-
-def prefix_hash(high: jax.Array, low: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The hash of a prefix, two words, from that of its parent and its last label."""
-
-    # The finaliser of MurmurHash3 (Appleby 2011), the second time with other factors.
-    def mix(x, first, second):
-        x = (x ^ (x >> 16)) * jnp.uint32(first)
-        x = (x ^ (x >> 13)) * jnp.uint32(second)
-        return x ^ (x >> 16)
-
-    label = label.astype(jnp.uint32) + jnp.uint32(1)
-    high = mix(high + label * jnp.uint32(0x9E3779B1), 0x85EBCA6B, 0xC2B2AE35)
-    return high, mix((low ^ label) + high * jnp.uint32(0x27D4EB2F), 0x7FEB352D, 0x846CA68B)
 
 
 def trace_back(traces: Trace) -> tuple[jax.Array, jax.Array]:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from jaxctc.automata import checks as automata_checks
 from jaxctc.core import checks
+from jaxctc.language import checks as language_checks
 from jaxctc.language.tables import Automaton, build
 
 FORBIDDEN = -np.inf
@@ -101,7 +101,7 @@ class Lexicon:
         if model is None:
             words = len(word_at)
             model = Automaton(np.zeros((1, words), np.int32), np.zeros((1, words)), np.zeros(1))
-        automata_checks.tables("language_model", model, len(word_at))
+        language_checks.tables("language_model", model, len(word_at))
 
         def expand(state):
             context, node, empty = state

@@ -1,6 +1,6 @@
 """Deterministic automata over labels as dense tables: what a decoder knows beyond the logits.
 
-Language models (`jaxctc.lm`) and constraints (`jaxctc.constraints`) are all built into this one
+Language models (`ngram`) and constraints (`constraints`) are all built into this one
 form, on the host, and may be combined there. A decoder reads it by indexing.
 """
 
@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxctc.automata import checks as automata_checks
 from jaxctc.core import checks
+from jaxctc.language import checks as language_checks
 
 S = TypeVar("S", bound=Hashable)
 Array = np.ndarray | jax.Array
@@ -96,7 +96,7 @@ def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = 
             f"weights has length {len(weights)}; it must be that of automata, from 1 up."
         )
     for i, (automaton, weight) in enumerate(zip(automata, weights, strict=True)):
-        automata_checks.tables(f"automata[{i}]", automaton)
+        language_checks.tables(f"automata[{i}]", automaton)
         if not np.isfinite(weight):
             raise ValueError(f"weights has the value {weight}; it must be finite.")
     scaled = [_scale(a, w) for a, w in zip(automata, weights, strict=True)]

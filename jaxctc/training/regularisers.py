@@ -7,7 +7,7 @@
 | `self_condition`        | higher layers that know what lower ones do | between two layers       |
 | `focal_loss`            | attention to sequences that are hard       | around `ctc_loss`        |
 
-`jaxctc.peaks` has those that concern alignments.
+`jaxctc.training.entropy` and `jaxctc.training.priors` have those that concern alignments.
 """
 
 import functools

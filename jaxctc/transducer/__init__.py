@@ -1,0 +1,28 @@
+"""Transducers (Graves 2012), also called RNN-T.
+
+* `rnnt_loss`: the loss of logits; `rnnt_loss_from_joint` never holds all logits at once.
+* `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
+* `tdt_loss`: tokens with durations.
+* `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`: log-probabilities on the lattice's
+  arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and `rnnt_align`.
+* `rnnt_greedy_decode`, `rnnt_beam_search`: label sequences from predictor and joint network.
+"""
+
+from jaxctc.transducer.align import TransducerAlignment as TransducerAlignment
+from jaxctc.transducer.align import rnnt_align as rnnt_align
+from jaxctc.transducer.align import rnnt_posteriors as rnnt_posteriors
+from jaxctc.transducer.decode import rnnt_beam_search as rnnt_beam_search
+from jaxctc.transducer.decode import rnnt_greedy_decode as rnnt_greedy_decode
+from jaxctc.transducer.joint import hat_log_probs as hat_log_probs
+from jaxctc.transducer.joint import rnnt_loss_from_joint as rnnt_loss_from_joint
+from jaxctc.transducer.lattice import TransducerArcs as TransducerArcs
+from jaxctc.transducer.loss import rnnt_log_probs as rnnt_log_probs
+from jaxctc.transducer.loss import rnnt_loss as rnnt_loss
+from jaxctc.transducer.loss import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
+from jaxctc.transducer.pruned import PrunedInputs as PrunedInputs
+from jaxctc.transducer.pruned import rnnt_loss_pruned as rnnt_loss_pruned
+from jaxctc.transducer.pruned import rnnt_prune as rnnt_prune
+from jaxctc.transducer.pruned import rnnt_prune_ranges as rnnt_prune_ranges
+from jaxctc.transducer.simple import rnnt_loss_simple as rnnt_loss_simple
+from jaxctc.transducer.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.transducer.tdt import tdt_loss as tdt_loss

@@ -14,7 +14,7 @@ from jaxctc.core import checks
 from jaxctc.core.emissions import widen
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.loss import TransducerArcs, cells, total_of_batches
+from jaxctc.transducer.lattice import TransducerArcs, cells, total_of_batches
 
 
 def rnnt_posteriors(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks
-from jaxctc.ctc.greedy import Hypotheses
+from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer import search as transducer_search
 from jaxctc.transducer.search import Bounds, Transducer

@@ -10,15 +10,8 @@ from jax import lax
 from jaxctc.core import checks, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.loss import (
-    TransducerArcs,
-    cells,
-    flat_pair,
-    readable_labels,
-    rnnt_log_probs,
-    rnnt_loss_from_log_probs,
-    unflatten,
-)
+from jaxctc.transducer.lattice import TransducerArcs, cells, flat_pair, readable_labels, unflatten
+from jaxctc.transducer.loss import rnnt_log_probs, rnnt_loss_from_log_probs
 
 Joint = Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -1,6 +1,6 @@
 """Pruned transducer training (Kuang et al. 2022): a cheap joint says where the dear one matters.
 
-1. `rnnt_loss_simple` (in `jaxctc.simple_joint`) adds encoder and predictor instead of joining
+1. `rnnt_loss_simple` (`jaxctc.transducer.simple`) adds encoder and predictor instead of joining
    them by a network.
 2. The posteriors of that lattice tell `rnnt_prune_ranges` which few label positions matter at
    each frame, and `rnnt_prune` picks what the joint network then sees.
@@ -19,7 +19,7 @@ from jax import lax
 from jaxctc.core import checks, recursion
 from jaxctc.core.emissions import arc_log_probabilities, frames_inside, widen
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.loss import TransducerArcs, cells, readable_labels, total
+from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, total
 
 
 def rnnt_prune_ranges(

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.ctc.greedy import Hypotheses
-from jaxctc.ctc.prefix_search import prefix_hash
+from jaxctc.decoding.hashing import prefix_hash
+from jaxctc.decoding.hypotheses import Hypotheses
 
 Tree = Any  # a pytree of arrays
 

@@ -11,13 +11,8 @@ from jax import lax
 
 from jaxctc.core import checks
 from jaxctc.core.emissions import log_normaliser, log_softmax, widen
-from jaxctc.transducer.loss import (
-    TransducerArcs,
-    cells,
-    readable_labels,
-    rnnt_loss_from_log_probs,
-    unflatten,
-)
+from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, unflatten
+from jaxctc.transducer.loss import rnnt_loss_from_log_probs
 
 # Below this a sum of products may have lost terms to underflow.
 _SMALLEST = 1e-30

@@ -18,7 +18,7 @@ from jaxctc.core import checks, recursion
 from jaxctc.core.emissions import log_softmax
 from jaxctc.core.semirings import Semiring, State, Weight, shift
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.loss import TransducerTopology, arcs_of_logits, cells, flat_pair, skew
+from jaxctc.transducer.lattice import TransducerTopology, arcs_of_logits, cells, flat_pair, skew
 
 
 class DurationArcs(NamedTuple):

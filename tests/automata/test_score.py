@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from conformance import Case, LatticeConformance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import fsa_by_enumeration, fsa_paths
+from published import DATA
 
 import jaxctc
 from jaxctc.automata import score as fsa_module
@@ -20,7 +20,7 @@ from jaxctc.core.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-PUBLISHED = json.loads((Path(__file__).parent.parent / "data" / "fsa.json").read_text())["cases"]
+PUBLISHED = json.loads((DATA / "fsa.json").read_text())["cases"]
 KIND = {name: [c for c in PUBLISHED if c["type"] == name] for name in ("fsa_score", "gtn_graph")}
 
 

@@ -1,19 +1,18 @@
 """The drop-ins against torch's and optax's own numbers."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from published import DATA
 
 import jaxctc
 from jaxctc import compat
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-_TORCH = np.load(Path(__file__).parent.parent / "data" / "torch_ctc.npz")
+_TORCH = np.load(DATA / "torch_ctc.npz")
 CASES = sorted({key.split(".")[0] for key in _TORCH})
 
 

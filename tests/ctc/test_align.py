@@ -2,19 +2,18 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import collapse, log_softmax
+from published import DATA
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-DATA = Path(__file__).parent.parent / "data"
 # torch 2.14.1 / torchaudio 2.11.0 `functional.forced_align` and `merge_tokens` on random input;
 # in every third case log-probabilities are rounded to halves, so that paths tie.
 TORCHAUDIO = np.load(DATA / "torchaudio_align.npz")

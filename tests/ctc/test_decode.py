@@ -4,19 +4,19 @@ import functools
 import itertools
 import json
 import math
-from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 from oracles import collapse, log_softmax
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-DATA = json.loads((Path(__file__).parent.parent / "data" / "decode.json").read_text())
+DATA = json.loads((published.DATA / "decode.json").read_text())
 BATCH, T, C, BLANK = 12, 14, 5, 2
 WIDTHS = [1, 2, 5, 40]  # more than 32, too: sets of parents are words of 32 bits
 

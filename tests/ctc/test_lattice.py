@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conformance import Case, LatticeConformance
 
-from jaxctc.ctc import loss as ctc
+from jaxctc.ctc import lattice
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -25,7 +25,7 @@ class CTCConformance(LatticeConformance):
         logits = jax.random.normal(jax.random.key(seed), (len(labels), self.frames, self.classes))
         logits = (2 * logits).astype(dtype)
         frames = jnp.full(len(labels), self.frames)
-        topology, scores, *_ = ctc.lattice(logits, labels, frames, lengths, 0)
+        topology, scores, *_ = lattice.lattice(logits, labels, frames, lengths, 0)
         return Case(topology, scores)
 
     def of_sequence(self, case, scores, b):
@@ -83,7 +83,7 @@ class TestNoPath(CTCConformance):
 
 @pytest.mark.parametrize(("batch", "axis"), [(2, 1), (9, 0)])
 def test_both_layouts_are_tested(batch, axis):
-    topology = ctc.lattice(
+    topology = lattice.lattice(
         jnp.zeros((batch, 4, 3)),
         jnp.ones((batch, 3), int),
         jnp.full(batch, 4),

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import ctc_by_enumeration, ctc_by_recursion, log_softmax
+from published import DATA
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-PUBLISHED = json.loads((Path(__file__).parent.parent / "data" / "ctc_loss.json").read_text())[
-    "cases"
-]
+PUBLISHED = json.loads((DATA / "ctc_loss.json").read_text())["cases"]
 
 
 LOSS_AND_GRADIENT = {}

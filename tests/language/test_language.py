@@ -4,17 +4,16 @@ import gzip
 import itertools
 import json
 import math
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from published import DATA
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-DATA = Path(__file__).parent.parent / "data"
 VOCABULARY = ["<blank>", "a", "b", "c", "d", "zzz"]  # the last is unknown to the model
 
 

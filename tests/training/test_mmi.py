@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import ctc_by_enumeration, fsa_by_enumeration, log_softmax
+from published import DATA
 
 import jaxctc
 from jaxctc.automata import topologies
@@ -123,7 +123,7 @@ def test_padding_and_nan():
 
 
 def test_gtn_auto_segmentation_criterion():
-    data = json.loads((Path(__file__).parent.parent / "data" / "fsa.json").read_text())["cases"]
+    data = json.loads((DATA / "fsa.json").read_text())["cases"]
     case = next(c for c in data if c["type"] == "asg")
     emissions = np.array(case["inputs"]["emissions"], np.float32)
     classes = emissions.shape[2]

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from published import DATA
 
 import jaxctc
 
@@ -32,7 +32,7 @@ def plain_mwer(scores, errors):
 
 
 def test_numbers_of_k2():
-    data = json.loads((Path(__file__).parent.parent / "data" / "fsa.json").read_text())["cases"]
+    data = json.loads((DATA / "fsa.json").read_text())["cases"]
     case = next(c for c in data if c["type"] == "mwer")
     want = case["expected"]
     paths = jnp.array(want["paths"])

@@ -8,8 +8,7 @@ from conformance import Case, LatticeConformance
 from oracles import duration_paths, transducer_paths
 
 import jaxctc
-from jaxctc.transducer import loss as transducer
-from jaxctc.transducer import tdt
+from jaxctc.transducer import lattice, tdt
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -28,7 +27,7 @@ class TransducerConformance(LatticeConformance):
 
     def lattice(self, dtype=jnp.float32, seed=0):
         lengths = jnp.array(self.frames), jnp.array(self.labels)
-        topology, scores, _ = transducer.lattice(*self.arcs(dtype, seed), *lengths, self.monotonic)
+        topology, scores, _ = lattice.lattice(*self.arcs(dtype, seed), *lengths, self.monotonic)
         return Case(topology, scores)
 
     def of_sequence(self, case, scores, b):
@@ -47,7 +46,7 @@ class TransducerConformance(LatticeConformance):
         found = []
         for path in transducer_paths(self.frames[b], self.labels[b], self.monotonic):
             shape = (self.frames[b], self.labels[b] + 1)
-            counts = transducer.TransducerArcs(np.zeros(shape), np.zeros(shape))
+            counts = lattice.TransducerArcs(np.zeros(shape), np.zeros(shape))
             for t, u, is_label in path:
                 counts[is_label][t, u] = 1
             found.append(counts)
@@ -117,7 +116,7 @@ class TestDurations(TransducerConformance):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_skewed_arrays_have_diagonals_as_rows(axis):
     x = jnp.arange(24.0).reshape(2, 3, 4)
-    y = np.asarray(transducer.skew(x, -1, axis))
+    y = np.asarray(lattice.skew(x, -1, axis))
     y = y.transpose(2, 0, 1) if axis == 0 else y.transpose(1, 0, 2)
     assert y.shape == (2, 6, 4)
     for n in range(6):

@@ -1,7 +1,6 @@
 """The public functions of transducers: values, conventions, transformations."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,13 @@ from oracles import (
     transducer_gradient,
     transducer_paths,
 )
+from published import DATA
 
 import jaxctc
 from jaxctc.compat import torch
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-DATA = Path(__file__).parent.parent / "data"
 PUBLISHED = {c["name"]: c for c in json.loads((DATA / "rnnt_loss.json").read_text())["cases"]}
 LOSS_AND_GRADIENT = {}
 

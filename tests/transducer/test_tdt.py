@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import duration_paths, log_softmax
+from published import DATA
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-PUBLISHED = json.loads((Path(__file__).parent.parent / "data" / "rnnt_loss.json").read_text())[
-    "cases"
-]
+PUBLISHED = json.loads((DATA / "rnnt_loss.json").read_text())["cases"]
 
 
 def test_the_published_durations():

@@ -1,0 +1,62 @@
+"""Whether labels fit into frames."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks
+
+
+def is_feasible(
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    num_classes: int | None = None,
+) -> jax.Array:
+    """Whether any alignment joins labels to that many frames.
+
+    Every label takes a frame, and equal neighbours need one more for the blank between. Where it
+    is so, and no class is masked out by ``-inf``, `ctc_loss` is finite.
+
+    Args:
+      labels: integer ``[*batch, S]``.
+      logit_lengths: integer ``[*batch]``.
+      label_lengths: integer ``[*batch]``; None means S.
+      blank_id: The class that is the blank; as a label it is not feasible.
+      num_classes: If given, labels from this number up are not feasible.
+
+    Returns:
+      bool ``[*batch]``.
+
+    Example:
+      >>> import jaxctc
+      >>> print(jaxctc.is_feasible([[1, 2], [2, 2]], logit_lengths=[2, 2]))
+      [ True False]
+    """
+    labels = checks.integer_array("labels", labels)
+    batch = labels.shape[:-1]
+    labels = checks.labels_array("labels", labels, batch)
+    if num_classes is not None:
+        num_classes = checks.positive("num_classes", num_classes)
+    blank_id = checks.class_id("blank_id", blank_id, num_classes or 2**31 - 1)
+    if logit_lengths is None:
+        raise TypeError("logit_lengths is None; it must be an integer array.")
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
+    label_lengths = checks.lengths_array("label_lengths", label_lengths, batch, labels.shape[-1])
+    return _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes):
+    position = lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)
+    used = position < label_lengths[..., None]
+    valid = (labels >= 0) & (labels != blank_id)
+    if num_classes is not None:
+        valid &= labels < num_classes
+    repeats = jnp.sum((labels[..., 1:] == labels[..., :-1]) & used[..., 1:], axis=-1)
+    in_range = (label_lengths >= 0) & (label_lengths <= labels.shape[-1]) & (logit_lengths >= 0)
+    return jnp.all(valid | ~used, axis=-1) & (logit_lengths >= label_lengths + repeats) & in_range

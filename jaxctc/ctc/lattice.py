@@ -1,0 +1,117 @@
+"""The CTC lattice (Graves et al. 2006).
+
+States are ``blank[s]``, where s labels have been emitted and the last frame was a blank, and
+``label[s]``, where the last frame was label s. One frame does (Graves et al. 2006, eqs. 6–8)::
+
+    blank'[s] = (blank[s] + label[s]) · p(blank)
+    label'[s] = (label[s] + blank[s-1] + [y_s ≠ y_{s-1}] · label[s-1]) · p(y_s)
+
+``label[0]`` does not exist; it is kept with weight zero so that both arrays are
+alike and the blanks need no shift.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core.emissions import log_probabilities
+from jaxctc.core.semirings import Semiring, State, Weight, first_one, select, shift, where
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["skip", "label_lengths"],
+    meta_fields=["axis"],
+)
+@dataclasses.dataclass(frozen=True)
+class CTCTopology:
+    """The lattice of a batch of label sequences.
+
+    Scores are one array, ``[T, B, 1 + S]`` with axis 1 or ``[T, 1 + S, B]`` with axis 0: in the
+    place of the label that isn't, the blank's.
+    """
+
+    skip: jax.Array  # bool, of the shape of a weight: may label s be followed by label s + 1?
+    label_lengths: jax.Array  # [B]
+    axis: int
+
+    @property
+    def neutral(self) -> jax.Array:
+        first = lax.broadcasted_iota(jnp.int32, self.skip.shape, self.axis) == 0
+        return jnp.where(first, 0.0, -jnp.inf)
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        blank, scale = first_one(semiring, self.skip.shape, self.axis, dtype)
+        return (blank, semiring.zeros(self.skip.shape, dtype)), scale
+
+    def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
+        blank, label = state
+        blank_weight = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, 1, axis=self.axis), weights)
+        # Terms stand in order of preference: staying, advancing by one, skipping the blank.
+        either = semiring.plus(blank, label)
+        entering = shift(semiring, where(self.skip, either, blank), self.axis)
+        return (
+            semiring.times(either, blank_weight),
+            # Nothing ever enters the label that isn't, so what its place holds does no harm.
+            semiring.times(semiring.plus(label, entering), weights),
+        )
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        blank, label = state
+        return select(semiring.plus(label, blank), self.label_lengths, self.axis)
+
+
+class Lattice(NamedTuple):
+    """What a batch of logits and labels, ``[B, T, C]`` and ``[B, S]``, is to the recursion."""
+
+    topology: CTCTopology
+    scores: jax.Array
+    possible: jax.Array  # bool [B]: are the lengths in range, and the labels?
+
+
+def lattice(
+    logits: jax.Array,
+    labels: jax.Array,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    blank_id: int,
+) -> Lattice:
+    """The lattice of flat batches. Nothing past a length is ever read.
+
+    NaN, or ``+inf``, in any class makes the frame's normaliser NaN, with it all of its scores, and
+    with them ``log Z``.
+    """
+    batch, frames, classes = logits.shape
+    spaces = labels.shape[1] + 1
+    # The longer of the two runs along the vector registers.
+    axis = 0 if batch > spaces else 1
+
+    used = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
+    valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
+    # The blank is read in the place of the first label, the one that isn't. What labels past
+    # the length read does no harm: no way leads back from them.
+    read = jnp.where(used & valid, labels, blank_id)
+    read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
+    skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
+    inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
+
+    topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
+    scores = log_probabilities(logits, read, inside, topology.neutral, axis)
+    possible = jnp.all(valid | ~used, axis=1)
+    possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
+    possible &= (label_lengths >= 0) & (label_lengths < spaces)
+    return Lattice(topology, scores, possible)
+
+
+def flatten(logits, labels, logit_lengths, label_lengths):
+    """The same with all leading batch axes made one."""
+    return (
+        logits.reshape(logit_lengths.size, *logits.shape[-2:]),
+        labels.reshape(logit_lengths.size, labels.shape[-1]),
+        logit_lengths.reshape(-1),
+        label_lengths.reshape(-1),
+    )

@@ -1,0 +1,192 @@
+"""Transducers (Graves 2012) on the package's one recursion.
+
+A state of the lattice is (t, u): t frames have been read and u labels emitted. A blank goes on to
+(t + 1, u) and label u to (t, u + 1), each with a probability that depends on both. All states
+with n = t + u are one diagonal; they are entered from the one before only (Graves 2012, eq. 16)::
+
+    state_n[u] = state_{n-1}[u] · blank(n-1-u, u) + state_{n-1}[u-1] · label(n-u, u-1)
+
+so the recursion runs over diagonals, and arrays are skewed once so that a diagonal is a row. In
+the monotonic variant (Tripathi et al. 2019) a label reads a frame as well: then a row is a frame,
+and all else is the same.
+
+What stands on the arcs may come from a joint network's logits (`rnnt_log_probs`), from a
+factorised blank (`hat_log_probs`), or from anything else: `rnnt_loss_from_log_probs`,
+`rnnt_posteriors` and `rnnt_align` take it as it is.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.core import recursion
+from jaxctc.core.emissions import arc_log_probabilities, widen
+from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, first_one, select, shift
+
+
+class TransducerArcs(NamedTuple):
+    """A number on every arc of a transducer's lattice: its log-probability or its posterior."""
+
+    blank: jax.Array  # float [*batch, T, U + 1]: after u labels, on to the next frame
+    label: jax.Array  # float [*batch, T, U]: label u at frame t
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["label_lengths"], meta_fields=["spaces", "axis"]
+)
+@dataclasses.dataclass(frozen=True)
+class TransducerTopology:
+    """A band of two: a diagonal's (or a frame's) weights stay, or move one label on.
+
+    Scores are `TransducerArcs` of arrays ``[N, B, U + 1]`` with axis 1 or ``[N, U + 1, B]``
+    with axis 0.
+    """
+
+    label_lengths: jax.Array  # [B]
+    spaces: int  # U + 1
+    axis: int
+
+    @property
+    def neutral(self) -> TransducerArcs:
+        return TransducerArcs(jnp.float32(0), jnp.float32(-jnp.inf))
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        shape = (self.label_lengths.size, self.spaces)
+        shape = shape if self.axis == 1 else shape[::-1]
+        weight, scale = first_one(semiring, shape, self.axis, dtype)
+        return (weight,), scale
+
+    def step(self, semiring: Semiring, state: State, weights: TransducerArcs) -> State:
+        (weight,) = state
+        staying = semiring.times(weight, weights.blank)
+        moving = semiring.times(weight, weights.label)
+        return (semiring.plus(staying, shift(semiring, moving, self.axis)),)
+
+    def finish(self, semiring: Semiring, state: State) -> Weight:
+        return select(state[0], self.label_lengths, self.axis)
+
+
+class Lattice(NamedTuple):
+    """What a batch of arcs, ``[B, T, U + 1]`` and ``[B, T, U]``, is to the recursion."""
+
+    topology: TransducerTopology
+    scores: TransducerArcs
+    possible: jax.Array  # bool [B]: are the lengths in range?
+
+
+def lattice(
+    blank: jax.Array,
+    label: jax.Array,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    monotonic: bool,
+) -> Lattice:
+    """The lattice of flat batches. Nothing past a length is ever read."""
+    batch, frames, spaces = blank.shape
+    axis = 0 if batch > spaces else 1  # the longer of the two runs along the vector registers
+    topology = TransducerTopology(label_lengths, spaces, axis)
+    inside = cells(frames, spaces, logit_lengths, label_lengths)
+    # Past the end weights stay where they are, so that the answer is found after the last row.
+    blank = jnp.where(inside, blank, 0)
+    label = jnp.where(inside[:, :, 1:], label, -jnp.inf)
+    label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
+    if monotonic:
+        order = (1, 0, 2) if axis == 1 else (1, 2, 0)
+        scores = TransducerArcs(blank.transpose(order), label.transpose(order))
+    else:
+        scores = TransducerArcs(skew(blank, 0, axis), skew(label, -jnp.inf, axis))
+    possible = (logit_lengths >= (0 if monotonic else 1)) & (logit_lengths <= frames)
+    possible &= (label_lengths >= 0) & (label_lengths < spaces)
+    return Lattice(topology, scores, possible)
+
+
+def cells(
+    frames: int, spaces: int, logit_lengths: jax.Array, label_lengths: jax.Array
+) -> jax.Array:
+    """Which states ``[B, T, U + 1]`` are within the lengths."""
+    inside = jnp.arange(frames)[None, :, None] < logit_lengths[:, None, None]
+    return inside & (jnp.arange(spaces)[None, None, :] <= label_lengths[:, None, None])
+
+
+def skew(x: jax.Array, fill: float, axis: int) -> jax.Array:
+    """``[B, T, U + 1]`` by diagonals, ``[T + U, B, U + 1]``, or with axis 0 ``[T + U, U + 1, B]``.
+
+    Element (t, u) goes to (t + u, u); `fill` comes where there was none.
+    """
+    batch, frames, spaces = x.shape
+    rows = frames + spaces - 1
+    # Rows of labels made longer by U + 1 and then read as if by U: each starts one place later.
+    x = jnp.pad(jnp.swapaxes(x, 1, 2), ((0, 0), (0, 0), (0, spaces)), constant_values=fill)
+    x = x.reshape(batch, spaces * (rows + 1))[:, : spaces * rows].reshape(batch, spaces, rows)
+    return x.transpose((2, 0, 1) if axis == 1 else (2, 1, 0))
+
+
+def total(
+    arcs: TransducerArcs,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    monotonic: bool = False,
+    semiring: Semiring = PROBABILITY,
+) -> jax.Array:
+    """``log Z`` of flat batches, ``[B]``; NaN where an arc's number is, or is ``+inf``.
+
+    Every arc within the lengths is before the end, and NaN times zero is NaN.
+    """
+    topology, scores, possible = lattice(*arcs, logit_lengths, label_lengths, monotonic)
+    log_z = recursion.log_partition(topology, scores, semiring)
+    log_z = jnp.where(log_z < jnp.inf, log_z, jnp.nan)
+    return jnp.where(possible, log_z, -jnp.inf)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def total_of_batches(blank, label, logit_lengths, label_lengths, monotonic, semiring=PROBABILITY):
+    """`total` of arcs with any number of batch axes, and of two dtypes."""
+    lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    blank, label = widen(blank), widen(label)
+    dtype = jnp.promote_types(blank.dtype, label.dtype)
+    arcs = (x.astype(dtype).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
+    return total(TransducerArcs(*arcs), *lengths, monotonic, semiring).reshape(blank.shape[:-2])
+
+
+def arcs_of_logits(
+    logits: jax.Array,
+    labels: jax.Array,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    blank_id: int,
+) -> TransducerArcs:
+    """Log-probabilities on the arcs of flat batches; 0 past a length, a wrong label's ``-inf``."""
+    _, frames, spaces, classes = logits.shape
+    read, valid = readable_labels(labels, classes, blank_id)
+    inside = cells(frames, spaces, logit_lengths, label_lengths)
+    blank, label = arc_log_probabilities(logits, read[:, None, :], inside, blank_id)
+    return TransducerArcs(blank, jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf))
+
+
+def readable_labels(labels: jax.Array, classes: int, blank_id: int) -> tuple[jax.Array, jax.Array]:
+    """The class read after u labels, ``[B, U + 1]``, and which labels are one, ``[B, U]``.
+
+    The blank stands where there is no label, or none that could be read.
+    """
+    valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
+    read = jnp.where(valid, labels, blank_id)
+    return jnp.pad(read, ((0, 0), (0, 1)), constant_values=blank_id), valid
+
+
+def flat_pair(logits, labels, logit_lengths, label_lengths):
+    """The same with all leading batch axes made one."""
+    batch = logit_lengths.size
+    return (
+        logits.reshape(batch, *logits.shape[-3:]),
+        labels.reshape(batch, labels.shape[-1]),
+        logit_lengths.reshape(-1),
+        label_lengths.reshape(-1),
+    )
+
+
+def unflatten(arcs: TransducerArcs, batch: tuple[int, ...]) -> TransducerArcs:
+    """Arcs of flat batches with their leading axes as they were."""
+    return TransducerArcs(*(x.reshape(*batch, *x.shape[1:]) for x in arcs))

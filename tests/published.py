@@ -1,0 +1,5 @@
+"""Where the numbers that others published are kept, each file with its source."""
+
+from pathlib import Path
+
+DATA = Path(__file__).parent / "data"

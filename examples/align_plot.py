@@ -20,9 +20,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from digits_data import HOP, RATE, log_mel, read_wave
 
 import jaxctc
+from digits.data import HOP, RATE, log_mel, read_wave
 
 PARTS, BLANK = 3, 0
 
@@ -81,16 +81,17 @@ def plot_digits(axis, folder: Path, speaker: str, digits: list[int]) -> float:
 
 def plot_plate(axis, checkpoint: str, image_file: str) -> None:
     """Draws the alignment of a plate's label with what a network sees."""
-    import plate_models
-    import training
     from matplotlib.font_manager import FontProperties
-    from plate_data import label_from_name, load_image
-    from plate_reading import read_images
-    from plate_render import CHINESE_FONT
+
+    import training
+    from plates import models
+    from plates.data import label_from_name, load_image
+    from plates.reading import read_images
+    from plates.render import CHINESE_FONT
 
     config = training.load_config(checkpoint)
     charset = config["charset"]
-    model = plate_models.build(config["model"], len(charset) + 1)
+    model = models.build(config["model"], len(charset) + 1)
     training.load_model(checkpoint, model)
     text = label_from_name(image_file)
     logits = read_images(model, load_image(image_file)[None], charset)[2][0]

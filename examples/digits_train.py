@@ -10,14 +10,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import digits_data
-import digits_hearing
-import digits_models
 import jax
-import training
-from digits_data import Recording
-from digits_objectives import OBJECTIVES, Loss, make_loss, model_name
 from flax import nnx
+
+import training
+from digits import data, hearing, models
+from digits.data import Recording
+from digits.objectives import OBJECTIVES, Loss, make_loss, model_name
 
 EVALUATION_SEED = 0, 20_240_101  # a pair: training seeds are single numbers
 UNSETTLED = ("out", "save_every", "log_every", "eval_strings")  # may change when a run goes on
@@ -67,12 +66,12 @@ def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.
 def make_model(args: argparse.Namespace) -> nnx.Module:
     """Returns the objective's model, with the weights of --init: all, or those of its encoder."""
     name = model_name(args.objective)
-    model = digits_models.build(name, args.seed)
+    model = models.build(name, args.seed)
     if args.init:
         initial = training.load_config(args.init).get("model")
         if initial == name:
             training.load_model(args.init, model)
-        elif isinstance(model, digits_models.Transducer) and initial == "encoder":
+        elif isinstance(model, models.Transducer) and initial == "encoder":
             training.load_model(args.init, model.encoder)
         else:
             raise SystemExit(f"--init {args.init} does not fit --objective {args.objective}")
@@ -81,17 +80,14 @@ def make_model(args: argparse.Namespace) -> nnx.Module:
 
 def split(args: argparse.Namespace) -> tuple[list[Recording], list[Recording], list[Recording]]:
     """Returns recordings to train on, others of the same speakers, and those of --unseen."""
-    if args.data:
-        recordings = digits_data.load_recordings(args.data)
-    else:
-        recordings = digits_data.tone_recordings()
+    recordings = data.load_recordings(args.data) if args.data else data.tone_recordings()
     speakers = sorted({r.speaker for r in recordings})
     args.unseen = args.unseen or speakers[min(2, len(speakers) - 1)]
     if args.unseen not in speakers or len(speakers) < 2:
         raise SystemExit(f"--unseen {args.unseen} is not one of several: {' '.join(speakers)}")
     known = [r for r in recordings if r.speaker != args.unseen]
-    tests = [r for r in known if r.index in digits_data.TEST_INDICES]
-    others = [r for r in known if r.index not in digits_data.TEST_INDICES]
+    tests = [r for r in known if r.index in data.TEST_INDICES]
+    others = [r for r in known if r.index not in data.TEST_INDICES]
     if not tests or not others:
         raise SystemExit(f"{args.data}: there must be indices below 5, to test, and others")
     return others, tests, [r for r in recordings if r.speaker == args.unseen]
@@ -101,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     model = make_model(args)
     train_recordings, known, unseen = split(args)
-    strings = digits_data.make_strings(train_recordings, args.strings, [args.seed], augment=True)
+    strings = data.make_strings(train_recordings, args.strings, [args.seed], augment=True)
     loss = make_loss(args.objective, strings)
     optimizer = training.make_optimizer(
         model,
@@ -116,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
         model,
         optimizer,
-        digits_data.training_batches(strings, args.batch_size, args.seed),
+        data.training_batches(strings, args.batch_size, args.seed),
         out=args.out,
         steps=args.steps,
         batch_size=args.batch_size,
@@ -127,13 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
     tests = {
-        name: digits_data.make_strings(recordings, args.eval_strings, EVALUATION_SEED)
+        name: data.make_strings(recordings, args.eval_strings, EVALUATION_SEED)
         for name, recordings in (("known", known), ("unseen", unseen))
     }
     frames = max(len(string.features) for kind in tests.values() for string in kind)
     result = {"objective": args.objective, "seed": args.seed, "strings": args.eval_strings}
     for name, kind in tests.items():
-        found = digits_hearing.scores(model, kind, frames, divide=args.objective == "prior")
+        found = hearing.scores(model, kind, frames, divide=args.objective == "prior")
         result |= {f"{name}_{key}": value for key, value in found.items()}
     Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
     print(json.dumps(result))

@@ -9,11 +9,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import plate_models
-import training
 from flax import nnx
-from plate_charset import load_charset
-from torch_file import load_state_dict
+
+import training
+from plates import models
+from plates.charset import load_charset
+from plates.torch_file import load_state_dict
 
 
 def fill_lprnet(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
@@ -31,10 +32,10 @@ def fill_lprnet(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
         variable[...] = value
         unused.discard(name)
 
-    if not isinstance(model, plate_models.LPRNet):
+    if not isinstance(model, models.LPRNet):
         raise TypeError(f"model is a {type(model).__name__}; it must be an LPRNet")
 
-    def take_conv(conv: plate_models.Conv, name: str) -> None:
+    def take_conv(conv: models.Conv, name: str) -> None:
         take(conv.kernel, f"{name}.weight")
         take(conv.bias, f"{name}.bias")
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     charset = load_charset(args.charset)
     # Published weights were trained with a mean over the batch in the network: keep that.
     description = {"name": "lprnet", "normalise": "batch", "fixed_norms": True}
-    model = plate_models.build(description, len(charset) + 1)
+    model = models.build(description, len(charset) + 1)
     try:
         weights = load_state_dict(args.weights)
         fill_lprnet(model, weights)

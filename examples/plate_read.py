@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-import plate_models
+
 import training
-from plate_charset import unknown_characters
-from plate_data import label_from_name, list_images, load_image
-from plate_reading import DECODERS, SHIFTS, read_images, scores
+from plates import models
+from plates.charset import unknown_characters
+from plates.data import label_from_name, list_images, load_image
+from plates.reading import DECODERS, SHIFTS, read_images, scores
 
 ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     config = training.load_config(args.checkpoint)
     charset = config["charset"]
-    model = plate_models.build(config["model"], len(charset) + 1)
+    model = models.build(config["model"], len(charset) + 1)
     training.load_model(args.checkpoint, model)
 
     files, images, failures = [], [], 0

@@ -13,17 +13,14 @@ from typing import Any
 
 import jax
 import numpy as np
-import plate_data
-import plate_models
-import plate_render
-import plate_report
-import training
 from flax import nnx
-from plate_charset import encode, load_charset
-from plate_reading import SHIFTS, exact_matches, read_images, scores
 
 import jaxctc
+import training
 from jaxctc.compat.flax import ErrorRate
+from plates import data, models, render, report
+from plates.charset import encode, load_charset
+from plates.reading import SHIFTS, exact_matches, read_images, scores
 
 EVALUATION_SEED = 20_240_101
 
@@ -40,7 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--learning-rate", type=float, default=3e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
     add("--seed", type=int, default=0, help="what initial weights and images are drawn from")
-    add("--model", choices=sorted(plate_models.MODELS), help="default: that of --init, or light")
+    add("--model", choices=sorted(models.MODELS), help="default: that of --init, or light")
     add("--init", metavar="RUN", help="start from the weights of this run or import")
     add("--charset", metavar="FILE", help="characters in class order; default: those of plates")
     add("--train-data", nargs="+", metavar="DIR", default=[], help="real plates to train on")
@@ -98,18 +95,18 @@ def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
     }
 
 
-def judge(model: nnx.Module, plates: list[plate_data.Plate], charset: str, out: Path) -> None:
+def judge(model: nnx.Module, plates: list[data.Plate], charset: str, out: Path) -> None:
     """Reads `plates`, writes pictures of the readings, and prints the scores as JSON."""
-    images = plate_data.stack_images(plates)
+    images = data.stack_images(plates)
     texts, confidences, logits = read_images(model, images, charset, views=len(SHIFTS))
     result = scores(texts, [plate.text for plate in plates])
-    plate_report.contact_sheet(out / "readings.png", plates, texts, confidences)
+    report.contact_sheet(out / "readings.png", plates, texts, confidences)
     # The longest text shows most; of those, the one the model is least sure of.
     shown = max(range(len(plates)), key=lambda i: (len(plates[i].text), -confidences[i]))
     plate = plates[shown]
     labels = encode(plate.text, charset, len(plate.text))
     posteriors = jaxctc.ctc_posteriors(logits[shown], labels, blank_id=len(charset))
-    plate_report.posteriors_picture(
+    report.posteriors_picture(
         out / "posteriors.png", plate, np.asarray(posteriors.labels), np.asarray(posteriors.blank)
     )
     Path(out, "result.json").write_text(json.dumps(result) + "\n")
@@ -120,16 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     charset = load_charset(args.charset)
     real_share = args.real_share if args.train_data else 0.0
-    if real_share < 1 and not plate_render.can_render(charset):
+    if real_share < 1 and not render.can_render(charset):
         raise SystemExit("plates can't be rendered in this character set: give --real-share 1")
-    plates = plate_data.load_plates(args.train_data, charset) if args.train_data else []
+    plates = data.load_plates(args.train_data, charset) if args.train_data else []
     if args.eval_data:
-        held_out = plate_data.load_plates(args.eval_data, charset)
+        held_out = data.load_plates(args.eval_data, charset)
     else:
-        held_out = plate_data.rendered_plates(charset, args.eval_images, EVALUATION_SEED)
+        held_out = data.rendered_plates(charset, args.eval_images, EVALUATION_SEED)
 
     description = describe_model(args, charset)
-    model = plate_models.build(description, len(charset) + 1, args.seed)
+    model = models.build(description, len(charset) + 1, args.seed)
     if args.init:
         training.load_model(args.init, model)
     optimizer = training.make_optimizer(
@@ -138,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weight_decay=args.weight_decay,
         steps=args.steps,
     )
-    batches = plate_data.training_batches(charset, args.batch_size, args.seed, plates, real_share)
+    batches = data.training_batches(charset, args.batch_size, args.seed, plates, real_share)
 
     unsettled = ("out", "save_every", "log_every", "eval_data", "eval_images", "model", "charset")
     settings = {k: v for k, v in vars(args).items() if k not in unsettled}

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -9,6 +10,8 @@ import jax
 import pytest
 from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache
+
+EXAMPLES = Path(__file__).parent / "examples"
 
 # Tracing makes and drops many small objects: to look through all of them now and then is enough.
 gc.set_threshold(100_000, 20, 20)
@@ -20,7 +23,7 @@ settings.load_profile("jaxctc")
 @pytest.fixture(autouse=True)
 def _no_rank_promotion(request):
     # Flax relies on rank promotion, and the examples on Flax.
-    mode = "allow" if request.path.name.startswith(("test_plate", "test_digits")) else "raise"
+    mode = "allow" if request.path.is_relative_to(EXAMPLES) else "raise"
     with jax.numpy_rank_promotion(mode):
         yield
 

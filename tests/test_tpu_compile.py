@@ -9,8 +9,6 @@ import importlib.util
 import math
 import os
 import re
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -201,14 +199,14 @@ def test_automata(devices, chips):
 
 def test_plate_train_step(devices):
     """One step of the example, the batch split over four chips, the parameters on each."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-    import plate_models
-    import plate_train
-    import training
     from flax import nnx
 
+    import plate_train
+    import training
+    from plates import models
+
     arguments = plate_train.parse_arguments([])
-    model = plate_models.build({"name": "light"}, 68, seed=0)
+    model = models.build({"name": "light"}, 68, seed=0)
     optimizer = training.make_optimizer(
         model,
         learning_rate=arguments.learning_rate,

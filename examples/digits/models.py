@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from digits_data import HOP, MELS, RATE
 from flax import nnx
+
+from digits.data import HOP, MELS, RATE
 
 CLASSES = 11  # the blank, then the digits
 STRIDE = 4  # frames of features to a frame of scores

@@ -2,31 +2,27 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 for module in ("cv2", "grain", "flax"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
-import plate_import  # noqa: E402
-import plate_models  # noqa: E402
-import plate_read  # noqa: E402
-import plate_reading  # noqa: E402
-from plate_charset import PLATE_CHARACTERS, encode  # noqa: E402
-
 import jaxctc  # noqa: E402
+import plate_import  # noqa: E402
+import plate_read  # noqa: E402
+from plates import models, reading  # noqa: E402
+from plates.charset import PLATE_CHARACTERS, encode  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
-SHARED = Path(__file__).parents[2] / "shared" / "plates"
+SHARED = Path(__file__).parents[3] / "shared" / "plates"
 PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
 
 
 def test_the_grammar_of_plates():
-    automaton = plate_reading.plate_grammar(PLATE_CHARACTERS)
+    automaton = reading.plate_grammar(PLATE_CHARACTERS)
     for text, allowed in [
         ("皖A12345", True),
         ("京N8P8F8", True),
@@ -44,12 +40,12 @@ def test_the_grammar_of_plates():
 def test_views_vote_with_the_probability_of_each_reading(decoder):
     images = np.random.default_rng(0).integers(0, 256, (3, 24, 94, 3), np.uint8)
     charset = "0123456789"
-    model = plate_models.build({"name": "light"}, 11, seed=1)
+    model = models.build({"name": "light"}, 11, seed=1)
     padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (0, 0)), mode="edge")
-    moved = [padded[:, :, 2 - pixels : 96 - pixels] for pixels in plate_reading.SHIFTS]
-    alone = [plate_reading.read_images(model, view, charset, decoder=decoder) for view in moved]
+    moved = [padded[:, :, 2 - pixels : 96 - pixels] for pixels in reading.SHIFTS]
+    alone = [reading.read_images(model, view, charset, decoder=decoder) for view in moved]
     views = len(moved)
-    together = plate_reading.read_images(model, images, charset, decoder=decoder, views=views)
+    together = reading.read_images(model, images, charset, decoder=decoder, views=views)
     np.testing.assert_allclose(together[2], alone[0][2], atol=2e-4)
     for row, (text, confidence) in enumerate(zip(*together[:2], strict=True)):
         votes = {}
@@ -70,7 +66,7 @@ def test_views_vote_with_the_probability_of_each_reading(decoder):
     ],
 )
 def test_scores(read, truth, exact, rate):
-    assert plate_reading.scores(read, truth) == {
+    assert reading.scores(read, truth) == {
         "images": len(truth),
         "exact_match": exact,
         "character_error_rate": pytest.approx(rate, abs=1e-6),
@@ -83,7 +79,7 @@ def test_scores(read, truth, exact, rate):
 def test_the_grammar_reads_more_plates(tmp_path, capsys):
     plate_import.main([str(PLATES / "Final_LPRNet_model.pth"), str(tmp_path / "lprnet")])
     right = {}
-    for decoder in plate_reading.DECODERS:
+    for decoder in reading.DECODERS:
         capsys.readouterr()
         arguments = ["--checkpoint", str(tmp_path / "lprnet"), "--batch-size", "150"]
         assert plate_read.main([*arguments, "--decoder", decoder, str(PLATES / "dev")]) == 0

@@ -1,21 +1,18 @@
 """Labels from file names, checks of real data, and rendered plates."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import cv2  # noqa: E402
-import plate_charset  # noqa: E402
-import plate_data  # noqa: E402
-import plate_render  # noqa: E402
-from plate_charset import PLATE_CHARACTERS  # noqa: E402
+
+from plates import charset, data, render  # noqa: E402
+from plates.charset import PLATE_CHARACTERS  # noqa: E402
 
 CCPD = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-{}-37-15.jpg"
 
@@ -27,18 +24,18 @@ def write_image(path: Path, shape=(24, 94, 3), value=90) -> None:
 
 def test_classes_are_places_and_the_blank_comes_last():
     assert len(PLATE_CHARACTERS) == 67
-    classes = plate_charset.encode("皖A0ZO", PLATE_CHARACTERS, 7)
+    classes = charset.encode("皖A0ZO", PLATE_CHARACTERS, 7)
     np.testing.assert_array_equal(classes, [12, 41, 31, 64, 66, 0, 0])
-    assert plate_charset.decode([12, 41, -1], PLATE_CHARACTERS) == "皖A"
+    assert charset.decode([12, 41, -1], PLATE_CHARACTERS) == "皖A"
 
 
 def test_charset_file(tmp_path):
     file = tmp_path / "charset.txt"
     file.write_text("A\nB\nC D\n", encoding="utf-8")
-    assert plate_charset.load_charset(file) == "ABCD"
+    assert charset.load_charset(file) == "ABCD"
     file.write_text("ABA", encoding="utf-8")
     with pytest.raises(SystemExit, match="more than once: A"):
-        plate_charset.load_charset(file)
+        charset.load_charset(file)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +52,13 @@ def test_charset_file(tmp_path):
     ],
 )
 def test_label_from_name(name, label):
-    assert plate_data.label_from_name(name) == label
+    assert data.label_from_name(name) == label
 
 
 @pytest.mark.parametrize("places", ["0_0_22_27_27_33_34", "33_0_1_1_1_1_1", "0_24_1_1_1_1_1"])
 def test_ccpd_places_that_mean_no_character(places):
     with pytest.raises(ValueError, match="no index"):
-        plate_data.label_from_name(CCPD.format(places))
+        data.label_from_name(CCPD.format(places))
 
 
 def test_ccpd_photo_is_cut_to_its_box(tmp_path):
@@ -69,7 +66,7 @@ def test_ccpd_photo_is_cut_to_its_box(tmp_path):
     photo[383:473, 154:386] = 200
     file = tmp_path / CCPD.format("0_0_22_27_27_33_16")
     file.write_bytes(cv2.imencode(".png", photo)[1].tobytes())
-    image = plate_data.load_image(str(file))
+    image = data.load_image(str(file))
     assert image.shape == (24, 94, 3)
     assert image.min() == 200
 
@@ -83,7 +80,7 @@ def test_check_names_every_bad_file(tmp_path, capsys):
     (tmp_path / "皖A54321.jpg").write_bytes(b"not an image")
     (tmp_path / "皖A55555.jpg").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("no image, no complaint")
-    plates = plate_data.load_plates([str(tmp_path)], PLATE_CHARACTERS)
+    plates = data.load_plates([str(tmp_path)], PLATE_CHARACTERS)
     assert [p.text for p in plates] == ["皖A12345", "皖B67890"]
     assert all(p.image.shape == (24, 94, 3) for p in plates)
     complaints = capsys.readouterr().err
@@ -98,33 +95,31 @@ def test_check_names_every_bad_file(tmp_path, capsys):
 
 def test_nothing_usable_ends_the_program(tmp_path):
     with pytest.raises(SystemExit, match="not one image"):
-        plate_data.load_plates([str(tmp_path)], PLATE_CHARACTERS)
+        data.load_plates([str(tmp_path)], PLATE_CHARACTERS)
     with pytest.raises(SystemExit, match="no such file"):
-        plate_data.load_plates([os.path.join(tmp_path, "absent")], PLATE_CHARACTERS)
+        data.load_plates([os.path.join(tmp_path, "absent")], PLATE_CHARACTERS)
 
 
 def test_rendered_plates_are_repeatable_and_plausible():
-    first = plate_data.rendered_plates(PLATE_CHARACTERS, 60, seed=1)
-    again = plate_data.rendered_plates(PLATE_CHARACTERS, 60, seed=1)
-    np.testing.assert_array_equal(
-        plate_data.stack_images(first), plate_data.stack_images(again), strict=True
-    )
+    first = data.rendered_plates(PLATE_CHARACTERS, 60, seed=1)
+    again = data.rendered_plates(PLATE_CHARACTERS, 60, seed=1)
+    np.testing.assert_array_equal(data.stack_images(first), data.stack_images(again), strict=True)
     assert {len(p.text) for p in first} == {7, 8}
     for plate in first:
         assert plate.text == plate.text.strip("IO")
-        assert plate_data.label_problem(plate.text, PLATE_CHARACTERS) is None
+        assert data.label_problem(plate.text, PLATE_CHARACTERS) is None
         assert plate.image.std() > 5  # there is something to see
 
 
 def test_every_character_has_a_glyph():
-    shapes = {plate_render._glyph(c, 22, 45, 0).tobytes() for c in PLATE_CHARACTERS}
+    shapes = {render._glyph(c, 22, 45, 0).tobytes() for c in PLATE_CHARACTERS}
     # A font without a character draws the same empty box for all it lacks.
     assert len(shapes) == len(PLATE_CHARACTERS)
 
 
 def test_augmented_views_differ_and_repeat():
-    plate = plate_data.rendered_plates(PLATE_CHARACTERS, 1, seed=2)[0]
-    one, two, again = (plate_data.augment(np.random.default_rng(s), plate.image) for s in (0, 1, 0))
+    plate = data.rendered_plates(PLATE_CHARACTERS, 1, seed=2)[0]
+    one, two, again = (data.augment(np.random.default_rng(s), plate.image) for s in (0, 1, 0))
     assert one.shape == plate.image.shape
     assert one.dtype == np.uint8
     assert (one != two).any()
@@ -133,26 +128,24 @@ def test_augmented_views_differ_and_repeat():
 
 def test_a_graft_has_the_head_of_one_plate_and_the_number_of_another():
     one, two = (
-        plate_data.Plate(plate_render.render(np.random.default_rng(i), text), text, "")
+        data.Plate(render.render(np.random.default_rng(i), text), text, "")
         for i, text in enumerate(["皖A12345", "沪B67890"])
     )
-    grafted = plate_data.graft(one, two)
+    grafted = data.graft(one, two)
     assert grafted.text == "沪B12345"
     assert grafted.image.dtype == np.uint8
-    np.testing.assert_array_equal(
-        grafted.image[:, plate_data.DOT :], one.image[:, plate_data.DOT :]
-    )
-    head, source = grafted.image[:, : plate_data.DOT], two.image[:, : plate_data.DOT]
+    np.testing.assert_array_equal(grafted.image[:, data.DOT :], one.image[:, data.DOT :])
+    head, source = grafted.image[:, : data.DOT], two.image[:, : data.DOT]
     assert np.corrcoef(head.ravel(), source.ravel())[0, 1] > 0.8
     # A green plate has its dot elsewhere, and plates of other places have none.
     for text in ("沪BD67890", "AB12345"):
-        assert plate_data.graft(one, two._replace(text=text)) is one
+        assert data.graft(one, two._replace(text=text)) is one
 
 
 def test_plates_with_rare_characters_are_drawn_oftener():
     blank = np.zeros((24, 94, 3), np.uint8)
-    plates = [plate_data.Plate(blank, text, "") for text in ["皖A1111A"] * 15 + ["沪A1111A"]]
-    batches = plate_data.training_batches(PLATE_CHARACTERS, 400, 0, plates, real_share=1.0)
+    plates = [data.Plate(blank, text, "") for text in ["皖A1111A"] * 15 + ["沪A1111A"]]
+    batches = data.training_batches(PLATE_CHARACTERS, 400, 0, plates, real_share=1.0)
     province = next(batches)["labels"][:, 0]
     rare = np.mean(province == PLATE_CHARACTERS.index("沪"))
     assert 0.15 < rare < 0.27  # one in 16 plates, √15 times as often as evenly
@@ -160,7 +153,7 @@ def test_plates_with_rare_characters_are_drawn_oftener():
 
 def test_batches_continue_from_their_state():
     def batches():
-        return plate_data.training_batches(PLATE_CHARACTERS, 4, seed=3)
+        return data.training_batches(PLATE_CHARACTERS, 4, seed=3)
 
     straight, resumed = batches(), batches()
     next(straight)

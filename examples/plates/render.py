@@ -18,7 +18,8 @@ import fontpkg_jost
 import numpy as np
 import pylopdf_fonts_zh_cn
 from PIL import Image, ImageDraw, ImageFont
-from plate_charset import DIGITS, LETTERS, PROVINCES
+
+from plates.charset import DIGITS, LETTERS, PROVINCES
 
 IMAGE_SIZE = HEIGHT, WIDTH = 24, 94
 SCALE = 0.5  # canvas pixels a millimetre: twice what is left in the crop

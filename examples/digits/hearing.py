@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-import digits_models
 import jax
 import jax.numpy as jnp
 import numpy as np
-from digits_data import DigitString, stack
-from digits_objectives import PRIOR_WEIGHT
 from flax import nnx
 
 import jaxctc
+from digits import models
+from digits.data import DigitString, stack
+from digits.objectives import PRIOR_WEIGHT
 
 MOST_HEARD = 20  # digits of a hypothesis
 BATCH, BEAM_WIDTH = 100, 8
@@ -20,7 +20,7 @@ BATCH, BEAM_WIDTH = 100, 8
 def _hear(model, batch, divide):
     """Returns labels heard, and where each label that is there begins and ends, in frames."""
     labels, label_lengths = batch["labels"], batch["label_lengths"]
-    if isinstance(model, digits_models.Transducer):
+    if isinstance(model, models.Transducer):
         return _hear_transducer(model, batch)
     logits, lengths = model(batch["features"], batch["frames"])
     if divide:
@@ -56,7 +56,7 @@ def scores(
     """Returns digit errors per digit, and by how much aligned boundaries are off, milliseconds.
 
     Args:
-      model: one of `digits_models.MODELS`.
+      model: one of `models.MODELS`.
       strings: what it hears.
       frames: what they are padded to.
       divide: whether probabilities are divided by the classes' priors.
@@ -68,7 +68,7 @@ def scores(
         labels, starts, ends = _hear(model, batch, divide)
         wrong = jaxctc.edit_distance(labels, batch["labels"], None, batch["label_lengths"])
         edits += int(wrong.sum())
-        found = np.stack([starts, ends], -1) * digits_models.SECONDS_A_FRAME
+        found = np.stack([starts, ends], -1) * models.SECONDS_A_FRAME
         for times, row in zip(found, rows, strict=True):
             off.append(np.abs(times[: len(row.bounds)] - row.bounds).reshape(-1))
     digits = sum(len(string.digits) for string in strings)

@@ -3,26 +3,24 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import cv2  # noqa: E402
 import jax  # noqa: E402
-import plate_data  # noqa: E402
-import plate_models  # noqa: E402
+from flax import nnx  # noqa: E402
+from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+
 import plate_read  # noqa: E402
 import plate_train  # noqa: E402
 import training  # noqa: E402
-from flax import nnx  # noqa: E402
-from plate_charset import PLATE_CHARACTERS  # noqa: E402
-from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+from plates import data, models  # noqa: E402
+from plates.charset import PLATE_CHARACTERS  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -35,7 +33,7 @@ def run(out: Path, *more: str) -> None:
 
 def weights(out: Path) -> list[np.ndarray]:
     config = training.load_config(out)
-    model = plate_models.build(config["model"], len(config["charset"]) + 1)
+    model = models.build(config["model"], len(config["charset"]) + 1)
     training.load_model(out, model)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
 
@@ -94,17 +92,17 @@ def test_other_settings_are_refused(finished):
 
 
 def test_real_plates_mix_with_rendered_ones_and_weights_are_taken_over(finished, tmp_path, capsys):
-    data = tmp_path / "data"
-    data.mkdir()
-    for plate in plate_data.rendered_plates(PLATE_CHARACTERS, 5, seed=9):
-        file = data / f"{plate.text}-1.png"
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for plate in data.rendered_plates(PLATE_CHARACTERS, 5, seed=9):
+        file = folder / f"{plate.text}-1.png"
         file.write_bytes(cv2.imencode(".png", plate.image)[1].tobytes())
-    (data / "皖A00000.png").write_bytes(b"broken")
-    real = ["--train-data", str(data), "--eval-data", str(data)]
+    (folder / "皖A00000.png").write_bytes(b"broken")
+    real = ["--train-data", str(folder), "--eval-data", str(folder)]
     run(tmp_path / "run", "--init", str(finished), *real)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 5
 
-    assert plate_read.main(["--checkpoint", str(tmp_path / "run"), str(data)]) == 1
+    assert plate_read.main(["--checkpoint", str(tmp_path / "run"), str(folder)]) == 1
     captured = capsys.readouterr()
     assert "皖A00000.png: unreadable image" in captured.err
     lines = captured.out.splitlines()
@@ -118,7 +116,7 @@ def test_real_plates_mix_with_rendered_ones_and_weights_are_taken_over(finished,
 
 def test_names_that_would_break_a_line_are_escaped(finished, tmp_path, capsys):
     name = "皖A12345-\t\n\r\\.png"
-    picture = plate_data.rendered_plates(PLATE_CHARACTERS, 1, seed=9)[0].image
+    picture = data.rendered_plates(PLATE_CHARACTERS, 1, seed=9)[0].image
     (tmp_path / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     assert plate_read.main(["--checkpoint", str(finished), "--views=1", str(tmp_path)]) == 0
     line, _ = capsys.readouterr().out.splitlines()

@@ -3,32 +3,30 @@
 import json
 import os
 import signal
-import sys
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 for module in ("kaldi_native_fbank", "grain", "flax", "orbax.checkpoint"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
-import digits_data  # noqa: E402
-import digits_models  # noqa: E402
-import digits_table  # noqa: E402
-import digits_train  # noqa: E402
 import jax  # noqa: E402
-import training  # noqa: E402
-from digits_objectives import OBJECTIVES, make_loss, model_name  # noqa: E402
 from flax import nnx  # noqa: E402
 from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+
+import digits_table  # noqa: E402
+import digits_train  # noqa: E402
+import training  # noqa: E402
+from digits import data, models  # noqa: E402
+from digits.objectives import OBJECTIVES, make_loss, model_name  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
 SMALL = ["--batch-size=4", "--steps=4", "--save-every=2", "--log-every=1"]
 SMALL += ["--strings=8", "--eval-strings=4"]
-SHARED = Path(__file__).parents[2] / "shared" / "fsdd" / "recordings"
+SHARED = Path(__file__).parents[3] / "shared" / "fsdd" / "recordings"
 DIGITS = Path(os.environ.get("JAXCTC_DIGITS", SHARED))
 
 
@@ -37,7 +35,7 @@ def run(out: Path, *more: str) -> None:
 
 
 def weights(out: Path) -> list[np.ndarray]:
-    model = digits_models.build(training.load_config(out)["model"])
+    model = models.build(training.load_config(out)["model"])
     training.load_model(out, model)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
 
@@ -75,9 +73,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypat
 # Runs from beginning to end, above and below, are of the other two.
 @pytest.mark.parametrize("objective", sorted({*OBJECTIVES} - {"ctc", "rnnt"}))
 def test_losses_have_gradients(objective):
-    strings = digits_data.make_strings(digits_data.tone_recordings(count=1), 3, [0], augment=True)
-    batch = next(digits_data.training_batches(strings, 3, seed=0))
-    model = digits_models.MODELS[model_name(objective)](width=8, rngs=nnx.Rngs(0))
+    strings = data.make_strings(data.tone_recordings(count=1), 3, [0], augment=True)
+    batch = next(data.training_batches(strings, 3, seed=0))
+    model = models.MODELS[model_name(objective)](width=8, rngs=nnx.Rngs(0))
     loss = make_loss(objective, strings)
     step = nnx.jit(nnx.value_and_grad(lambda model, batch: loss(model, batch, None).mean()))
     value, gradients = step(model, batch)
@@ -132,49 +130,49 @@ def write_wave(path: Path, rate: int = 8000) -> None:
 
 def test_recordings_that_are_none_are_named(tmp_path):
     write_wave(tmp_path / "3_anna_12.wav")
-    (recording,) = digits_data.load_recordings(tmp_path)
+    (recording,) = data.load_recordings(tmp_path)
     assert (recording.digit, recording.speaker, recording.index) == (3, "anna", 12)
     assert recording.sound.shape == (400,)
     write_wave(tmp_path / "4_anna_0.wav", rate=16000)
     with pytest.raises(SystemExit, match=r"4_anna_0\.wav: is not mono with 16 bits at 8000 Hz"):
-        digits_data.load_recordings(tmp_path)
+        data.load_recordings(tmp_path)
     (tmp_path / "4_anna_0.wav").write_bytes(b"RIFF")
     with pytest.raises(SystemExit, match=r"4_anna_0\.wav: "):
-        digits_data.load_recordings(tmp_path)
+        data.load_recordings(tmp_path)
     write_wave(tmp_path / "4_anna_0.wav")
     write_wave(tmp_path / "noise.wav")
     with pytest.raises(SystemExit, match=r"noise\.wav: the name is not"):
-        digits_data.load_recordings(tmp_path)
+        data.load_recordings(tmp_path)
 
 
 def test_strings_say_where_their_digits_are():
-    recordings = digits_data.tone_recordings(count=2)
-    for string in digits_data.make_strings(recordings, 5, [7]):
+    recordings = data.tone_recordings(count=2)
+    for string in data.make_strings(recordings, 5, [7]):
         assert 3 <= len(string.digits) <= 7
         bounds = string.bounds.reshape(-1)
         assert np.all(np.diff(bounds) > 0)
         # Tones are louder than what is between them.
         loud = string.features.max(1)
-        frames = (np.arange(len(loud)) + 0.5) * digits_data.HOP / digits_data.RATE
+        frames = (np.arange(len(loud)) + 0.5) * data.HOP / data.RATE
         said = [(frames > a + 0.02) & (frames < b - 0.02) for a, b in string.bounds]
         between = np.all([(frames < a - 0.02) | (frames > b + 0.02) for a, b in string.bounds], 0)
         assert all(loud[s].mean() > loud[between].mean() + 3 for s in said)
 
 
 def test_a_string_is_a_function_of_seed_and_number_and_fits():
-    recordings = digits_data.tone_recordings(count=2)
-    one = digits_data.make_strings(recordings, 6, [1], augment=True)
-    two = digits_data.make_strings(recordings, 3, [1], augment=True)
+    recordings = data.tone_recordings(count=2)
+    one = data.make_strings(recordings, 6, [1], augment=True)
+    two = data.make_strings(recordings, 3, [1], augment=True)
     for a, b in zip(one[:3], two, strict=True):
         jax.tree.map(np.testing.assert_array_equal, a, b)
-    assert max(len(s.features) for s in one) <= digits_data.MOST_FRAMES
+    assert max(len(s.features) for s in one) <= data.MOST_FRAMES
 
 
-@pytest.mark.parametrize("name", sorted(digits_models.MODELS))
+@pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_models_read_no_padding(name):
-    strings = digits_data.make_strings(digits_data.tone_recordings(count=1), 3, [0])
-    batch = digits_data.stack(strings, 700)
-    model = digits_models.build(name)
+    strings = data.make_strings(data.tone_recordings(count=1), 3, [0])
+    batch = data.stack(strings, 700)
+    model = models.build(name)
     more = (batch["labels"],) if name == "transducer" else ()
     logits, lengths = model(batch["features"], batch["frames"], *more)
     inside = np.arange(logits.shape[1]) < np.asarray(lengths)[:, None]
@@ -188,8 +186,8 @@ def test_models_read_no_padding(name):
     not DIGITS.is_dir(), reason=f"{DIGITS} is absent; JAXCTC_DIGITS may name another place"
 )
 def test_real_recordings():
-    recordings = digits_data.load_recordings(DIGITS)
+    recordings = data.load_recordings(DIGITS)
     assert {r.digit for r in recordings} == set(range(10))
-    for string in digits_data.make_strings(recordings, 3, [0]):
+    for string in data.make_strings(recordings, 3, [0]):
         assert np.all(np.isfinite(string.features))
         assert len(string.digits) == len(string.bounds)

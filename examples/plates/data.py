@@ -15,15 +15,16 @@ from typing import NamedTuple
 import cv2
 import grain
 import numpy as np
-import plate_render
-from plate_charset import PROVINCES, encode, frames_needed, unknown_characters
-from plate_models import FRAMES
+
+from plates import render
+from plates.charset import PROVINCES, encode, frames_needed, unknown_characters
+from plates.models import FRAMES
 
 cv2.setNumThreads(1)  # the pictures are tiny, and Grain already reads in several threads
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LABEL_WIDTH = 12
-DOT = round(134.5 / 440 * plate_render.WIDTH)  # the column of the dot on a blue plate
+DOT = round(134.5 / 440 * render.WIDTH)  # the column of the dot on a blue plate
 
 # CCPD's own lists; the O at the end of each stands for "no character".
 CCPD_PROVINCES = "皖沪津渝冀晋蒙辽吉黑苏浙京闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新警学O"
@@ -98,11 +99,11 @@ def load_image(file: str) -> np.ndarray:
             raise ValueError("the plate's box in its name is empty")
         if right <= image.shape[1] and bottom <= image.shape[0]:  # else it is a crop already
             image = image[top:bottom, left:right]
-    if image.shape[:2] == plate_render.IMAGE_SIZE:
+    if image.shape[:2] == render.IMAGE_SIZE:
         return image
-    smaller = image.shape[1] < plate_render.WIDTH
+    smaller = image.shape[1] < render.WIDTH
     how = cv2.INTER_CUBIC if smaller else cv2.INTER_AREA
-    return cv2.resize(image, plate_render.IMAGE_SIZE[::-1], interpolation=how)
+    return cv2.resize(image, render.IMAGE_SIZE[::-1], interpolation=how)
 
 
 def label_problem(text: str, charset: str) -> str | None:
@@ -166,7 +167,7 @@ def graft(plate: Plate, other: Plate) -> Plate:
 
 def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Returns another view of a real plate: moved, tilted, relit, photographed again."""
-    height, width = plate_render.IMAGE_SIZE
+    height, width = render.IMAGE_SIZE
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     centred = corners - corners.mean(0)
     slant, tilt = rng.normal(0, 0.25), rng.normal(0, 0.025)
@@ -182,7 +183,7 @@ def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.3:  # something small in front
         y, x = rng.integers(height - 4), rng.integers(width - 4)
         scene[y : y + rng.integers(2, 7), x : x + rng.integers(2, 7)] = rng.random(3)
-    return plate_render.camera(rng, scene)
+    return render.camera(rng, scene)
 
 
 def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]:
@@ -215,8 +216,8 @@ def training_batches(
             if rng.random() < 0.3:
                 plate = graft(plate, other)
             return example(augment(rng, plate.image), plate.text, charset)
-        text = plate_render.random_plate(rng, charset)
-        return example(plate_render.render(rng, text), text, charset)
+        text = render.random_plate(rng, charset)
+        return example(render.render(rng, text), text, charset)
 
     # 2**40 examples: not endless, but longer than anyone waits.
     dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw).batch(batch_size)
@@ -229,8 +230,8 @@ def rendered_plates(charset: str, count: int, seed: int) -> list[Plate]:
     plates = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])  # a pair: training seeds are single numbers
-        text = plate_render.random_plate(rng, charset)
-        plates.append(Plate(plate_render.render(rng, text), text, f"rendered {i}"))
+        text = render.random_plate(rng, charset)
+        plates.append(Plate(render.render(rng, text), text, f"rendered {i}"))
     return plates
 
 

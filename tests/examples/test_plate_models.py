@@ -2,28 +2,26 @@
 
 import os
 import pickle
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import jax  # noqa: E402
-import plate_import  # noqa: E402
-import plate_models  # noqa: E402
-import plate_read  # noqa: E402
-import torch_file  # noqa: E402
-import training  # noqa: E402
 from flax import nnx  # noqa: E402
-from plate_charset import PLATE_CHARACTERS  # noqa: E402
-from plate_reading import read_images  # noqa: E402
+
+import plate_import  # noqa: E402
+import plate_read  # noqa: E402
+import training  # noqa: E402
+from plates import models, torch_file  # noqa: E402
+from plates.charset import PLATE_CHARACTERS  # noqa: E402
+from plates.reading import read_images  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
-SHARED = Path(__file__).parents[2] / "shared" / "plates"
+SHARED = Path(__file__).parents[3] / "shared" / "plates"
 PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
 needs_plates = pytest.mark.skipif(
     not PLATES.is_dir(), reason=f"{PLATES} is absent; JAXCTC_PLATES may name another place"
@@ -40,7 +38,7 @@ def imported(tmp_path_factory):
 @needs_plates
 def test_imported_weights_give_the_published_logits(imported):
     reference = np.load(PLATES / "lprnet_reference.npz")
-    model = plate_models.build(training.load_config(imported)["model"], 68)
+    model = models.build(training.load_config(imported)["model"], 68)
     training.load_model(imported, model)
     _, _, logits = read_images(model, reference["images_bgr"], PLATE_CHARACTERS)
     np.testing.assert_allclose(logits, reference["logits"], rtol=0, atol=1e-3)
@@ -55,19 +53,19 @@ def test_imported_weights_read_as_many_plates_as_in_torch(imported, capsys):
     assert lines[-1].startswith('{"images": 150, "exact_match": 0.9, ')
 
 
-@pytest.mark.parametrize("name", sorted(plate_models.MODELS))
+@pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_a_reading_does_not_depend_on_the_batch(name):
     images = np.random.default_rng(0).integers(0, 256, (3, 24, 94, 3), np.uint8)
-    model = plate_models.build({"name": name}, 11)
+    model = models.build({"name": name}, 11)
     together, alone = (read_images(model, part, "0123456789")[2] for part in (images, images[1:2]))
-    assert together.shape == (3, plate_models.FRAMES, 11)
+    assert together.shape == (3, models.FRAMES, 11)
     np.testing.assert_allclose(together[1:2], alone, atol=2e-4)
 
 
 def test_published_normalisation_does_depend_on_the_batch():
     images = np.random.default_rng(0).integers(0, 256, (2, 24, 94, 3), np.uint8)
     images[0] //= 8
-    model = plate_models.build({"name": "lprnet", "normalise": "batch"}, 11)
+    model = models.build({"name": "lprnet", "normalise": "batch"}, 11)
     together, alone = (read_images(model, part, "0123456789")[2] for part in (images, images[1:2]))
     assert np.abs(together[1:2] - alone).max() > 1e-2
 
@@ -97,7 +95,7 @@ def test_another_file_is_refused(tmp_path, content):
 
 @needs_plates
 def test_imported_norms_stay_as_they_are_while_training(imported):
-    model = plate_models.build(training.load_config(imported)["model"], 68)
+    model = models.build(training.load_config(imported)["model"], 68)
     training.load_model(imported, model)
     before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
     images = np.load(PLATES / "lprnet_reference.npz")["images_bgr"][:2]

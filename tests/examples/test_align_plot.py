@@ -1,17 +1,15 @@
 """The picture of alignments: boundaries of spoken digits are where they are known to be."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 pytest.importorskip("matplotlib", reason="needs the `examples` extra")
 
 import align_plot
 
-SHARED = Path(__file__).parents[2] / "shared" / "fsdd" / "recordings"
+SHARED = Path(__file__).parents[3] / "shared" / "fsdd" / "recordings"
 DIGITS = Path(os.environ.get("JAXCTC_DIGITS", SHARED))
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import digits_models
 import jax
-from digits_data import DigitString
 
 import jaxctc
+from digits import models
+from digits.data import DigitString
 
 PRIOR_WEIGHT = 0.3
 OBJECTIVES = ("ctc", "prior", "mwer", "mmi", "rnnt", "pruned-rnnt")
@@ -83,7 +83,7 @@ def _pruned(model, batch, key) -> jax.Array:
     """The joint network sees four label positions a frame, those which a simpler one finds."""
     labels, label_lengths = batch["labels"], batch["label_lengths"]
     x, lengths = model.encoder.encode(batch["features"], batch["frames"], key)
-    before = digits_models.before_labels(labels)
+    before = models.before_labels(labels)
     simple = model.simple_encoder(x), model.simple_predictor(before)
     arcs = jaxctc.rnnt_simple_log_probs(*simple, labels, lengths, label_lengths)
     lengths = lengths, label_lengths

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from plate_charset import DIGITS, LETTERS, PROVINCES, decode
 
 import jaxctc
+from plates.charset import DIGITS, LETTERS, PROVINCES, decode
 
 
 def exact_matches(read: jaxctc.Hypotheses, labels, label_lengths) -> jax.Array:

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageDraw, ImageFont
-from plate_data import Plate
-from plate_render import CHINESE_FONT
+
+from plates.data import Plate
+from plates.render import CHINESE_FONT
 
 COLUMNS, ROWS = 6, 10
 CELL_WIDTH, CELL_HEIGHT, MARGIN = 216, 100, 14

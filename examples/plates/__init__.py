@@ -1,0 +1,1 @@
+"""Licence plates: characters, pictures with their labels, recognisers, and how they are judged."""

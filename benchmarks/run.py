@@ -1,7 +1,7 @@
 """Runs the benchmarks; writes docs/benchmarks.md and the README's tables from the results.
 
 python benchmarks/run.py                  # everything, less than half an hour
-python benchmarks/run.py ctc_speed        # only this one
+python benchmarks/run.py ctc.speed        # only this one
 python benchmarks/run.py --write          # only the documents, from the last results
 """
 
@@ -12,32 +12,33 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import RESULTS, table
-
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # a command knows the modules of its own directory only
+from benchmarks.common import RESULTS, table  # noqa: E402
+
 TITLES = {
-    "ctc_speed": "Speed of the CTC loss",
-    "ctc_memory": "Memory of the CTC loss",
-    "ctc_exactness": "Exactness of the CTC loss",
-    "soak": "Random batches against the CTC loss",
-    "two_ended": "An idea that did not pay: the lattice from both ends",
-    "rnnt_speed": "Speed and memory of the transducer loss",
-    "decode_speed": "Speed and accuracy of decoding",
-    "fsa_speed": "Speed of general automata",
+    "ctc.speed": "Speed of the CTC loss",
+    "ctc.memory": "Memory of the CTC loss",
+    "ctc.exactness": "Exactness of the CTC loss",
+    "ctc.soak": "Random batches against the CTC loss",
+    "ctc.two_ended": "An idea that did not pay: the lattice from both ends",
+    "transducer.speed": "Speed and memory of the transducer loss",
+    "ctc.decode_speed": "Speed and accuracy of decoding",
+    "automata.speed": "Speed of general automata",
 }
 NOTES = {
-    "ctc_memory": """Gradients of half precision are added up in float32 and rounded last, which
+    "ctc.memory": """Gradients of half precision are added up in float32 and rounded last, which
 takes a float32 array of the gradient's shape: rounded before, what is left of two nearly equal
 numbers would be lost.""",
-    "soak": """Faults are a NaN, a negative loss, a gradient that is not finite, whose rows do not
-sum to 0 or that is not 0 in padding, and an infeasible pair with another answer than `inf` and
+    "ctc.soak": """Faults are a NaN, a negative loss, a gradient that is not finite, whose rows do
+not sum to 0 or that is not 0 in padding, and an infeasible pair with another answer than `inf` and
 zeros. Among the batches are ragged, empty, zero-frame and infeasible pairs, float32, bfloat16 and
 float16, with NaN in padding.""",
-    "two_ended": """Running the lattice from both ends to the middle halves the number of
+    "ctc.two_ended": """Running the lattice from both ends to the middle halves the number of
 steps and doubles what each does. It needs the scores in another order, and that costs more on
 this machine than the saved steps bring. The package runs from one end. Where the latency of a step
 rules, on a GPU or TPU, this may be otherwise; it was not measured there.""",
-    "ctc_speed": """On OCR, loss and gradient take little more than reading the logits and writing
+    "ctc.speed": """On OCR, loss and gradient take little more than reading the logits and writing
 the gradient once (the table of the floor), so a larger factor is not to be had from anything that
 returns the gradient in memory of its own. In a training step it need not: logits are an array in
 between there, and the gradient can take their place, as in the table above where they are donated
@@ -54,7 +55,7 @@ larger than it keeps: of writing OCR's gradient that is the greater part. Huge p
 (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) take most of it away, from all contestants. A jitted call
 on a tiny input takes a few times as long as one of optax, for the same reason as on plates: more
 and smaller kernels.""",
-    "rnnt_speed": """At the small shape, passes over the logits, which the plain scan makes as
+    "transducer.speed": """At the small shape, passes over the logits, which the plain scan makes as
 well, are most of the time, so that the plain scan is close: the last column of the halves is what
 would be gained if the lattice cost nothing.""",
 }
@@ -64,18 +65,18 @@ def document(results: dict[str, dict]) -> str:
     """docs/benchmarks.md."""
     parts = [
         "# Benchmarks",
-        "Written by `python benchmarks/run.py`, which runs the scripts named below "
-        "(`pip install -e '.[bench]'`; for torch without CUDA, first `pip install torch "
-        "--index-url https://download.pytorch.org/whl/cpu`). Peers are timed in turn in one "
-        "process, and medians are reported with quartiles: absolute times drift with the machine, "
-        "ratios less so.",
+        "Written by `python benchmarks/run.py`, which runs the modules named below from the "
+        "repository's root (`pip install -e '.[bench]'`; for torch without CUDA, first `pip "
+        "install torch --index-url https://download.pytorch.org/whl/cpu`). Peers are timed in turn "
+        "in one process, and medians are reported with quartiles: absolute times drift with the "
+        "machine, ratios less so.",
     ]
     for name, content in results.items():
         about = content["machine"]
         versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if v)
         parts += [
             f"## {TITLES[name]}",
-            f"`python benchmarks/{name}.py`, on {about['cores']} cores of {about['processor']} "
+            f"`python -m benchmarks.{name}`, on {about['cores']} cores of {about['processor']} "
             f"({about['system']}), Python {about['python']}, {versions}, {about['date']}.",
         ]
         for heading, text in content["sections"].items():
@@ -87,8 +88,8 @@ def document(results: dict[str, dict]) -> str:
 
 def readme_tables(results: dict[str, dict]) -> dict[str, str]:
     """What stands between the README's markers."""
-    exactness, speed = results["ctc_exactness"], results["ctc_speed"]
-    memory = results["ctc_memory"]["data"]
+    exactness, speed = results["ctc.exactness"], results["ctc.speed"]
+    memory = results["ctc.memory"]["data"]
     rows = []
     for frames in (18, 200, 1500, 5000, 20000):
         errors = [
@@ -149,7 +150,7 @@ def main():
     if unknown := set(arguments.names) - set(TITLES):
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
     for name in [] if arguments.write else arguments.names or TITLES:
-        subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py")], check=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT, check=True)
 
     results = last_results()
     (ROOT / "docs" / "benchmarks.md").write_text(document(results))

@@ -1,6 +1,6 @@
 """How fast is the CTC loss, beside optax's and torch's?
 
-    python benchmarks/ctc_speed.py
+    python -m benchmarks.ctc.speed
 
 Loss and gradient with respect to the logits, and the loss alone, jitted, on ragged batches; torch
 with its log_softmax and two threads; as processes get their memory by default, and in huge pages.
@@ -17,7 +17,8 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import (
+
+from benchmarks.common import (
     SHAPES,
     Shape,
     finished,
@@ -30,7 +31,7 @@ from common import (
     time_in_turn,
     write_once,
 )
-from ctc_contestants import JAX_LOSSES, contestants, jax_functions
+from benchmarks.ctc.contestants import JAX_LOSSES, contestants, jax_functions
 
 
 def to_the_faster_peer(timings):
@@ -207,7 +208,7 @@ def main():
     }
     for heading, (text, numbers) in parts.items():
         sections[heading], data[heading] = text, numbers
-    report("ctc_speed", sections, data, keep=arguments.only == list(SHAPES))
+    report("ctc.speed", sections, data, keep=arguments.only == list(SHAPES))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast is the transducer loss, and how much memory does it take?
 
-    python benchmarks/rnnt_speed.py
+    python -m benchmarks.transducer.speed
 
 Loss and gradient with respect to the logits, on ragged batches, beside warprnnt-numba (CPU, its
 log_softmax included) and a plain log-space scan over the diagonals in JAX; and beside torch's
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import finished, options, report, table, time_in_turn, write_once
 
 import jaxctc
+from benchmarks.common import finished, options, report, table, time_in_turn, write_once
 
 MIB = 2**20
 
@@ -243,7 +243,7 @@ def main():
     for part in (speed(rounds), loss_memory(), joint_memory()):
         sections.update(part[0])
         data[next(iter(part[0]))] = part[1]
-    report("rnnt_speed", sections, data)
+    report("transducer.speed", sections, data)
 
 
 if __name__ == "__main__":

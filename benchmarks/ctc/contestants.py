@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from common import Batch, finished
 
 import jaxctc
+from benchmarks.common import Batch, finished
 
 
 def ours(logits, labels, logit_lengths, label_lengths):

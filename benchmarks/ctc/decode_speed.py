@@ -1,6 +1,6 @@
 """How fast and how good is beam search, beside Keras and the compiled decoders on PyPI?
 
-    python benchmarks/decode_speed.py
+    python -m benchmarks.ctc.decode_speed
 
 All search with the same beam, without a language model and without pruning by thresholds, on the
 same batch of log-probabilities. fast-ctc-decode, flashlight-text and ctc-beam-decoder take one
@@ -18,9 +18,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import finished, report, table, time_in_turn
 
 import jaxctc
+from benchmarks.common import finished, report, table, time_in_turn
 
 FRAMES, CLASSES, BATCH, BEAM, BLANK = 100, 68, 32, 16, 0
 Read = list[tuple[int, ...]]  # the best labels of each sequence
@@ -230,7 +230,7 @@ def main():
     sections, data = speed(arguments.rounds, not arguments.without_keras)
     sections["Small inputs beside exhaustive search: T=6, C=5"], data["accuracy"] = accuracy()
     sections["Many classes: T=80, C=6625, B=16, W=16"] = many_classes(max(3, arguments.rounds // 2))
-    report("decode_speed", sections, data)
+    report("ctc.decode_speed", sections, data)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast is the total weight of an automaton's paths, beside dense matrices?
 
-    python benchmarks/fsa_speed.py
+    python -m benchmarks.automata.speed
 
 Loss and gradient with respect to the scores of 42 classes, jitted, eight sequences of 200 frames.
 Peers work on the matrix of all pairs of states: one in log-space, as exact as log-space is; one
@@ -13,9 +13,9 @@ import argparse
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import finished, report, table, time_in_turn
 
 import jaxctc
+from benchmarks.common import finished, report, table, time_in_turn
 
 FRAMES, BATCH, CLASSES = 200, 8, 42
 
@@ -162,7 +162,7 @@ def main():
     ):
         heading = f"{name}: {len(fsa.final)} states, {len(fsa.label)} arcs"
         sections[heading], data[heading] = compare(fsa, scores, rounds, calls)
-    report("fsa_speed", sections, data)
+    report("automata.speed", sections, data)
 
 
 if __name__ == "__main__":

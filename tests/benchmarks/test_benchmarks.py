@@ -1,5 +1,7 @@
 """The soak test finds what is broken, and a part of a benchmark is not kept as the whole."""
 
+import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import common
-import run
-import soak
+from benchmarks import common, run
+from benchmarks.ctc import soak
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_few_batches(monkeypatch):
@@ -49,6 +49,15 @@ def test_each_fault_is_found(monkeypatch, losses, at, gradient, fault):
     assert list(soak.faults(CASE)) == ([fault] if fault else [])
 
 
+def test_the_command_finds_each_benchmark(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "no.benchmark"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "no benchmark is named no.benchmark" in done.stderr
+    for name in run.TITLES:
+        assert importlib.util.find_spec(f"benchmarks.{name}"), name
+
+
 def test_the_documents_say_what_was_measured():
     results = run.last_results()
     assert results.keys() == run.TITLES.keys()
@@ -56,7 +65,7 @@ def test_the_documents_say_what_was_measured():
     page = (ROOT / "README.md").read_text()
     assert page == run.readme(page, results)
     elsewhere = {"machine": {"cores": 99, "processor": "abacus"}}
-    results["ctc_speed"] |= elsewhere
+    results["ctc.speed"] |= elsewhere
     assert "99 cores of abacus" in run.readme(page, results)
 
 

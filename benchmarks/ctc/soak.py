@@ -1,6 +1,6 @@
 """Ten thousand random batches: is there any input that breaks the loss?
 
-    python benchmarks/soak.py [--batches 10000] [--seed 0]
+    python -m benchmarks.ctc.soak [--batches 10000] [--seed 0]
 
 Ragged, infeasible, empty and zero-frame pairs, masked classes, logits up to ±1e4 and ±1e30, pairs
 as confident as 1e-30, bfloat16 and float16, NaN in padding. Of each: no NaN, no negative loss, the
@@ -16,10 +16,10 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import report, table
 from tqdm import tqdm
 
 import jaxctc
+from benchmarks.common import report, table
 
 SHAPES = [(4, 12, 5, 4), (16, 7, 3, 3), (2, 60, 9, 25), (1, 1, 2, 1), (3, 5, 4, 0)]
 BATCHES = 10_000
@@ -110,7 +110,7 @@ def main():
     heading = f"Random batches, in {seconds:.0f} seconds"
     sections = {heading: table(["logits", "batches", "faults"], rows)}
     data = {"seed": arguments.seed, "seconds": seconds, "batches": dict(seen), "faults": wrong}
-    report("soak", sections, data, keep=arguments.batches == BATCHES)
+    report("ctc.soak", sections, data, keep=arguments.batches == BATCHES)
     for index, kind, fault in broken[:20]:
         print(f"seed {arguments.seed}, batch {index} ({kind}): {fault}")
     sys.exit(bool(broken))

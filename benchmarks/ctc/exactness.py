@@ -1,6 +1,6 @@
 """How exact are loss and gradient in float32, beside torch's and optax's?
 
-    python benchmarks/ctc_exactness.py
+    python -m benchmarks.ctc.exactness
 
 Largest absolute error of the gradient with respect to the logits, and relative error of the loss,
 against a textbook forward-backward in float64, on one sequence of T frames: random logits, peaky
@@ -13,10 +13,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Shape, report, table
-from ctc_contestants import JAX_LOSSES
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from benchmarks.common import Shape, report, table
+from benchmarks.ctc.contestants import JAX_LOSSES
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from oracles import ctc_by_recursion
 
 SIZES = {18: Shape(18, 1, 68, 7), 200: Shape(200, 1, 32, 30)}
@@ -87,7 +88,7 @@ def main():
             header += [f"{name}: gradient", "loss"]
         note = "" if kind != "bfloat16" else " (its gradient is returned rounded to bfloat16)"
         sections[f"{kind} logits{note}"] = table(header, rows)
-    report("ctc_exactness", sections, data)
+    report("ctc.exactness", sections, data)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much memory does loss and gradient take beside its input and output?
 
-    python benchmarks/ctc_memory.py
+    python -m benchmarks.ctc.memory
 
 XLA's own figure for the compiled program (`memory_analysis`): temporary memory, that is, without
 logits and gradient. In float32, and with bfloat16 logits.
@@ -8,8 +8,9 @@ logits and gradient. In float32, and with bfloat16 logits.
 
 import jax
 import jax.numpy as jnp
-from common import SHAPES, random_batch, report, table
-from ctc_contestants import JAX_LOSSES, jax_functions
+
+from benchmarks.common import SHAPES, random_batch, report, table
+from benchmarks.ctc.contestants import JAX_LOSSES, jax_functions
 
 MIB = 2**20
 
@@ -48,7 +49,7 @@ def main():
         sections[f"{dtype.__name__} logits, temporary memory in MiB"] = table(
             ["", "jaxctc", "optax", "share", "B·T·C floats", "B·T·(S+1) floats"], rows
         )
-    report("ctc_memory", sections, data)
+    report("ctc.memory", sections, data)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Would it be faster to run the lattice from both ends to the middle?
 
-    python benchmarks/two_ended.py
+    python -m benchmarks.ctc.two_ended
 
 The CTC lattice read backwards is the lattice of the reversed labels. Both halves then run as one
 batch, twice as wide and half as many steps, and are joined in the middle. The loss is the same; the
@@ -9,10 +9,10 @@ package does not do it unless it is faster, and this measures whether it is.
 
 import jax
 import jax.numpy as jnp
-from common import SHAPES, finished, options, random_batch, report, table, time_in_turn
-from ctc_contestants import ours
 from jax import lax
 
+from benchmarks.common import SHAPES, finished, options, random_batch, report, table, time_in_turn
+from benchmarks.ctc.contestants import ours
 from jaxctc import ctc, recursion, semirings, xfloat
 from jaxctc.core.semirings import PROBABILITY
 
@@ -105,7 +105,7 @@ def main():
         data[name] = {k: t._asdict() for k, t in timings.items()}
     header = ["", "from one end, ms", "from both, ms", "gain", "gradients differ by"]
     sections = {"Loss and gradient": table(header, rows)}
-    report("two_ended", sections, data, keep=arguments.only == list(SHAPES))
+    report("ctc.two_ended", sections, data, keep=arguments.only == list(SHAPES))
 
 
 if __name__ == "__main__":

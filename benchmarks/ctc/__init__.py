@@ -1,0 +1,1 @@
+"""CTC: speed, memory and exactness of the loss, a soak test, and decoding."""

@@ -13,11 +13,12 @@ from jax import lax
 
 from benchmarks.common import SHAPES, finished, options, random_batch, report, table, time_in_turn
 from benchmarks.ctc.contestants import ours
-from jaxctc import ctc, recursion, semirings, xfloat
+from jaxctc.core import recursion, semirings, xfloat
 from jaxctc.core.semirings import PROBABILITY
+from jaxctc.ctc.lattice import CTCTopology, lattice
 
 
-class TwoEnded(ctc.CTCTopology):
+class TwoEnded(CTCTopology):
     """Twice the batch: the sequences from the front, then the same from the back."""
 
     def start(self, semiring, dtype):
@@ -65,7 +66,7 @@ jax.tree_util.register_dataclass(TwoEnded, ["skip", "label_lengths"], ["axis"])
 
 def two_ended(logits, labels, logit_lengths, label_lengths):
     """The losses [B] of `ctc_loss` with blank 0, for feasible pairs."""
-    topology, scores, *_ = ctc.lattice(logits, labels, logit_lengths, label_lengths, 0)
+    topology, scores, *_ = lattice(logits, labels, logit_lengths, label_lengths, 0)
     axis, batch = topology.axis, labels.shape[0]
     if scores.shape[0] % 2:
         scores = jnp.concatenate([scores, topology.neutral[None]])

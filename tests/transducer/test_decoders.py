@@ -1,4 +1,4 @@
-"""Transducer decoders against enumeration and against the same searches in plain Python."""
+"""What holds for both transducer decoders: batches, precision, ties, Flax modules, errors."""
 
 import functools
 import math
@@ -8,240 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from oracles import log_softmax
+from transducer_searches import (
+    BATCH,
+    BLANK,
+    LENGTHS,
+    START,
+    C,
+    D,
+    Plain,
+    T,
+    as_dict,
+    beam,
+    decoded,
+    greedy,
+    joint,
+    one,
+    plain_beam,
+    plain_greedy,
+    predictor,
+    same,
+    show_beam,
+    show_greedy,
+)
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-BATCH, T, D, C, BLANK, STATES = 8, 9, 3, 4, 1, 7
-RNG = np.random.default_rng(0)
-TABLE = RNG.normal(size=(STATES, D)).astype(np.float32)
-WEIGHTS = (3 * RNG.normal(size=(D, C))).astype(np.float32)
-LENGTHS = np.array([T, 1, 0, 5, 8, T, 2, 3])
-same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
-
-
-def predictor(state, label):
-    """Depends on all labels before; its state is a tree."""
-    place = (3 * state["place"] + label + 1) % STATES
-    return jnp.asarray(TABLE)[place], {"place": place, "count": state["count"] + 1.0}
-
-
-def joint(frame, output):
-    return jnp.tanh(frame + output) @ WEIGHTS
-
-
-START = {"place": np.int32(0), "count": 0.0}
-
-
-class Plain:
-    """The same transducer over one sequence ``[T, D]``, in numpy."""
-
-    def __init__(self, encoder):
-        self.encoder = np.asarray(encoder, np.float64)
-
-    @functools.cache  # noqa: B019
-    def log_probs(self, t, labels):
-        place = 0
-        for label in (BLANK, *labels):
-            place = (3 * place + label + 1) % STATES
-        return log_softmax(np.tanh(self.encoder[t] + TABLE[place]) @ WEIGHTS.astype(np.float64))
-
-
-LABELS = [c for c in range(C) if c != BLANK]
-
-
-def enumerate_alignments(plain, labels_of, max_symbols, max_labels=math.inf, monotonic=False):
-    """All scores of every label sequence, each with the frames of its labels."""
-    total = {}
-
-    def visit(t, symbols, labels, frames, score):
-        if t == len(plain.encoder):
-            total.setdefault(labels, []).append((score, frames))
-            return
-        log_probs = plain.log_probs(t, labels)
-        visit(t + 1, 0, labels, frames, score + log_probs[BLANK])
-        if symbols < max_symbols and len(labels) < max_labels:
-            for c in labels_of:
-                after = (t + 1, 0) if monotonic else (t, symbols + 1)
-                visit(*after, (*labels, c), (*frames, t), score + log_probs[c])
-
-    visit(0, 0, (), (), 0.0)
-    return total
-
-
-def plain_greedy(plain, max_symbols, max_labels=math.inf, monotonic=False):
-    labels, frames, score = (), (), 0.0
-    for t in range(len(plain.encoder)):
-        for symbols in range(max_symbols + 1):
-            log_probs = plain.log_probs(t, labels)
-            may = symbols < max_symbols and len(labels) < max_labels
-            c = int(np.argmax(log_probs)) if may else BLANK
-            score += log_probs[c]
-            if c == BLANK:
-                break
-            labels, frames = (*labels, c), (*frames, t)
-            if monotonic:
-                break
-    return labels, frames, score
-
-
-def plain_beam(plain, width, max_symbols, max_labels=math.inf, monotonic=False):
-    def best(beam):
-        ranked = sorted(beam, key=beam.get, reverse=True)[:width]
-        return {labels: beam[labels] for labels in ranked}
-
-    def add(beam, other):
-        for labels, score in other.items():
-            beam[labels] = np.logaddexp(beam.get(labels, -np.inf), score)
-        return best(beam)
-
-    beam = {(): 0.0}
-    for t in range(len(plain.encoder)):
-        ended, opened = {}, beam
-        for symbols in range(max_symbols + 1):
-            log_probs = {labels: plain.log_probs(t, labels) for labels in opened}
-            ended = add(ended, {y: score + log_probs[y][BLANK] for y, score in opened.items()})
-            opened = best(
-                {
-                    (*y, c): score + log_probs[y][c]
-                    for y, score in opened.items()
-                    for c in LABELS
-                    if len(y) < max_labels
-                }
-            )
-            if monotonic:
-                ended = add(ended, opened)
-                break
-            full = min(ended.values()) if len(ended) == width else -np.inf
-            if symbols == max_symbols or not opened or max(opened.values()) <= full:
-                break
-        beam = ended
-    return beam
-
-
-def decoded(decode, *args, **options):
-    """What a decoder finds, jitted, as numpy arrays."""
-    found = jax.jit(functools.partial(decode, **options))(*args)
-    return jax.tree.map(np.asarray, found)
-
-
-def one(found, b):
-    return jax.tree.map(lambda x: x[b], found)
-
-
-def as_dict(found):
-    """Scores of one sequence's hypotheses, in their order."""
-    exists = found.scores > -np.inf
-    n = int(exists.sum())
-    assert exists[:n].all()
-    assert (np.diff(found.scores[:n]) <= 0).all()
-    padding = np.arange(found.labels.shape[1]) >= found.lengths[:, None]
-    assert ((found.labels == -1) == padding).all()
-    assert ((found.frames == -1) == padding).all()
-    assert (found.lengths[n:] == 0).all()
-    return {tuple(found.labels[i, : found.lengths[i]].tolist()): found.scores[i] for i in range(n)}
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return (1.5 * np.random.default_rng(1).normal(size=(BATCH, T, D))).astype(np.float32)
-
-
-greedy = functools.partial(jaxctc.rnnt_greedy_decode, joint, predictor, START, blank_id=BLANK)
-beam = functools.partial(jaxctc.rnnt_beam_search, joint, predictor, START, blank_id=BLANK)
-
-
-@pytest.mark.parametrize(
-    "bounds",
-    [
-        {"max_symbols": 3},
-        {"max_symbols": 3, "max_labels": 4},
-        {"max_symbols": 2, "monotonic": True},
-    ],
-    ids=str,
-)
-def test_greedy_is_the_path_of_best_classes(bounds, encoder):
-    found = decoded(greedy, encoder, LENGTHS, **bounds)
-    per_frame = 1 if "monotonic" in bounds else bounds["max_symbols"]
-    assert found.labels.shape == (BATCH, bounds.get("max_labels", T * per_frame))
-    for b, n in enumerate(LENGTHS):
-        labels, frames, score = plain_greedy(Plain(encoder[b, :n]), **bounds)
-        length = len(labels)
-        assert found.lengths[b] == length
-        assert tuple(found.labels[b, :length].tolist()) == labels
-        assert tuple(found.frames[b, :length].tolist()) == frames
-        assert (found.labels[b, length:] == -1).all()
-        assert (found.frames[b, length:] == -1).all()
-        np.testing.assert_allclose(found.scores[b], score, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("width", "bounds"),
-    [
-        (5, {"max_symbols": 3}),
-        (2, {"max_symbols": 3, "max_labels": 4}),
-        (5, {"max_symbols": 2, "monotonic": True}),
-    ],
-    ids=str,
-)
-def test_small_beams_equal_the_plain_search(width, bounds, encoder):
-    found = decoded(beam, encoder, LENGTHS, beam_width=width, **bounds)
-    for b, n in enumerate(LENGTHS):
-        want = plain_beam(Plain(encoder[b, :n]), width, **bounds)
-        got = as_dict(one(found, b))
-        assert list(got) == list(want)
-        np.testing.assert_allclose(list(got.values()), list(want.values()), atol=1e-4)
-
-
-# All sequences of 3 labels which the bounds allow fit into these beams.
-@pytest.mark.parametrize(
-    ("frames", "bounds"),
-    [
-        (3, {"max_symbols": 2, "max_labels": 4}),
-        (4, {"max_symbols": 1, "monotonic": True}),
-    ],
-    ids=str,
-)
-def test_with_a_wide_beam_all_scores_are_exact(frames, bounds, encoder):
-    encoder = encoder[:, :frames]
-    found = decoded(beam, encoder, beam_width=125, **bounds)
-    for b in range(BATCH):
-        want = enumerate_alignments(Plain(encoder[b]), LABELS, **bounds)
-        got = as_dict(one(found, b))
-        assert got.keys() == want.keys()
-        exact = [np.logaddexp.reduce([score for score, _ in want[y]]) for y in got]
-        np.testing.assert_allclose(list(got.values()), exact, atol=2e-5)
-        for n, y in enumerate(got):
-            assert tuple(found.frames[b, n, : len(y)].tolist()) == max(want[y])[1]
-
-
-def test_the_score_of_a_hypothesis_is_the_loss_of_its_labels(encoder):
-    """The sums of the search and of the lattice, over the alignments that both allow."""
-    found = decoded(beam, encoder[:, :4], beam_width=125, max_symbols=1, monotonic=True)
-    labels, lengths = (x[:, :20] for x in (found.labels, found.lengths))
-    plain = [Plain(x[:4]) for x in encoder]
-    logits = np.zeros((*labels.shape[:2], 4, 5, C), np.float32)
-    for b, n in np.ndindex(*lengths.shape):
-        for u in range(lengths[b, n] + 1):
-            prefix = tuple(labels[b, n, :u].tolist())
-            logits[b, n, :, u] = [plain[b].log_probs(t, prefix) for t in range(4)]
-    losses = jaxctc.rnnt_loss(logits, labels, label_lengths=lengths, blank_id=BLANK, monotonic=True)
-    np.testing.assert_allclose(-losses, found.scores[:, :20], atol=2e-5)
-
-
-def test_no_beam_is_better_than_one_that_is_wide_enough(encoder):
-    found = decoded(beam, encoder[:, :4], beam_width=3, monotonic=True)
-    for b in range(BATCH):
-        exact = enumerate_alignments(Plain(encoder[b, :4]), LABELS, 1, monotonic=True)
-        exact = {
-            y: np.logaddexp.reduce([score for score, _ in found]) for y, found in exact.items()
-        }
-        some = as_dict(one(found, b))
-        assert all(score <= exact[y] + 1e-5 for y, score in some.items())
-        assert max(some.values()) <= max(exact.values()) + 1e-5
-
 
 DECODERS = {
     "greedy": functools.partial(greedy, max_symbols=3),
@@ -258,26 +50,6 @@ def test_batch_axes_vmap_and_padding(decode, encoder):
     same(jitted(poisoned.reshape(2, 4, T, D), lengths), want)
     for found, expected in zip(decoded(jax.vmap(decode), encoder, LENGTHS), flat, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_half_precision_is_computed_in_float32(encoder):
-    def half(frame, output):
-        return joint(frame.astype(jnp.float32), output).astype(jnp.bfloat16)
-
-    def widened(frame, output):
-        return half(frame, output).astype(jnp.float32)
-
-    frames = jnp.asarray(encoder, jnp.bfloat16)
-    found = [
-        decoded(
-            functools.partial(jaxctc.rnnt_beam_search, f, predictor, START, monotonic=True),
-            frames,
-            LENGTHS,
-        )
-        for f in (half, widened)
-    ]
-    assert found[0].scores.dtype == jnp.float32
-    same(*found)
 
 
 def test_double_precision(encoder):
@@ -309,28 +81,6 @@ def test_where_the_transducer_is_sure_a_beam_of_one_is_greedy(encoder):
     assert free.sum() > 3
     assert path.lengths[free].max() > 3
     same(jax.tree.map(lambda x: x[free, 0], best), one(path, free))
-
-
-def shown(frame, output):
-    """A joint network that says what the frame says."""
-    return frame
-
-
-STATELESS = shown, lambda state, label: (None, state), ()
-show_greedy = functools.partial(jaxctc.rnnt_greedy_decode, *STATELESS)
-show_beam = functools.partial(jaxctc.rnnt_beam_search, *STATELESS)
-
-
-def test_a_transducer_that_never_ends_a_frame_is_ended():
-    encoder = np.tile(np.array([-5, 0], np.float32), (4, 1))
-    blank, label = log_softmax(encoder[0])
-    path = decoded(show_greedy, encoder, max_symbols=3)
-    assert path.labels.tolist() == [1] * 12
-    assert path.frames.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    np.testing.assert_allclose(path.scores, 4 * blank + 12 * label, rtol=1e-6)
-    short = decoded(show_greedy, encoder, max_symbols=3, max_labels=5)
-    assert short.frames.tolist() == [0, 0, 0, 1, 1]
-    np.testing.assert_allclose(short.scores, 4 * blank + 5 * label, rtol=1e-6)
 
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
@@ -470,8 +220,3 @@ def test_errors_name_the_argument(decode, error, change, message):
     }
     with pytest.raises(error, match=f"^{message}.*\\.$"):
         decode(**{**right, **change})
-
-
-def test_a_beam_has_a_width():
-    with pytest.raises(ValueError, match=r"^beam_width is 0; it must be at least 1\.$"):
-        beam(np.zeros((4, D), np.float32), beam_width=0)

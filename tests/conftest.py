@@ -69,3 +69,9 @@ def _configured(**settings):
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield

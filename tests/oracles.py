@@ -19,6 +19,23 @@ def log_softmax(logits):
         return logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
 
 
+def numeric_gradient(function, x, step=1e-5):
+    """Central differences of a function of one array."""
+    gradient = np.zeros_like(x)
+    for place in np.ndindex(*x.shape):
+        change = np.zeros_like(x)
+        change[place] = step
+        gradient[place] = (function(x + change) - function(x - change)) / (2 * step)
+    return gradient
+
+
+def sequences(classes, most):
+    """All sequences of up to so many of the classes."""
+    return itertools.chain.from_iterable(
+        itertools.product(classes, repeat=n) for n in range(most + 1)
+    )
+
+
 def ctc_by_enumeration(log_probs, labels, blank):
     """Loss, and posterior of each class at each frame, from all C**T alignments of one pair."""
     frames, classes = log_probs.shape
@@ -77,6 +94,27 @@ def ctc_by_recursion(logits, labels, blank):
     for s, c in enumerate(extended):
         gradient[:, c] -= occupancy[:, s]
     return -log_z, gradient
+
+
+def viterbi(scores, labels, blank):
+    """The best path of CTC and its score. In a tie: stay, else advance by one; end in the label."""
+    states = [blank, *(c for label in labels for c in (label, blank))]
+    best = {(0, s): (scores[0, states[s]], ()) for s in range(min(2, len(states)))}
+    for t in range(1, len(scores)):
+        for s in range(len(states)):
+            skip = s > 1 and states[s] not in (blank, states[s - 2])
+            ways = [best.get((t - 1, s - n)) for n in ((0, 1, 2) if skip else (0, 1))]
+            ways = [(w[0], w[1] + (s - n,)) for n, w in enumerate(ways) if w is not None]
+            if ways:
+                score, path = max(ways, key=lambda w: w[0])  # the first of equal ones
+                best[t, s] = score + scores[t, states[s]], path
+    last = len(states) - 1
+    ends = [(best.get((len(scores) - 1, s)), s) for s in (last - 1, last) if s >= 0]
+    ends = [(end[0], (*end[1], s)) for end, s in ends if end is not None and end[0] > -np.inf]
+    if not ends:
+        return -np.inf, None
+    score, path = max(ends, key=lambda e: e[0])
+    return score, [states[s] for s in path]
 
 
 def transducer_paths(frames, labels, monotonic=False):
@@ -158,6 +196,14 @@ def transducer_by_recursion(blank, label, monotonic=False):
     arrived = backward[1:, 1:] if monotonic else backward[:-1, 1:]
     labels = np.exp(forward[:-1, :-1] + label[:-1] + arrived - log_z)
     return -log_z, blanks, labels
+
+
+def arcs_of(log_probs, labels, blank_id):
+    """Log-probabilities of blanks [T, U + 1] and labels [T, U] of one sequence."""
+    label = np.stack(
+        [log_probs[:, u, y] for u, y in enumerate(labels)] or [np.zeros((len(log_probs), 0)).T], -1
+    )
+    return log_probs[..., blank_id], label.reshape(len(log_probs), len(labels))
 
 
 def transducer_gradient(log_probs, labels, blank_id, blanks, label_posteriors):

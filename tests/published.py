@@ -3,3 +3,4 @@
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
+VOCABULARY = ["<blank>", "a", "b", "c", "d", "zzz"]  # of small.arpa, and one it does not know

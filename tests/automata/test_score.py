@@ -1,27 +1,17 @@
-"""Automata on the recursion: against all their paths, published numbers, and the CTC loss."""
-
-import functools
-import json
+"""Scores and best paths of automata: against all their paths, the CTC loss, and float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import Case, LatticeConformance
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import fsa_by_enumeration, fsa_paths
-from published import DATA
+from oracles import fsa_by_enumeration
 
 import jaxctc
-from jaxctc.automata import score as fsa_module
-from jaxctc.core import semirings
 from jaxctc.core.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-PUBLISHED = json.loads((DATA / "fsa.json").read_text())["cases"]
-KIND = {name: [c for c in PUBLISHED if c["type"] == name] for name in ("fsa_score", "gtn_graph")}
 
 
 def random_fsa(generator, states=3, arcs=7, classes=3):
@@ -38,60 +28,6 @@ def random_fsa(generator, states=3, arcs=7, classes=3):
             np.float32
         ),
     )
-
-
-class FsaConformance(LatticeConformance):
-    """Weights of arcs are 0 here, since a path is what it counts of the scores."""
-
-    lengths = (4, 2, 3)
-    classes = 3
-
-    def automata(self):
-        raise NotImplementedError("one automaton, or one for each sequence")
-
-    def lattice(self, dtype=jnp.float32, seed=0):
-        fsa = jax.tree.map(jnp.asarray, self.automata())
-        fsa = fsa._replace(
-            weight=jnp.zeros_like(fsa.weight),
-            start=jnp.where(fsa.start > -jnp.inf, 0.0, -jnp.inf),
-            final=jnp.where(fsa.final > -jnp.inf, 0.0, -jnp.inf),
-        )
-        shape = (len(self.lengths), max(self.lengths), self.classes)
-        log_probs = (2 * jax.random.normal(jax.random.key(seed), shape)).astype(dtype)
-        topology, scores, _ = fsa_module.lattice(fsa, log_probs, jnp.array(self.lengths))
-        return Case(topology, scores)
-
-    def of_sequence(self, case, scores, b):
-        return jax.tree.map(lambda x: np.asarray(x[..., b]), scores)
-
-    def paths(self, case, b):
-        fsa = self.automata()
-        fsa = fsa if fsa.label.ndim == 1 else jaxctc.Fsa(*(x[b] for x in fsa))
-        place = np.asarray(case.topology.place)
-        place = place if place.ndim == 1 else place[:, b]
-        found = []
-        for first, arcs, last in fsa_paths(fsa, self.lengths[b]):
-            if fsa.start[first] > -np.inf and fsa.final[last] > -np.inf:
-                counts = jax.tree.map(np.zeros_like, self.of_sequence(case, case.scores, b))
-                for t, a in enumerate(arcs):
-                    counts.scores[t, place[a]] = 1
-                counts.stay[len(arcs) :] = 1
-                found.append(counts)
-        return found
-
-
-class TestOneForEach(FsaConformance):
-    """Fewer arcs than classes: scores are picked before. The second has no path."""
-
-    classes = 9
-
-    def automata(self):
-        return jaxctc.Fsa.stack(
-            [jaxctc.ctc_fsa([1]), jaxctc.ctc_fsa([2, 2]), jaxctc.linear_fsa([3, 1, 2])]
-        )
-
-    def test_the_second_has_none(self):
-        assert self.paths(self.lattice(), 1) == []
 
 
 @jax.jit
@@ -148,129 +84,20 @@ def test_tiny_automata_against_all_their_paths(seed, ties):
     np.testing.assert_allclose(weight, best, rtol=1e-5, atol=1e-5)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def of_any_length(fsa, final, semiring):
-    """Totals over paths of every length, of automata without cycles; their sum's gradients."""
-
-    def score(weight):
-        frames = fsa.final.shape[-1]
-        zeros = jnp.zeros((*final.shape[:1], frames, frames, 12))
-        lengths = jnp.broadcast_to(jnp.arange(frames), (*final.shape[:1], frames))
-        totals = jax.vmap(
-            lambda final, zeros, lengths: jaxctc.fsa_score(
-                fsa._replace(weight=weight, final=final), zeros, lengths, semiring=semiring
-            )
-        )(final, zeros, lengths)
-        weights = semiring.from_log(totals.T)
-        total = semiring.scatter_sum(weights, (jnp.zeros(frames, jnp.int32),), (1, len(final)))
-        return semiring.to_log(total)[0]
-
-    totals, pullback = jax.vjp(score, fsa.weight)
-    gradients = jax.vmap(pullback)(jnp.eye(len(final)))
-    return totals, gradients[0]
-
-
-def published_arcs(case):
-    """The arcs of a case as an automaton whose arcs all read a frame, all of one size."""
-    inputs = case["inputs"]
-    if "fsa" in inputs:
-        *lines, end = inputs["fsa"].splitlines()
-        arcs = [[float(x) for x in line.split()] for line in lines]
-        ends = {"final": [int(end)]}
-    else:
-        arcs, ends = inputs["arcs"], {"start": inputs["start"], "final": inputs["accept"]}
-    arcs = [(s, d, 11 if c < 0 else c, float(w)) for s, d, c, w in arcs]
-    stacked = jaxctc.Fsa.stack([jaxctc.Fsa.from_arcs(arcs, **ends)], states=10, arcs=12)
-    return jaxctc.Fsa(*(x[0] for x in stacked)), len(arcs)
-
-
-@pytest.mark.parametrize("case", KIND["fsa_score"], ids=lambda c: c["name"])
-def test_k2_total_scores_and_arc_gradients(case):
-    want = case["expected"]
-    semiring = PROBABILITY if "_log" in case["name"] else MAX_TROPICAL
-    fsa, arcs = published_arcs(case)
-    # The total, and that of the paths to every single state: the forward scores.
-    final = np.where(np.eye(10) > 0, 0, -np.inf).astype(np.float32)
-    (total, *forward), (gradient, *by_state) = of_any_length(
-        fsa, np.concatenate([fsa.final[None], final]), semiring
-    )
-    np.testing.assert_allclose(total, want["tot_score"], rtol=1e-5)
-    text = jaxctc.graphs.from_k2_text(case["inputs"]["fsa"])
-    scores = [
-        text.start[first] + text.weight[list(path)].sum() + text.final[last]
-        for frames in range(10)
-        for first, path, last in fsa_paths(text, frames)
-    ]
-    combined = np.logaddexp.reduce(scores) if semiring is PROBABILITY else max(scores)
-    np.testing.assert_allclose(combined, want["tot_score"], rtol=1e-5)
-    if "arc_grad" in want:
-        np.testing.assert_allclose(gradient[:arcs], want["arc_grad"], rtol=1e-5, atol=1e-7)
-    if "best_path_arcs" in want:
-        np.testing.assert_array_equal(np.flatnonzero(gradient), want["best_path_arcs"])
-    if "arc_post_log" in want:
-        np.testing.assert_allclose(
-            jnp.log(gradient[:arcs]), want["arc_post_log"], rtol=1e-4, atol=1e-6
-        )
-    if "forward_scores" in want:
-        states = len(want["forward_scores"])
-        np.testing.assert_allclose(forward[:states], want["forward_scores"], rtol=1e-5, atol=1e-6)
-    if "weighted_forward_grad" in want:
-        weights = np.array(want["weighted_forward_grad"]["weights"], np.float32)
-        weighted = weights @ np.array(by_state)[: len(weights), :arcs]
-        np.testing.assert_allclose(weighted, want["weighted_forward_grad"]["arc_grad"])
-
-
-@pytest.mark.parametrize("case", KIND["gtn_graph"], ids=lambda c: c["name"])
-def test_gtn_scores_and_gradients(case):
-    want, (fsa, arcs) = case["expected"], published_arcs(case)
-    final = np.full((11, 10), -np.inf, np.float32)
-    final[0] = fsa.final
-    for name, semiring in (("forward", PROBABILITY), ("viterbi", MAX_TROPICAL)):
-        totals, gradients = of_any_length(fsa, final, semiring)
-        if f"{name}_score" in want:
-            np.testing.assert_allclose(totals[0], float(want[f"{name}_score"]), atol=1e-4)
-        if f"{name}_grad" in want:
-            # Where there is no path ours is 0, and theirs NaN.
-            theirs = np.nan_to_num(np.array(want[f"{name}_grad"], float))
-            np.testing.assert_allclose(gradients[0, :arcs], theirs, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "case", [c for c in PUBLISHED if c["type"] == "intersect_dense"], ids=lambda c: c["name"]
-)
-def test_k2_intersection_with_dense_scores(case):
-    inputs, want = case["inputs"], case["expected"]
-    fsa = jaxctc.Fsa.stack([jaxctc.graphs.from_k2_text(text) for text in inputs["fsas"]])
-    dense, lengths = jnp.array(inputs["dense"]), jnp.array(inputs["lengths"])
-
-    def score(dense, weight, final):
-        fsas = fsa._replace(weight=weight, final=final)
-        scores = jaxctc.fsa_score(fsas, dense, lengths, semiring=MAX_TROPICAL)
-        return scores.sum(), scores
-
-    (_, scores), (by_dense, by_weight, by_final) = jax.jit(
-        jax.value_and_grad(score, (0, 1, 2), has_aux=True)
-    )(dense, fsa.weight, fsa.final)
-    np.testing.assert_allclose(scores, want["tot_scores_derived"], rtol=1e-5)
-    np.testing.assert_allclose(by_dense, want["grad_dense"])
-    # The last arc of each is the final weight of the state before the last.
-    np.testing.assert_allclose(
-        np.concatenate([by_weight, by_final[:, 2:3]], axis=1), want["grad_fsa"]
-    )
-    path = jaxctc.fsa_best_path(fsa, dense, lengths)
-    for b, per_arc in enumerate(want["out_arc_scores"]):
-        arcs = np.asarray(path.arcs[b, : lengths[b]])
-        found = fsa.weight[b, arcs] + np.asarray(dense)[b, range(len(arcs)), fsa.label[b, arcs]]
-        np.testing.assert_allclose([*found, 3.0], per_arc, rtol=1e-5)
-        assert np.all(path.arcs[b, lengths[b] :] == -1)
-
-
 LABELS = np.array([[1, 2, 2, 4], [3, 0, 0, 0], [4, 1, 4, 0], [0, 0, 0, 0]])
+
+
 LABEL_LENGTHS = np.array([4, 1, 3, 0])
+
+
 FRAMES = np.array([12, 9, 12, 4])
+
+
 BATCH = jaxctc.Fsa.stack(
     [jaxctc.ctc_fsa(y[:n]) for y, n in zip(LABELS, LABEL_LENGTHS, strict=True)]
 )
+
+
 LOGITS = 2 * np.random.default_rng(0).standard_normal((4, 12, 5)).astype(np.float32)
 
 
@@ -420,73 +247,3 @@ def test_derivatives_with_respect_to_weights_forward_and_reverse():
     np.testing.assert_allclose(gradient.sum(), LOGITS.shape[0] * LOGITS.shape[1], rtol=1e-5)
     along = jax.jit(lambda w, d: jax.jvp(score, [w], [d])[1])(fsa.weight, np.cos(fsa.weight))
     np.testing.assert_allclose(along, gradient @ np.cos(fsa.weight), rtol=1e-5)
-
-
-def test_scattered_sums_of_nothing_and_of_large_degree():
-    terms = np.full((4096, 1), np.log(1.9), np.float32)
-    index = (jnp.zeros(4096, jnp.int32),)
-    for semiring, want in ((PROBABILITY, np.log(1.9 * 4096)), (LOG, np.log(1.9 * 4096))):
-        weights = semiring.from_log(jnp.asarray(terms))
-        total = semiring.to_log(semiring.scatter_sum(weights, index, (2, 1)))
-        np.testing.assert_allclose(total[:, 0], [want, -np.inf], rtol=1e-5)
-    best, pullback = jax.vjp(
-        lambda x: MAX_TROPICAL.scatter_sum(x, index, (2, 1)), jnp.asarray(terms)
-    )
-    np.testing.assert_allclose(best[:, 0], [np.log(1.9), -np.inf], rtol=1e-6)
-    (gradient,) = pullback(jnp.ones_like(best))
-    np.testing.assert_array_equal(np.flatnonzero(gradient), [0])  # the first of equals
-    assert semirings.take(best, (jnp.array([1]),))[0, 0] == -np.inf
-
-
-GOOD = jaxctc.ctc_fsa([1, 2])
-MALFORMED = [
-    (TypeError, {"fsa": 3}, r"fsa has type int; it must be an Fsa"),
-    (TypeError, {"log_probs": np.zeros((4, 3), int)}, r"log_probs has dtype int\d+; it must be f"),
-    (ValueError, {"log_probs": np.zeros(3)}, r"log_probs has shape \(3,\); it must be \[\*batch"),
-    (ValueError, {"logit_lengths": 5}, r"logit_lengths has the value 5; it must be in 0…4"),
-    (TypeError, {"semiring": "log"}, r"semiring has type str; it must be one of jaxctc.semirings"),
-    (
-        ValueError,
-        {"log_probs": np.zeros((4, 2))},
-        r"fsa.label has the value 2; it must be in 0…1",
-    ),
-    (
-        ValueError,
-        {"fsa": GOOD._replace(destination=GOOD.destination + 2)},
-        r"fsa.destination has the value 5; it must be in 0…4",
-    ),
-    (
-        TypeError,
-        {"fsa": GOOD._replace(source=GOOD.source * 1.0)},
-        r"fsa.source has dtype float64; it must be an integer type",
-    ),
-    (
-        TypeError,
-        {"fsa": GOOD._replace(weight=GOOD.label)},
-        r"fsa.weight has dtype int32; it must be floating-point",
-    ),
-    (
-        ValueError,
-        {"fsa": GOOD._replace(weight=GOOD.weight[:2])},
-        r"fsa.weight has shape \(2,\); it must be \[10\]",
-    ),
-    (
-        ValueError,
-        {"fsa": GOOD._replace(start=GOOD.start[:2])},
-        r"fsa.start has shape \(2,\); it must be \[5\]",
-    ),
-    (
-        ValueError,
-        {"fsa": jaxctc.Fsa.stack([GOOD] * 3), "log_probs": np.zeros((2, 4, 3))},
-        r"fsa.source has shape \(3, 10\); it must be \[2, 10\]",
-    ),
-]
-
-
-@pytest.mark.parametrize("function", [jaxctc.fsa_score, jaxctc.fsa_best_path])
-@pytest.mark.parametrize(("error", "change", "message"), MALFORMED)
-def test_malformed_calls(function, error, change, message):
-    if function is jaxctc.fsa_best_path and "semiring" in change:
-        return
-    with pytest.raises(error, match=f"^{message}.*\\.$"):
-        function(**{"fsa": GOOD, "log_probs": np.zeros((4, 3)), **change})

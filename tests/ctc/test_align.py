@@ -1,44 +1,18 @@
-"""Alignments against enumeration, a plain Viterbi with the contract on ties, and torchaudio."""
+"""Alignments against enumeration and a plain Viterbi with the contract on ties."""
 
 import itertools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import collapse, log_softmax
-from published import DATA
+from oracles import collapse, log_softmax, viterbi
 
 import jaxctc
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-# torch 2.14.1 / torchaudio 2.11.0 `functional.forced_align` and `merge_tokens` on random input;
-# in every third case log-probabilities are rounded to halves, so that paths tie.
-TORCHAUDIO = np.load(DATA / "torchaudio_align.npz")
 BATCH, T, S, C = 96, 7, 3, 4
-
-
-def viterbi(scores, labels, blank):
-    """The best path and its score. In a tie: stay, else advance by one; end in the label."""
-    states = [blank, *(c for label in labels for c in (label, blank))]
-    best = {(0, s): (scores[0, states[s]], ()) for s in range(min(2, len(states)))}
-    for t in range(1, len(scores)):
-        for s in range(len(states)):
-            skip = s > 1 and states[s] not in (blank, states[s - 2])
-            ways = [best.get((t - 1, s - n)) for n in ((0, 1, 2) if skip else (0, 1))]
-            ways = [(w[0], w[1] + (s - n,)) for n, w in enumerate(ways) if w is not None]
-            if ways:
-                score, path = max(ways, key=lambda w: w[0])  # the first of equal ones
-                best[t, s] = score + scores[t, states[s]], path
-    last = len(states) - 1
-    ends = [(best.get((len(scores) - 1, s)), s) for s in (last - 1, last) if s >= 0]
-    ends = [(end[0], (*end[1], s)) for end, s in ends if end is not None and end[0] > -np.inf]
-    if not ends:
-        return -np.inf, None
-    score, path = max(ends, key=lambda e: e[0])
-    return score, [states[s] for s in path]
 
 
 @pytest.fixture(scope="module")
@@ -96,71 +70,6 @@ def test_score_is_the_best_of_all_alignments():
     found = jaxctc.forced_align(logits, [2, 2])
     np.testing.assert_array_equal(found.path, best)
     np.testing.assert_allclose(found.score, log_probs[np.arange(5), best].sum(), rtol=1e-6)
-
-
-@pytest.mark.parametrize("case", range(15))
-def test_torchaudio(case):
-    want = {k[3:]: TORCHAUDIO[k] for k in TORCHAUDIO.files if k.startswith(f"{case:02d}.")}
-    log_probs, blank = want["log_probs"], int(want["blank"])
-    found = jaxctc.forced_align(log_probs, want["targets"], blank_id=blank)
-    score, path = viterbi(log_probs, want["targets"], blank)
-    np.testing.assert_array_equal(found.path, path)
-    if case == 11:
-        # Where skipping and advancing tie and both beat staying, torchaudio stays: not the best.
-        assert score > want["log_probs"][np.arange(len(path)), want["path"]].sum()
-        return
-    np.testing.assert_array_equal(found.path, want["path"])
-    np.testing.assert_array_equal(found.starts, want["span_start"])
-    np.testing.assert_array_equal(found.ends, want["span_end"])
-    if case % 3 != 2:  # the rounded ones are not normalised
-        np.testing.assert_allclose(found.scores, want["scores"], atol=1e-6)
-        np.testing.assert_allclose(found.label_scores, want["span_score"], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("labels", "path"),
-    [
-        ([0, 1, 1, 0], [0, 1, 5, 1, 0]),
-        ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
-        ([3, 3, 3], [3, 5, 3, 5, 3]),
-    ],
-)
-def test_published_by_torchaudio(labels, path):
-    # pytorch/audio functional_impl.py test_forced_align, an example of the CTC tutorials
-    probabilities = np.array(
-        [
-            [0.633766, 0.221185, 0.0917319, 0.0129757, 0.0142857, 0.0260553],
-            [0.111121, 0.588392, 0.278779, 0.0055756, 0.00569609, 0.010436],
-            [0.0357786, 0.633813, 0.321418, 0.00249248, 0.00272882, 0.0037688],
-            [0.0663296, 0.643849, 0.280111, 0.00283995, 0.0035545, 0.00331533],
-            [0.458235, 0.396634, 0.123377, 0.00648837, 0.00903441, 0.00623107],
-        ],
-        np.float32,
-    )
-    found = jaxctc.forced_align(np.log(probabilities), labels, blank_id=5)
-    np.testing.assert_array_equal(found.path, path)
-    np.testing.assert_allclose(found.scores, np.log(probabilities)[range(5), path], atol=1e-5)
-
-
-def test_published_spans():
-    # Each frame shows its token with the published score, less 2 to be a log-probability.
-    cases = json.loads((DATA / "align.json").read_text())["merge_tokens"]
-    frames = [len(case["tokens"]) for case in cases]
-    probabilities = np.full((len(cases), max(frames), 64), np.nan, np.float32)
-    labels = np.full((len(cases), max(frames)), -1)
-    for row, read, case in zip(probabilities, labels, cases, strict=True):
-        read[: len(case["spans"])] = [token for token, *_ in case["spans"]]
-        for frame, token, score in zip(row, case["tokens"], case["scores"], strict=False):
-            frame[:] = (1 - np.exp(score - 2)) / 63
-            frame[token] = np.exp(score - 2)
-    lengths = [len(case["spans"]) for case in cases]
-    found = jaxctc.forced_align(np.log(probabilities), labels, frames, lengths)
-    for b, (case, n) in enumerate(zip(cases, lengths, strict=True)):
-        assert found.path[b, : frames[b]].tolist() == case["tokens"]
-        spans = zip(labels[b, :n], found.starts[b, :n], found.ends[b, :n], strict=True)
-        assert [tuple(map(int, span)) for span in spans] == [tuple(s[:3]) for s in case["spans"]]
-        want = [score - 2 for *_, score in case["spans"]]
-        np.testing.assert_allclose(found.label_scores[b, :n], want, atol=1e-5)
 
 
 def test_padding_is_never_read(random_batch):

@@ -15,12 +15,6 @@ import jaxctc
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def plain_mwer(scores, errors):
     """Value, and gradient with respect to the scores, of one list."""
     exists = np.isfinite(scores)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import duration_paths, log_softmax
+from oracles import arcs_of, duration_paths, log_softmax, transducer_by_recursion
 from published import DATA
+from transducer_cases import BATCH
 
 import jaxctc
 
@@ -92,3 +93,14 @@ def test_durations_that_are_masked_out_or_broken():
     assert np.isfinite(values[0])
     for gradient in pullback(jnp.ones_like(values)):
         assert np.isfinite(gradient[0]).all()
+
+
+def test_without_durations_of_zero_and_with_one_only_it_is_monotonic_up_to_the_last_blank():
+    logits, labels, frames, lengths = BATCH
+    got = jaxctc.tdt_loss(logits, logits[..., :1], labels, frames, lengths, durations=(1,))
+    for b in range(3):
+        log_probs = log_softmax(logits[b, : frames[b], : lengths[b] + 1])
+        blank, label = arcs_of(log_probs, labels[b, : lengths[b]], 0)
+        label[-1] = -np.inf  # a path ends with a blank
+        want, *_ = transducer_by_recursion(blank, label, monotonic=True)
+        np.testing.assert_allclose(got[b], want, rtol=1e-6)

@@ -85,3 +85,19 @@ def test_what_is_no_number_is_seen_in_a_factorised_blank(spoken, value):
     labels = np.ones((len(broken), spoken), int)
     losses = jax.jit(lambda x: hat(x, labels, None, None))(broken)
     assert np.isnan(losses).all()
+
+
+@pytest.mark.parametrize(("batch", "frames", "spoken"), [((2,), 3, 0), ((2,), 0, 1), ((0,), 3, 0)])
+def test_other_losses_take_empty_axes(batch, frames, spoken):
+    encoder, predictor = jnp.zeros((*batch, frames, 5)), jnp.zeros((*batch, spoken + 1, 5))
+    labels = np.ones((*batch, spoken), int)
+    logits = encoder[..., None, :] + predictor[..., None, :, :]
+    losses = {
+        "joint": lambda x: jaxctc.rnnt_loss_from_joint(lambda e, p: e + p, x, predictor, labels),
+        "durations": lambda x: jaxctc.tdt_loss(x[..., None, :] + logits, logits, labels),
+    }
+    for loss in losses.values():
+        values, pullback = jax.vjp(loss, encoder)
+        assert values.shape == batch
+        assert (np.isinf(values) == (frames == 0)).all()
+        assert np.isfinite(pullback(jnp.ones_like(values))[0]).all()

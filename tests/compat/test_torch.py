@@ -1,9 +1,8 @@
-"""The drop-ins against torch's and optax's own numbers."""
+"""The drop-in for torch against torch's own numbers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from published import DATA
 
@@ -12,7 +11,10 @@ from jaxctc import compat
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
+
 _TORCH = np.load(DATA / "torch_ctc.npz")
+
+
 CASES = sorted({key.split(".")[0] for key in _TORCH})
 
 
@@ -85,6 +87,8 @@ def test_one_sequence_without_a_batch():
 
 
 LOG_PROBS = np.zeros((5, 2, 4), np.float32)
+
+
 TARGETS = np.array([[1, 2], [3, 1]])
 
 
@@ -141,61 +145,6 @@ def test_options_are_checked_when_the_loss_is_made():
         jaxctc.CTCLoss(reduction="max")
     with pytest.raises(TypeError, match=r"^zero_infinity is 2; it must be True or False"):
         jaxctc.CTCLoss(zero_infinity=2)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def optax_batch():
-    generator = np.random.default_rng(0)
-    logits = generator.standard_normal((6, 20, 7)).astype(np.float32)
-    labels = generator.integers(1, 7, (6, 5))
-    labels[2, 1] = labels[2, 0]
-    frames, lengths = np.array([20, 15, 12, 20, 9, 1]), np.array([5, 3, 4, 0, 5, 1])
-    logit_paddings = (np.arange(20) >= frames[:, None]).astype(np.float32)
-    label_paddings = (np.arange(5) >= lengths[:, None]).astype(np.float32)
-    return (logits, logit_paddings, labels, label_paddings), lengths
-
-
-@pytest.mark.parametrize("blank", [0, 6])
-def test_optax_numbers(optax_batch, blank):
-    (logits, logit_paddings, labels, label_paddings), lengths = optax_batch
-    labels = labels if blank == 0 else labels - 1
-    arguments = logits, logit_paddings, labels, label_paddings
-    with jax.numpy_rank_promotion("allow"):
-        want, want_blank, want_label = optax.ctc_loss_with_forward_probs(*arguments, blank_id=blank)
-        want_gradient = jax.grad(lambda x: optax.ctc_loss(x, *arguments[1:], blank_id=blank).sum())(
-            logits
-        )
-    loss, by_blank, by_label = compat.optax.ctc_loss_with_forward_probs(*arguments, blank_id=blank)
-    np.testing.assert_allclose(loss, want, rtol=2e-6)
-    np.testing.assert_array_equal(compat.optax.ctc_loss(*arguments, blank_id=blank), loss)
-    gradient = jax.jit(
-        jax.grad(lambda x: compat.optax.ctc_loss(x, *arguments[1:], blank_id=blank).sum())
-    )(logits)
-    np.testing.assert_allclose(gradient, want_gradient, atol=1e-5)
-    assert by_blank.shape == want_blank.shape
-    assert by_label.shape == want_label.shape
-    for b in range(6):
-        for got, expected, states in (
-            (by_blank, want_blank, lengths[b] + 1),
-            (by_label, want_label, lengths[b]),
-        ):
-            got, expected = np.asarray(got)[:, b, :states], np.asarray(expected)[:, b, :states]
-            # optax counts what can't be reached down from -1e5.
-            reached = expected > -9e4
-            np.testing.assert_allclose(got[reached], expected[reached], rtol=1e-5, atol=1e-5)
-            np.testing.assert_array_equal(got[~reached], -1e5)
-
-
-def test_optax_errors(optax_batch):
-    (logits, logit_paddings, labels, label_paddings), _ = optax_batch
-    with pytest.raises(
-        ValueError, match=r"^logit_paddings has shape \(6, 19\); it must be \(6, 20\)"
-    ):
-        compat.optax.ctc_loss(logits, logit_paddings[:, 1:], labels, label_paddings)
-    with pytest.raises(
-        ValueError, match=r"^label_paddings has padding before the end; it must come"
-    ):
-        compat.optax.ctc_loss(logits, logit_paddings, labels, 1 - label_paddings)
 
 
 def test_torch_lengths_of_any_kind():

@@ -1,0 +1,145 @@
+"""Grammars, lexicons and hotwords against enumeration and published results."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from oracles import sequences
+from published import DATA
+
+import jaxctc
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+def test_grammar_allows_what_its_templates_allow():
+    letters, digits = {1, 2, 3}, {3, 4}
+    templates = [[letters, digits], [digits, letters, digits], [letters]]
+    automaton = jaxctc.Grammar(templates, classes=5).automaton()
+    for labels in sequences(range(5), 4):
+        allowed = any(
+            len(t) == len(labels) and all(c in s for c, s in zip(labels, t, strict=True))
+            for t in templates
+        )
+        assert automaton.score_sequence(labels) == (0 if allowed else -math.inf)
+
+
+def test_lexicon_allows_words_with_separators_between():
+    words = [(1,), (1, 2), (2, 1, 2)]
+    one = jaxctc.Lexicon(words, classes=4).automaton()
+    many = jaxctc.Lexicon(words, classes=4, separator=3).automaton()
+    for labels in sequences(range(4), 6):
+        text = "".join(map(str, labels))
+        assert one.score_sequence(labels) == (0 if labels in words else -math.inf)
+        known = all(w in ("1", "12", "212") for w in text.split("3")) or not labels
+        assert many.score_sequence(labels) == (0 if known else -math.inf)
+    with pytest.raises(ValueError, match="must not be empty, repeated"):
+        jaxctc.Lexicon([[1], [1]], classes=4).automaton()
+    with pytest.raises(ValueError, match="label is 4; it must be a class"):
+        jaxctc.Lexicon([[4]], classes=4).automaton()
+
+
+def test_lexicon_with_a_model_of_words(model):
+    spelling = {"a": (1,), "c": (1, 2), "zzz": (2, 2)}
+    words = jaxctc.NGram(model.ngrams, list(spelling))
+    automaton = jaxctc.Lexicon(list(spelling.values()), 4, 3, words.automaton()).automaton()
+    for sentence in sequences(spelling, 3):
+        labels = [c for w in sentence for c in (*spelling[w], 3)][:-1]
+        want = model.log10_probability(sentence) * math.log(10)
+        assert automaton.score_sequence(labels) == pytest.approx(want, abs=1e-5)
+
+
+def test_hotwords_give_their_boosts_wherever_they_occur():
+    words = {(1, 2): 3.0, (2, 1, 2): 1.5, (1,): 0.25, (2, 2, 3): -1.0}
+    automaton = jaxctc.Hotwords(words, classes=4).automaton()
+    for labels in sequences(range(1, 4), 6):
+        want = sum(
+            boost
+            for word, boost in words.items()
+            for i in range(len(labels))
+            if labels[i : i + len(word)] == word
+        )
+        assert automaton.score_sequence(labels) == pytest.approx(want, abs=1e-5)
+
+
+A_WORD = {("a",): (-1.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: jaxctc.Grammar([{1, 2}, {3}], 4), TypeError, "templates has {1, 2}; a template"),
+        (
+            lambda: jaxctc.Grammar([[1, 2], [3]], 4),
+            TypeError,
+            r"templates has \[1, 2\]; a template",
+        ),
+        (lambda: jaxctc.Grammar([[{9}]], 4), ValueError, "label is 9; it must be a class"),
+        (lambda: jaxctc.Grammar([["ab"]], 4), TypeError, "label has type str; it must be an int"),
+        (lambda: jaxctc.Grammar([], 0), ValueError, "classes is 0; it must be at least 1"),
+        (lambda: jaxctc.Lexicon([1, 2], 4), TypeError, "words has 1; a word must be a sequence"),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, language_model=jaxctc.NGram(A_WORD, ["a"])),
+            TypeError,
+            "language_model has type NGram; it must be an Automaton",
+        ),
+        (
+            lambda: jaxctc.Lexicon(
+                [[1]], 4, language_model=jaxctc.NGram(A_WORD, ["<blank>", "a"]).automaton()
+            ),
+            ValueError,
+            "language_model reads 2 classes; it must be 1",
+        ),
+        (
+            lambda: jaxctc.Hotwords([(1, 2)], 4),
+            TypeError,
+            "words has type list; it must be a mapping",
+        ),
+        (lambda: jaxctc.Hotwords({1: 2.0}, 4), TypeError, "words has 1; a word must be a sequence"),
+        (lambda: jaxctc.Hotwords({(): 2.0}, 4), ValueError, r"words has \[\] with the boost 2.0;"),
+        (lambda: jaxctc.Hotwords({(1,): math.inf}, 4), ValueError, "words has .* the boost inf;"),
+        (lambda: jaxctc.Hotwords({(4,): 1.0}, 4), ValueError, "label is 4; it must be a class"),
+    ],
+)
+def test_errors_name_the_argument(make, error, message):
+    with pytest.raises(error, match=message):
+        make().automaton()
+
+
+def test_published_bigram_of_words():
+    # kensho-technologies/pyctcdecode test_decoder.py test_decode_beams_batch: alpha 0.5, beta 1.5
+    case = json.loads((DATA / "decode.json").read_text())["pyctcdecode_bigram_lm"]
+    listed = {("<unk>",): -10, ("<s>",): 0, ("</s>",): 0, ("bugs",): 0, ("bunny",): 0}
+    listed |= {("bunny", "</s>"): 0, ("bugs", "</s>"): -10, ("<s>", "bugs"): 0}
+    listed |= {("<s>", "bunny"): -10, ("bugs", "bunny"): 0}
+    model = jaxctc.NGram({k: (float(v), 0.0) for k, v in listed.items()}, ["bugs", "bunny"])
+    one_each = jaxctc.Automaton(np.zeros((1, 2), np.int32), np.ones((1, 2)), np.zeros(1))
+    symbols = case["vocabulary"]
+    spelling = [[symbols.index(c) for c in word] for word in model.vocabulary]
+
+    def read(*parts, weight=1.0):
+        return jaxctc.ctc_beam_search(
+            np.array(case["values"], np.float32),
+            beam_width=100,
+            blank_id=7,
+            automaton=jaxctc.combine(parts),
+            automaton_weight=weight,
+        )
+
+    def text(found):
+        return "".join(symbols[c] for c in found.labels[0, : found.lengths[0]].tolist())
+
+    scorer = jaxctc.combine([model.automaton(), one_each], weights=[0.5, 1.5])
+    found = read(jaxctc.Lexicon(spelling, 8, 0, scorer).automaton())
+    want = case["expected"]
+    assert text(found) == want["decoded_text"]
+    np.testing.assert_allclose(found.scores[0], want["logit_score"], atol=1e-5)
+    total = found.scores[0] + found.automaton_scores[0]
+    np.testing.assert_allclose(total, want["lm_score"], atol=1e-5)
+
+    # test_decoder and test_hotwords of the same file; hotwords are whole words there
+    words = jaxctc.Lexicon(spelling, 8, 0).automaton()
+    assert text(read(words)) == "bunny bunny"
+    hot = jaxctc.Hotwords({tuple(spelling[0]): 10.0}, classes=8).automaton()
+    assert text(read(words, hot)) == "bugs bunny"

@@ -1,8 +1,8 @@
-"""What everything else stands on; it imports nothing of the other packages.
+"""The core, imported by all other packages; it imports none of them.
 
 * `xfloat`: floating-point numbers with an exponent of their own.
-* `semirings`: what sums and products of path weights are.
+* `semirings`: sums and products of path weights.
 * `recursion`: the one scan; posteriors and best paths are its gradients.
 * `emissions`: log-probabilities of a few classes, without the log-softmax of all.
-* `checks`: checks of arguments, one wording each.
+* `checks`: checks of arguments, with one error message per mistake.
 """

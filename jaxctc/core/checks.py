@@ -1,8 +1,8 @@
-"""Every check of an argument, each with one wording.
+"""Checks of arguments, with one error message per mistake.
 
-Shapes and dtypes are checked always, since they are known while tracing; values only
-when the array is concrete. Values are looked at with numpy: inside someone else's `jit` even an
-operation of jax on a concrete array would be traced.
+Shapes and dtypes are always checked, since they are known while tracing; values only
+when the array is concrete. Values are checked with numpy: inside a caller's `jit`, even a
+jax operation on a concrete array is traced.
 """
 
 import operator
@@ -18,7 +18,7 @@ ArrayLike = Any  # what jnp.asarray takes
 
 
 def logits_array(name: str, value: ArrayLike, trailing: tuple[str, ...] = ("T", "C")) -> jax.Array:
-    """`value` as a floating-point array of at least ``len(trailing)`` axes."""
+    """`value` as a floating-point array with at least ``len(trailing)`` axes."""
     array = value if isinstance(value, jax.Array) else _made_array(name, value)
     if not isinstance(array, jax.Array) or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {array.dtype}; it must be floating-point.")
@@ -31,7 +31,7 @@ def logits_array(name: str, value: ArrayLike, trailing: tuple[str, ...] = ("T", 
 
 
 def integer_array(name: str, value: ArrayLike) -> jax.Array:
-    """`value` as an int32 array. Integers beyond its range are moved to its ends."""
+    """`value` as an int32 array; integers out of its range are clipped."""
     value = _stacked(value)
     if not isinstance(value, jax.Array):
         value = _host_array(name, value)
@@ -51,7 +51,7 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
 
 
 def _made_array(name: str, value: ArrayLike) -> jax.Array | np.ndarray:
-    """`value` as jax's array, or as numpy's where jax has none of its dtype."""
+    """`value` as a jax array, or as a numpy array if jax does not support its dtype."""
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
@@ -59,11 +59,13 @@ def _made_array(name: str, value: ArrayLike) -> jax.Array | np.ndarray:
 
 
 def _host_array(name: str, value: ArrayLike) -> np.ndarray:
-    """`value` as numpy's array; nested lists must have one shape."""
+    """`value` as a numpy array; the rows of nested lists must have one length."""
     try:
         return np.asarray(value)
     except ValueError:
-        raise ValueError(f"{name} has rows of different lengths; they must have one.") from None
+        raise ValueError(
+            f"{name} has rows of different lengths; they must have one length."
+        ) from None
 
 
 def labels_array(name: str, value: ArrayLike, batch: tuple[int, ...]) -> jax.Array:
@@ -104,7 +106,7 @@ def _static_int(name: str, value: Any) -> int:
 
 
 def class_id(name: str, value: Any, classes: int) -> int:
-    """`value` as an int that names one of `classes` classes."""
+    """`value` as a class, an int in ``0…classes - 1``."""
     index = _static_int(name, value)
     if not 0 <= index < classes:
         raise ValueError(f"{name} is {index}; it must be a class, in 0…{classes - 1}.")
@@ -112,7 +114,7 @@ def class_id(name: str, value: Any, classes: int) -> int:
 
 
 def class_from_either_end(name: str, value: Any, classes: int) -> int:
-    """`value` as an int that names one of `classes` classes, the last one as -1."""
+    """`value` as a class in ``0…classes - 1``; negative values count from the end."""
     index = _static_int(name, value)
     if not -classes <= index < classes:
         raise ValueError(f"{name} is {index}; it must be in {-classes}…{classes - 1}.")
@@ -120,12 +122,12 @@ def class_from_either_end(name: str, value: Any, classes: int) -> int:
 
 
 def positive(name: str, value: Any) -> int:
-    """`value` as an int from 1 up."""
+    """`value` as an int of at least 1."""
     return at_least(name, value, 1)
 
 
 def at_least(name: str, value: Any, minimum: int) -> int:
-    """`value` as an int from `minimum` up."""
+    """`value` as an int of at least `minimum`."""
     number = _static_int(name, value)
     if number < minimum:
         raise ValueError(f"{name} is {number}; it must be at least {minimum}.")
@@ -133,7 +135,7 @@ def at_least(name: str, value: Any, minimum: int) -> int:
 
 
 def batch_shape(name: str, value: Any) -> tuple[int, ...]:
-    """`value` as a tuple of ints from 0 up."""
+    """`value` as a tuple of non-negative ints."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be a tuple of ints.")
     return tuple(at_least(name, size, 0) for size in value)
@@ -152,14 +154,14 @@ def flag(name: str, value: Any) -> bool:
 
 
 def function(name: str, value: Any) -> Callable:
-    """`value` if it can be called."""
+    """`value` if it is callable."""
     if not callable(value):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be a function.")
     return value
 
 
 def wildcard_label(name: str, value: Any, blank_id: int) -> int:
-    """`value` as an int that may stand among labels."""
+    """`value` as an int that can be a label."""
     index = _static_int(name, value)
     if index < 0 or index == blank_id or index > np.iinfo(np.int32).max:
         raise ValueError(f"{name} is {index}; it must be from 0 up, and not the blank.")
@@ -185,29 +187,29 @@ def static_real(name: str, value: Any) -> float:
 
 
 def non_negative(name: str, value: Any) -> float:
-    """`value` as a finite float from 0 up."""
+    """`value` as a finite, non-negative float."""
     return float(real_from_zero(name, static_real(name, value)))
 
 
 def concrete(value: Any) -> np.ndarray | None:
-    """`value` as a numpy array, or None while it is being traced or if parts are elsewhere."""
+    """`value` as a numpy array; None if it is traced, or if other processes hold parts of it."""
     value = _stacked(value)
     if isinstance(value, jax.core.Tracer):
         return None
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
-        return None  # an array spread over processes, of which this one holds a part
+        return None  # sharded over processes; this one holds only a part
     return np.asarray(value)
 
 
 def _stacked(value: Any) -> Any:
-    """A tuple or list of traced numbers, as a tuple of lengths becomes under `jit`, as an array."""
+    """`value` as an array if it is a tuple or list of traced numbers, such as lengths in `jit`."""
     if isinstance(value, (tuple, list)) and any(isinstance(x, jax.core.Tracer) for x in value):
         return jnp.stack([jnp.asarray(x) for x in value])
     return value
 
 
 class SequencePair(NamedTuple):
-    """Checked arguments of everything that takes logits and labels, with leading batch axes."""
+    """Checked arguments of functions of logits and labels, with leading batch axes."""
 
     logits: jax.Array
     labels: jax.Array
@@ -223,7 +225,7 @@ def sequence_pair(
     label_lengths: ArrayLike | None,
     blank_id: Any,
 ) -> SequencePair:
-    """Checks the arguments that `ctc_loss` and its like share."""
+    """Checks the arguments of `ctc_loss` and of functions with the same arguments."""
     logits = logits_array("logits", logits)
     *batch, frames, classes = logits.shape
     labels = labels_array("labels", labels, tuple(batch))
@@ -239,7 +241,7 @@ def sequence_pair(
 def logits_with_lengths(
     logits: ArrayLike, logit_lengths: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Checks the arguments of what takes logits and no labels."""
+    """Checks the arguments of functions that take logits but no labels."""
     logits = logits_array("logits", logits)
     *batch, frames, _ = logits.shape
     return logits, lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
@@ -258,7 +260,7 @@ def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Ar
 
 def real(name: str, value: Any) -> float | jax.Array:
     """`value` as a number; it may be traced."""
-    # Not of jnp.result_type, to which a string is the name of a dtype.
+    # Not jnp.result_type, which takes a string as the name of a dtype.
     kind = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
     if np.ndim(value) != 0 or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
         raise TypeError(f"{name} is {value!r}; it must be a number.")
@@ -275,7 +277,7 @@ def finite(name: str, value: Any) -> float | jax.Array:
 
 
 def real_from_zero(name: str, value: Any) -> float | jax.Array:
-    """`value` as a finite number from 0 up; it may be traced."""
+    """`value` as a finite, non-negative number; it may be traced."""
     value = real(name, value)
     known = concrete(value)
     if known is not None and not 0 <= known < np.inf:
@@ -284,7 +286,7 @@ def real_from_zero(name: str, value: Any) -> float | jax.Array:
 
 
 def shares(**values: Any) -> tuple[float, ...]:
-    """`values` as floats from 0 up that add up to at most 1."""
+    """`values` as floats in 0…1 with a sum of at most 1."""
     for name, value in values.items():
         if isinstance(value, jax.core.Tracer):
             raise TypeError(f"{name} is traced; it must be a float known while tracing.")
@@ -297,7 +299,7 @@ def shares(**values: Any) -> tuple[float, ...]:
 
 
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
-    """Lengths from an array of `shape` that is 0 up to each length and nonzero (1) from there."""
+    """Lengths from paddings as in optax: an array of `shape`, 0 within a length and 1 past it."""
     known = concrete(value)
     paddings = value if known is None else known
     if paddings.shape != shape:

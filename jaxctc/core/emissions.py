@@ -1,11 +1,11 @@
-"""Log-probabilities of some classes at every frame, without the log-softmax of all.
+"""Log-probabilities of a few classes at every frame, without the log-softmax of all.
 
-With many classes this is where the time and the memory of a loss go, so the derivative is
+With many classes, a loss spends most of its time and memory here. The derivative is therefore
 given by its formula, ``d log p_k = dx_k - sum_c p_c dx_c``: logits are read twice and the gradient
 is written once. The rule is a `jax.custom_jvp` of differentiable parts, so that forward mode,
-reverse mode and higher derivatives all follow from it.
+reverse mode and higher derivatives all work.
 
-Frames outside a sequence may hold anything: nothing of them is in a value or a derivative.
+Frames outside a sequence (padding) may hold anything: no value and no derivative depends on them.
 """
 
 import functools
@@ -21,11 +21,11 @@ from jaxctc.core.xfloat import choose
 def arc_log_probabilities(
     logits: jax.Array, labels: jax.Array, inside: jax.Array, blank_id: int
 ) -> tuple[jax.Array, jax.Array]:
-    """``log_softmax(logits)`` at the blank and at one label, 0 outside.
+    """``log_softmax(logits)`` of the blank and of one label; 0 outside.
 
     Args:
       logits: float ``[..., U, C]``.
-      labels: integer ``[..., U]`` in ``0…C-1``, of a shape that broadcasts.
+      labels: integer in ``0…C-1``, of a shape that broadcasts to ``[..., U]``.
       inside: bool ``[..., U]``.
       blank_id: The class that is the blank.
 
@@ -34,7 +34,7 @@ def arc_log_probabilities(
     """
     top, rest = _log_normaliser(logits, inside)
     label = jnp.take_along_axis(logits, labels[..., None], -1, mode="promise_in_bounds")[..., 0]
-    # In two steps: the sum of the two would round where logits are large.
+    # Subtracted one after the other: with large logits, top + rest would round.
     blank, label = ((widen(x) - top) - rest for x in (logits[..., blank_id], label))
     return choose(inside, blank, 0), choose(inside, label, 0)
 
@@ -49,8 +49,8 @@ def _arc_log_probabilities_jvp(blank_id, primals, tangents):
     )
 
     def of(chosen):
-        # Selected, not gathered: the transpose is then part of the one pass that writes the
-        # gradient, where a scatter would be a second.
+        # A masked sum, not a gather: its transpose is part of the one pass that writes the
+        # gradient; a scatter would be a second pass.
         of_chosen = jnp.sum(choose(classes == chosen, tangent, 0), axis=-1)
         return choose(inside, of_chosen, 0) - mean
 
@@ -62,22 +62,22 @@ def _arc_log_probabilities_jvp(blank_id, primals, tangents):
 def log_probabilities(
     logits: jax.Array, classes: jax.Array, inside: jax.Array, outside: jax.Array, axis: int
 ) -> jax.Array:
-    """``log_softmax(logits)`` at chosen classes, frames first.
+    """``log_softmax(logits)`` of chosen classes, frames first.
 
     Args:
       logits: float ``[B, T, C]``.
       classes: integer ``[B, N]`` in ``0…C-1``.
-      inside: bool ``[B, T]``: is the frame one of the sequence's?
-      outside: What stands at frames that are not, for each class, ``[B, N]`` or ``[N, B]``.
-      axis: Where the classes go: 1 gives ``[T, B, N]``, 0 gives ``[T, N, B]``.
+      inside: bool ``[B, T]``: which frames belong to the sequence.
+      outside: The values at all other frames, ``[B, N]`` with axis 1, ``[N, B]`` with axis 0.
+      axis: The layout: 1 gives ``[T, B, N]``, 0 gives ``[T, N, B]``.
 
     Returns:
       float32, or float64 if the logits are.
     """
     top, rest = _log_normaliser(logits, inside)
-    # In two steps: the sum of the two would round where logits are large.
     picked, frames_last = _pick(logits, classes)
-    apart = 1 if frames_last else 2  # what is per frame has no axis of classes
+    apart = 1 if frames_last else 2  # the axis of the classes, which top and rest lack
+    # Subtracted one after the other: with large logits, top + rest would round.
     log_probs = (picked - jnp.expand_dims(top, apart)) - jnp.expand_dims(rest, apart)
     outside = jnp.expand_dims(outside if axis == 1 else outside.T, 3 - apart)
     log_probs = choose(jnp.expand_dims(inside, apart), log_probs, outside.astype(picked.dtype))
@@ -87,10 +87,10 @@ def log_probabilities(
 @log_probabilities.defjvp
 def _log_probabilities_jvp(axis, primals, tangents):
     logits, classes, inside, outside = primals
-    # Widened here once: the transpose then adds up in float32 and rounds to half precision last.
+    # Widened once, here: the transpose then adds in float32 and rounds to half precision last.
     tangent = widen(tangents[0])
-    # Masked where there is one number a frame and label, not one a class: the transpose then
-    # has no pass over the gradient for it.
+    # The mask is applied to the chosen classes, not to all classes: the transpose then needs no
+    # further pass over the gradient.
     mean = _mean(logits, inside, tangent)
     change = _frames_first(*_pick(tangent, classes), axis)
     change = choose(jnp.expand_dims(inside.T, axis + 1), change, 0)
@@ -101,9 +101,9 @@ def _log_probabilities_jvp(axis, primals, tangents):
 
 
 def _pick(logits: jax.Array, classes: jax.Array) -> tuple[jax.Array, bool]:
-    """Logits of the classes, and whether they are ``[B, N, T]``; else they are ``[B, T, N]``."""
+    """Logits of the classes, and their layout: True if ``[B, N, T]``, False if ``[B, T, N]``."""
     if logits.shape[2] <= classes.shape[1]:
-        # Few classes: gather, and scatter back in the transpose, whole rows of frames.
+        # Few classes: gather whole rows of frames, and scatter whole rows in the transpose.
         rows = jnp.swapaxes(logits, 1, 2)
         picked = jnp.take_along_axis(rows, classes[:, :, None], 1, mode="promise_in_bounds")
         return widen(picked), True
@@ -121,15 +121,15 @@ def _frames_first(x: jax.Array, frames_last: bool, axis: int) -> jax.Array:
 def _log_normaliser(logits: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two arrays, of the shape of `inside`, whose sum is ``logsumexp(logits)``: maximum and rest.
 
-    Logits are read as they are, and what is outside is replaced after the reduction:
-    selecting before it would keep XLA from vectorising it.
+    Frames outside are masked after the reduction: a mask before it would keep XLA from
+    vectorising it.
     """
-    # The maximum of what there is: widened first, half precision would be copied as float32.
+    # Maximum first, then widened: the other way round, half precision is copied as float32.
     top = widen(jnp.max(logits, axis=-1))
-    # A frame without any class has no path; one with NaN passes it on, to be seen.
+    # If all classes are -inf, the frame has no path. NaN is passed on.
     top = choose(inside & (top != -jnp.inf), top, 0)
-    # Without the barrier XLA writes the maxima, and half precision as float32, out to the size of
-    # the logits before it adds up.
+    # Without the barrier XLA materialises arrays as large as the logits before it sums: the
+    # maxima, and half precision as float32.
     x, largest = lax.optimization_barrier((logits, top))
     total = jnp.sum(jnp.exp(widen(x) - largest[..., None]), axis=-1)
     possible = inside & (total != 0)
@@ -144,7 +144,7 @@ def _log_normaliser_jvp(primals, tangents):
 
 
 def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
-    """The expectation over the classes of `values`, as `inside`; 0 outside."""
+    """The expectation of `values` over the classes, of the shape of `inside`; 0 outside."""
     top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
     x = choose(inside[..., None], widen(logits), 0)
     mean = jnp.sum(jnp.exp((x - top) - rest) * values, axis=-1)
@@ -152,7 +152,7 @@ def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def frames_inside(logits: jax.Array, logit_lengths: jax.Array) -> jax.Array:
-    """Which frames of ``[*batch, T, C]`` count, bool ``[*batch, T]``."""
+    """Which frames of ``[*batch, T, C]`` are within the lengths, bool ``[*batch, T]``."""
     frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
     return frame < logit_lengths[..., None]
 
@@ -160,7 +160,7 @@ def frames_inside(logits: jax.Array, logit_lengths: jax.Array) -> jax.Array:
 def log_normaliser(logits: jax.Array, inside: jax.Array) -> jax.Array:
     """``logsumexp(logits)`` of each frame; 0 outside, and where no class is possible."""
     top, rest = _log_normaliser(logits, inside)
-    # The derivative of the two is in the second: the maximum is any number to them.
+    # `top` counts as a constant; the whole derivative is in `rest`.
     return top + rest
 
 
@@ -171,10 +171,10 @@ def log_softmax(logits: jax.Array, inside: jax.Array) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Half precision as float32; everything is computed in that, or in float64."""
+    """`x` in the dtype it is computed in: half precision as float32."""
     return lax.convert_element_type(x, wide(x.dtype))
 
 
 def wide(dtype) -> jnp.dtype:
-    """What numbers of a dtype are computed in."""
+    """The dtype in which numbers of `dtype` are computed: float32 or float64."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

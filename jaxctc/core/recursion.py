@@ -5,11 +5,11 @@ says what sums and products of weights are. The scan takes the state from frame 
 
     state_0 = start,   state_t = step(state_{t-1}, scores_t),   Z = finish(state_T)
 
-Nothing here computes posteriors or traces a path back: both are the gradient of log Z.
+Posteriors and best paths are gradients of log Z; there is no other code for them.
 
 The scan is cut into chunks of a few dozen frames. Chunks are checkpointed, so that
-differentiation keeps one state a chunk and recomputes the rest, and weights are brought back
-into range where chunks meet.
+differentiation keeps one state per chunk and recomputes the rest. Between chunks, weights are
+rescaled.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from jax import lax
 
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight
 
-# In `Probability` a mantissa grows with every step by at most the number of terms in a sum times
-# the largest mantissa of a score: 3 * 1.42 for CTC, and 4.3**48 = 2**101 is a float32.
+# In `Probability`, a step multiplies a mantissa by at most the number of terms in a sum times the
+# largest mantissa of a score: 3 * 1.42 for CTC, and 4.3**48 = 2**101 fits into float32.
 MAX_CHUNK = 48
 MIN_CHUNK = 24
 
@@ -35,20 +35,20 @@ class Topology(Protocol):
 
     @property
     def axis(self) -> int:
-        """Which axis of a weight runs over the states; the others are the batch's."""
+        """The axis of a weight that runs over the states; the others are batch axes."""
         ...
 
     @property
     def neutral(self) -> Scores:
-        """The scores of a frame which leaves the total as it is."""
+        """The scores of a frame that does not change the total."""
         ...
 
     def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
-        """The state before the first frame, in range, and its scale, as `rescale` gives them."""
+        """The state before the first frame and its scale, as `rescale` returns them."""
         ...
 
     def step(self, semiring: Semiring, state: State, weights: Any) -> State:
-        """The state after one more frame, whose scores are given as `weights` of the semiring."""
+        """The state after one more frame; `weights` are its scores as weights of the semiring."""
         ...
 
     def finish(self, semiring: Semiring, state: State) -> Weight:
@@ -64,10 +64,10 @@ def log_partition(
     Args:
       topology: The states and arcs.
       scores: Log-scores of the arcs, arrays ``[T, ...]`` as the topology reads them.
-      semiring: What a total is; `Probability` by default.
+      semiring: What sums and products are; `Probability` by default.
 
     Returns:
-      ``log Z``, one number a sequence.
+      ``log Z``, one number per sequence.
     """
     state, scale, _ = _scan(topology, scores, semiring, lambda state, scale: None)
     total = topology.finish(semiring, state)
@@ -76,9 +76,9 @@ def log_partition(
 
 
 def negative_log_likelihood(log_z: jax.Array) -> jax.Array:
-    """``-log_z`` of a probability, never negative.
+    """``-log_z``, clipped to be never negative.
 
-    Rounding may leave a probability a little above 1. The gradient stays what it is.
+    Rounding may make a probability slightly larger than 1. The gradient is not clipped.
     """
     return -log_z + lax.stop_gradient(jnp.maximum(log_z, 0))
 
@@ -89,7 +89,7 @@ def posteriors(
     """``log Z`` and its gradient: the posterior of every arc at every frame.
 
     Returns:
-      ``log Z``, and an array for every array of `scores`, of its shape. Where there is no
+      ``log Z``, and for every array of `scores` one of the same shape. Where there is no
       path, all posteriors are 0.
     """
     log_z, pullback = jax.vjp(lambda scores: log_partition(topology, scores, semiring), scores)
@@ -120,7 +120,7 @@ def _scan(
     semiring: Semiring,
     observe: Callable[[State, Weight], Any],
 ) -> tuple[State, Weight, Any]:
-    """The last state, its scale, and what was observed, arrays ``[chunks, frames, …]``."""
+    """The last state, its scale, and all results of `observe`, arrays ``[chunks, frames, …]``."""
     leaf = jax.tree.leaves(scores)[0]
     state, scale = topology.start(semiring, leaf.dtype)
     chunks, frames = _chunking(leaf.shape[0])
@@ -130,13 +130,13 @@ def _scan(
         if missing:
             padding = jnp.broadcast_to(neutral.astype(x.dtype), (missing, *x.shape[1:]))
             x = jnp.concatenate([x, padding])
-        # Without axes of 1: XLA would lay them out elsewhere, and copy the scores to do so.
+        # Without axes of size 1: for them XLA chooses another layout, and copies the scores.
         return x.reshape(chunks, frames, *(d for d in x.shape[1:] if d != 1))
 
     def run_chunk(carry, chunk):
         state, scale = carry
         chunk = jax.tree.map(lambda x, whole: x.reshape(frames, *whole.shape[1:]), chunk, scores)
-        # Here, not in the step: one vectorised pass over data that is still in the cache.
+        # Per chunk, not per step: one vectorised pass over data that is still in the cache.
         weights = jax.tree.map(semiring.from_log, chunk)
 
         def run_frame(state, weights):
@@ -148,7 +148,7 @@ def _scan(
         return (state, semiring.times(scale, factor)), observed
 
     if chunks > 1:
-        # Inside a scan nothing merges the recomputation with the first computation anyway.
+        # Inside a scan, XLA can not merge the recomputation with the first computation anyway.
         run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
     chunked_scores = jax.tree.map(chunked, scores, topology.neutral)
     (state, scale), observed = lax.scan(run_chunk, (state, scale), chunked_scores)
@@ -156,7 +156,7 @@ def _scan(
 
 
 def _chunking(frames: int) -> tuple[int, int]:
-    """Number and length of the chunks: a length that divides `frames`, if there is a good one."""
+    """Number and length of the chunks; a length that divides `frames` is preferred."""
     if frames <= MAX_CHUNK:
         return (1 if frames else 0), frames
     for length in range(MAX_CHUNK, MIN_CHUNK - 1, -1):

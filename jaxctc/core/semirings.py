@@ -1,4 +1,4 @@
-"""Semirings: what "sum over paths" and "product along a path" mean.
+"""Semirings: what the sum over paths and the product along a path are.
 
 | semiring      | a weight is            | plus      | times | total over all paths         |
 |---------------|------------------------|-----------|-------|------------------------------|
@@ -6,13 +6,13 @@
 | `Log`         | array of log-weights   | logaddexp | a + b | log-probability              |
 | `MaxTropical` | array of log-weights   | max       | a + b | score of the best path       |
 
-A weight is a pytree of arrays of one shape, so that code which only moves weights about
-(slices, shifts, selections) is `jax.tree.map` and knows no semiring. The gradient of
+A weight is a pytree of arrays of one shape, so code that only moves weights
+(slices, shifts, selections) is a `jax.tree.map` and needs no semiring. The gradient of
 `to_log(total)` with respect to the log-scores of the arcs is, in `Probability` and `Log`,
 the posterior of each arc; in `MaxTropical` it is 1 on the arcs of the best path and 0 elsewhere.
 
-Ties: `MaxTropical.plus(a, b)` prefers ``a``. A topology lists its arcs in the
-order in which it wants them preferred, and the best path is then unique.
+Ties: `MaxTropical.plus(a, b)` prefers ``a``. A topology adds its arcs in the
+order of preference, so the best path is unique.
 """
 
 import functools
@@ -30,14 +30,14 @@ State = tuple[Weight, ...]  # what a recursion carries from frame to frame
 
 
 class Semiring(Protocol):
-    """What `jaxctc.core.recursion` and the topologies ask of a semiring."""
+    """What `jaxctc.core.recursion` and the topologies need of a semiring."""
 
     def zeros(self, shape, dtype) -> Weight:
-        """Weights of nothing: `plus` with it changes nothing."""
+        """Zeros, the neutral element of `plus`."""
         ...
 
     def ones(self, shape, dtype) -> Weight:
-        """Weights of 1: `times` with it changes nothing."""
+        """Ones, the neutral element of `times`."""
         ...
 
     def from_log(self, x: jax.Array) -> Weight:
@@ -45,11 +45,11 @@ class Semiring(Protocol):
         ...
 
     def to_log(self, a: Weight) -> jax.Array:
-        """Log-weights; the gradient where the weight is zero is zero."""
+        """Log-weights; where the weight is zero, so is the gradient."""
         ...
 
     def plus(self, a: Weight, b: Weight) -> Weight:
-        """The sum of two weights; in case of a tie the first is preferred."""
+        """The sum of two weights; a tie goes to the first."""
         ...
 
     def times(self, a: Weight, b: Weight) -> Weight:
@@ -59,16 +59,16 @@ class Semiring(Protocol):
     def scatter_sum(
         self, a: Weight, index: tuple[jax.Array, ...], shape: tuple[int, ...]
     ) -> Weight:
-        """Sums of any number of weights, in range: ``a[i]`` is added at ``index[i]`` of `shape`.
+        """Weights of `shape`, in range, where ``a[i]`` is added at ``index[i]``.
 
-        In case of a tie the first along axis 0 is preferred. Indices must be in range.
+        A tie goes to the first along axis 0. Indices must be in range.
         """
         ...
 
     def rescale(self, state: State, axis: int) -> tuple[State, Weight]:
-        """The state with its weights in range, and the one scale (along `axis`) taken from all.
+        """The state with its weights in range, and the scale, one along `axis`, divided out.
 
-        It is called every few dozen steps of a recursion.
+        Called every few dozen steps of a recursion.
         """
         ...
 
@@ -98,8 +98,8 @@ class Probability:
         return xfloat.scatter_sum(a, index, shape)
 
     def rescale(self, state: State, axis: int) -> tuple[State, xfloat.XFloat]:
-        # Exponents are counted from the largest, so that they stay exact however improbable the
-        # input: a float32 holds whole numbers up to 2**24 only.
+        # The largest exponent is subtracted from all, so that they stay exact however improbable
+        # the input is: float32 holds whole numbers up to 2**24 only.
         base = _finite_max([a.exponent for a in state], axis)
         scale = xfloat.XFloat(jnp.ones_like(base), base)
         state = tuple(xfloat.normalise(xfloat.XFloat(m, e - base)) for m, e in state)
@@ -107,7 +107,7 @@ class Probability:
 
 
 class _LogWeights:
-    """What the two semirings have in common whose weights are logarithms."""
+    """What `Log` and `MaxTropical` share: their weights are logarithms."""
 
     def zeros(self, shape, dtype) -> jax.Array:
         return jnp.full(shape, -jnp.inf, dtype)
@@ -130,9 +130,9 @@ class Log(_LogWeights):
 
     def plus(self, a: jax.Array, b: jax.Array) -> jax.Array:
         # jnp.logaddexp has NaN derivatives where both are -inf.
-        nothing = jnp.maximum(a, b) == -jnp.inf
-        total = jnp.logaddexp(choose(nothing, 0, a), choose(nothing, 0, b))
-        return choose(nothing, -jnp.inf, total)
+        both_zero = jnp.maximum(a, b) == -jnp.inf
+        total = jnp.logaddexp(choose(both_zero, 0, a), choose(both_zero, 0, b))
+        return choose(both_zero, -jnp.inf, total)
 
     def scatter_sum(self, a: jax.Array, index, shape) -> jax.Array:
         top = _scatter_max(a, index, shape)
@@ -163,7 +163,7 @@ class MaxTropical(_LogWeights):
         return choose(first < nowhere, total, -jnp.inf)
 
     def rescale(self, state: State, axis: int) -> tuple[State, jax.Array]:
-        # Rescaling would round, and rounding would make or break ties.
+        # Not rescaled: that would round, and rounding creates or breaks ties.
         return state, jnp.zeros_like(lax.slice_in_dim(state[0], 0, 1, axis=axis))
 
 
@@ -173,13 +173,13 @@ MAX_TROPICAL = MaxTropical()
 
 
 def _finite_max(arrays: list[jax.Array], axis: int) -> jax.Array:
-    """The largest element of all along `axis`, kept as an axis of 1; 0 where all are ``-inf``."""
+    """The maximum of all arrays along `axis`, kept with size 1; 0 where all are ``-inf``."""
     top = jnp.max(functools.reduce(jnp.maximum, arrays), axis=axis, keepdims=True)
     return choose(top > -jnp.inf, top, 0)
 
 
 def _scatter_max(a: jax.Array, index, shape) -> jax.Array:
-    """The largest of what goes to each place; ``-inf`` where nothing does. It has no gradient."""
+    """For each place of `shape` the maximum of ``a[i]`` over its ``index[i]``; no gradient."""
     lowest = jnp.full(shape, -jnp.inf, a.dtype)
     return lowest.at[index].max(lax.stop_gradient(a), mode="promise_in_bounds")
 
@@ -190,9 +190,9 @@ def take(a: Weight, index: tuple[jax.Array, ...]) -> Weight:
 
 
 def select(a: Weight, index: jax.Array, axis: int) -> Weight:
-    """The weights at one place along `axis` of each sequence; ``[B]`` of two axes.
+    """Each sequence's weight at its place `index` along `axis`: ``[B]`` from two axes.
 
-    They are masked and summed, not gathered, so that nothing is scattered back.
+    A masked sum, not a gather, so that the transpose needs no scatter.
     """
     place = lax.broadcasted_iota(jnp.int32, jax.tree.leaves(a)[0].shape, axis)
     chosen = place == jnp.expand_dims(index, axis)
@@ -207,14 +207,14 @@ def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
 def first_one(
     semiring: Semiring, shape: tuple[int, ...], axis: int, dtype
 ) -> tuple[Weight, Weight]:
-    """Weights of one at the first place along `axis`, of nothing elsewhere; and a scale of one."""
+    """Weights that are one at the first place along `axis`, else zero; and a scale of one."""
     first = lax.broadcasted_iota(jnp.int32, shape, axis) == 0
     weights = where(first, semiring.ones(shape, dtype), semiring.zeros(shape, dtype))
     return weights, semiring.ones((*shape[:axis], 1, *shape[axis + 1 :]), dtype)
 
 
 def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:
-    """Moves weights one place up along `axis`; zero comes in, the last one falls off."""
+    """Moves weights up by one place along `axis`: the first becomes zero, the last is dropped."""
     leaf = jax.tree.leaves(a)[0]
     padding = [(0, 0, 0)] * leaf.ndim
     padding[axis] = (1, -1, 0)

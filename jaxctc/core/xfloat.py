@@ -4,19 +4,19 @@ A value is ``mantissa * 2**exponent``: two arrays of one shape and one floating
 dtype, the exponent holding whole numbers (Fukushima 2012, "Numerical computation
 of spherical harmonics of arbitrary degree and order by extending exponent of
 floating point numbers"). Sums of probabilities keep the full precision of the
-mantissa however small they are, where log-space loses precision as the logarithm grows
+mantissa however small they are; log-space loses precision as the logarithm grows,
 and linear space underflows.
 
-The exponents are floating-point whole numbers, not integers: below 2**24 (float32)
-they are exact, beyond it they round as a logarithm would, and where an integer
+The exponents are whole numbers in a floating-point dtype: up to 2**24 (float32)
+they are exact, beyond that they round as a logarithm would, and where an integer
 would overflow they are ``-inf``, which is also the exponent of zero.
 
-To differentiation an exponent is a constant. That is exact, not an approximation: the
-value is linear in the mantissas, and the cotangent of a mantissa near 1 is of
-the size of a posterior, so it neither overflows nor vanishes where it matters.
+Differentiation treats exponents as constants. That is exact, not an approximation: the
+value is linear in the mantissas. The cotangent of a mantissa near 1 is about as
+large as a posterior, so it neither overflows nor vanishes where it matters.
 
-Mantissas need not be normalised. An addition aligns its terms to the larger exponent, so
-it multiplies the bound on a mantissa by at most the number of terms: `normalise` is needed
+Mantissas need not be normalised. A sum aligns its terms to the largest exponent, so a
+mantissa grows by at most a factor of the number of terms: `normalise` is needed
 only every few dozen operations.
 """
 
@@ -39,7 +39,7 @@ class XFloat(NamedTuple):
 
 
 class _Format(NamedTuple):
-    """What the bits of a binary floating-point format look like."""
+    """The bit layout of a binary floating-point format."""
 
     integer: type
     mantissa_bits: int
@@ -62,8 +62,8 @@ def _power_of_two(d: jax.Array) -> jax.Array:
     """``2**d`` for whole ``d <= 0``, built from bits; 0 where it would be subnormal."""
     fmt = _FORMATS[d.dtype]
     # Adding 1.5 * 2**mantissa_bits leaves the whole number d + bias in the low bits of the sum;
-    # the shift moves it to the exponent's place and drops all else. What is too small is clamped
-    # as an integer, where it is negative or below `zero`; so is NaN, to anything finite.
+    # the shift moves it to the exponent's place and drops the other bits. As integers, bits of a
+    # d that is too small are negative or below `low`, and clamped; NaN becomes something finite.
     zero = np.asarray(1.5 * 2.0**fmt.mantissa_bits, d.dtype)
     low = zero.view(fmt.integer)
     bits = lax.bitcast_convert_type(d + (zero + d.dtype.type(fmt.bias)), fmt.integer)
@@ -72,10 +72,10 @@ def _power_of_two(d: jax.Array) -> jax.Array:
 
 
 def choose(mask: jax.Array, a, b) -> jax.Array:
-    """`jnp.where` for an array and an array or a number, of the first array's dtype.
+    """`jnp.where` for an array and an array or a number, in the first array's dtype.
 
-    `jnp.where` is a jitted function: each of its uses in a loss, of which there would be a
-    hundred, is traced, linearised and transposed as one, and compiling takes longer for it.
+    `jnp.where` is a jitted function: each use is traced, linearised and transposed as one. A loss
+    would use it about a hundred times, and take longer to compile.
     """
     dtype = next(x.dtype for x in (a, b) if isinstance(x, jax.Array))
     shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in (mask, a, b)))
@@ -98,7 +98,8 @@ def from_log(x: jax.Array) -> XFloat:
     possible = constant != -jnp.inf
     n = lax.round(constant * x.dtype.type(LOG2_E), lax.RoundingMethod.TO_NEAREST_EVEN)
     remainder = (constant - n * x.dtype.type(fmt.ln2_high)) - n * x.dtype.type(fmt.ln2_low)
-    # Where neighbouring floats are more than a factor of two apart, the remainder is noise.
+    # Where the exponentials of neighbouring floats differ by more than a factor of two, the
+    # remainder is noise.
     fine = jnp.abs(n) < 2.0**fmt.mantissa_bits
     remainder = choose(fine, remainder, 0)
     remainder = choose(possible, remainder, -jnp.inf)
@@ -118,8 +119,8 @@ def to_log(a: XFloat) -> jax.Array:
 
 def add(a: XFloat, b: XFloat) -> XFloat:
     """``a + b``; both are aligned to the larger exponent."""
-    # When both are zero the difference is NaN: the comparison is false and the scale
-    # arbitrary but finite, so the sum is zero. Selecting is also cheaper than two scales.
+    # If both are zero, the difference is NaN: the comparison is false and the scale
+    # some finite number, so the sum is zero. Selecting is also cheaper than two scales.
     difference = a.exponent - b.exponent
     first = difference > 0
     scale = _power_of_two(-jnp.abs(difference))
@@ -134,7 +135,7 @@ def multiply(a: XFloat, b: XFloat) -> XFloat:
 
 
 def scatter_sum(a: XFloat, index: tuple[jax.Array, ...], shape: tuple[int, ...]) -> XFloat:
-    """Sums in an array of `shape`, where ``a[i]`` is added at ``index[i]``; normalised."""
+    """An array of `shape` where ``a[i]`` is added at ``index[i]``; normalised."""
     exponent = lax.stop_gradient(a.exponent)
     top = jnp.full(shape, -jnp.inf, exponent.dtype)
     top = top.at[index].max(exponent, mode="promise_in_bounds")

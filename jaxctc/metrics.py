@@ -5,8 +5,8 @@ hypothesis is (Wagner and Fischer 1974)::
 
     D[i, j] = min(D[i-1, j] + 1, D[i, j-1] + 1, D[i-1, j-1] + [reference_i ≠ hypothesis_j])
 
-All cells with the same i + j are independent of each other: a scan over these
-anti-diagonals computes a whole one at a step.
+All cells with the same i + j are independent of each other: a step of the scan computes
+a whole anti-diagonal.
 """
 
 from typing import NamedTuple
@@ -43,7 +43,7 @@ def edit_distance(
       reference_lengths: integer ``[*batch]``; None likewise.
 
     Returns:
-      int32 ``[*batch]``. Nothing past a length counts.
+      int32 ``[*batch]``. Labels past a length are ignored.
 
     Raises:
       TypeError: If a dtype is not an integer type.
@@ -70,10 +70,10 @@ def edit_operations(
 ) -> EditOperations:
     """The edits of `edit_distance`, counted by kind. Arguments and errors are the same.
 
-    The fewest edits may be split in more than one way (a label lost and another gained, or two
-    substituted). The counts are those of one definite alignment: what both sequences begin
-    and end with is matched first, and then, from the end, a deletion is preferred to
-    an insertion, and this to a substitution. rapidfuzz, and so jiwer, count the same.
+    More than one alignment may have the fewest edits (one with a deletion and an insertion, one
+    with two substitutions). The counts are those of a definite one: the common prefix and suffix
+    are matched first, and then, from the end, a deletion is preferred to an insertion, and
+    an insertion to a substitution. rapidfuzz, and so jiwer, gives the same counts.
 
     Returns:
       `EditOperations`, int32 ``[*batch]`` each.
@@ -94,11 +94,11 @@ def error_rate(
     hypothesis_lengths: checks.ArrayLike | None = None,
     reference_lengths: checks.ArrayLike | None = None,
 ) -> jax.Array:
-    """Edits of all sequences together over the labels of all references together.
+    """The sum of all edit distances divided by the sum of all reference lengths.
 
     With characters as labels this is the character error rate, with words the word error
-    rate. It is not the mean of the sequences' rates, and may exceed 1. References that are
-    all empty count as one label, as in jiwer: the rate is then the number of insertions.
+    rate. It is not the mean of the sequences' rates, and may exceed 1. If all references are
+    empty, the divisor is 1, as in jiwer: the rate is then the number of insertions.
 
     Arguments and errors are those of `edit_distance`.
 
@@ -144,7 +144,7 @@ def _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengt
 
 @jax.jit
 def _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths):
-    # Whatever only the other counts need is dropped by the compiler.
+    # The compiler drops what only the other counts need.
     return _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengths).distance
 
 
@@ -156,7 +156,7 @@ def _error_rate(hypotheses, references, hypothesis_lengths, reference_lengths):
 
 
 def _flat(labels, lengths):
-    """Labels ``[B, L]`` and lengths ``[B]``, which without lengths end at a negative label."""
+    """Labels ``[B, L]`` and lengths ``[B]``; lengths of None end at the first negative label."""
     if lengths is None:
         lengths = jnp.sum(jnp.cumprod(labels >= 0, axis=-1, dtype=jnp.int32), axis=-1)
     return labels.reshape(lengths.size, labels.shape[-1]), lengths.reshape(-1)
@@ -167,8 +167,8 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
     hypotheses, references, h_lengths, r_lengths = _without_common_ends(
         hypotheses, references, hypothesis_lengths, reference_lengths
     )
-    # One anti-diagonal is [R + 1, B], indexed by i. The labels of the hypothesis that it meets
-    # are a window of the reversed hypothesis which moves by one at a step.
+    # An anti-diagonal is [R + 1, B], indexed by i. The hypothesis's labels on it are a window of
+    # the reversed hypothesis, which moves by one per step.
     i = jnp.arange(r_size + 1)[:, None]
     reference = jnp.pad(references.T, ((1, 0), (0, 0)))
     window = jnp.pad(hypotheses.T[::-1], ((r_size + 1, r_size + 1), (0, 0)))
@@ -179,21 +179,21 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
         return lax.pad(x, jnp.asarray(fill, x.dtype), ((1, -1, 0), (0, 0, 0)))
 
     def step(carry, d):
-        one, two, deleted_one, deleted_two, answer = carry
+        previous, earlier, deleted_previous, deleted_earlier, answer = carry  # of d - 1 and d - 2
         hypothesis = lax.dynamic_slice_in_dim(window, r_size + 1 + h_size - d, r_size + 1, axis=0)
-        by_deletion, by_insertion = down(one, far) + 1, one + 1
-        by_match = down(two, far) + (reference != hypothesis)
+        by_deletion, by_insertion = down(previous, far) + 1, previous + 1
+        by_match = down(earlier, far) + (reference != hypothesis)
         distance = jnp.minimum(jnp.minimum(by_deletion, by_insertion), by_match)
         distance = jnp.minimum(distance, far)
-        # A deletion wherever one is on a shortest way. Then, looking at the column before, an
-        # insertion if the way goes through the cell of it that is below the diagonal one.
+        # A deletion if one is on a shortest path; else an insertion if D[i, j-1] < D[i-1, j-1];
+        # else a match or a substitution.
         deletion = distance == by_deletion
-        insertion = (i == 0) | (one < down(two, far))
-        deleted = jnp.where(insertion, deleted_one, down(deleted_two, 0))
-        deleted = jnp.where(deletion, down(deleted_one, 0) + 1, deleted)
+        insertion = (i == 0) | (previous < down(earlier, far))
+        deleted = jnp.where(insertion, deleted_previous, down(deleted_earlier, 0))
+        deleted = jnp.where(deletion, down(deleted_previous, 0) + 1, deleted)
         at_end = jnp.take_along_axis(jnp.stack([distance, deleted]), last_i, axis=1)[:, 0]
         answer = jnp.where((d == last_diagonal)[None], at_end, answer)
-        return (distance, one, deleted, deleted_one, answer), None
+        return (distance, previous, deleted, deleted_previous, answer), None
 
     nothing = jnp.zeros_like(reference)
     start = jnp.where(i == 0, nothing, far)
@@ -206,7 +206,7 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
 
 
 def _without_common_ends(hypotheses, references, hypothesis_lengths, reference_lengths):
-    """The sequences without the labels that both begin with, and then those both end with."""
+    """The sequences without their common prefix, and then without their common suffix."""
     shorter = jnp.minimum(hypothesis_lengths, reference_lengths)[:, None]
     size = min(hypotheses.shape[1], references.shape[1])
     place = jnp.arange(size)[None, :]

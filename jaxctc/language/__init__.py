@@ -1,9 +1,9 @@
-"""What a search can be told beyond the logits: language models and constraints.
+"""Language models and constraints, which a search reads besides the logits.
 
 * `NGram`: a back-off n-gram model from an ARPA file.
 * `Lexicon`, `Grammar`, `Hotwords`: words, patterns and phrases that are allowed or preferred.
-* `Automaton`: the dense table that all of these become, and that a search reads.
-* `combine`: one automaton for several.
+* `Automaton`: the dense tables that all of these are turned into, and that a search reads.
+* `combine`: one automaton from several.
 """
 
 from jaxctc.language.constraints import Grammar as Grammar

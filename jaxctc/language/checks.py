@@ -1,4 +1,4 @@
-"""Every check of what a search can be told."""
+"""Checks of the automata that a search reads."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from jaxctc.core import checks
 
 
 def tables(name: str, value: Any, classes: int | None = None) -> None:
-    """Checks that `value` is an Automaton, and that it reads so many classes."""
+    """Checks that `value` is an Automaton, and that it reads `classes` classes."""
     if not hasattr(value, "transition"):
         raise TypeError(
             f"{name} has type {type(value).__name__}; it must be an Automaton, as the method "
@@ -17,4 +17,4 @@ def tables(name: str, value: Any, classes: int | None = None) -> None:
     checks.field(f"{name}.transition", value.transition, False, (states, width))
     checks.field(f"{name}.final", value.final, True, (states,))
     if classes is not None and width != classes:
-        raise ValueError(f"{name} reads {width} classes; it must be {classes}.")
+        raise ValueError(f"{name} reads {width} classes; it must read {classes}.")

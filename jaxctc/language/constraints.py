@@ -1,4 +1,4 @@
-"""What may be read, and what is expected: grammars, lexicons and hotwords, as automata."""
+"""Grammars, lexicons and hotwords as automata: which labels are allowed or preferred."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ Labels = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """Sequences of which each place allows a set of labels: a plate's number, a date, a code.
+    """Sequences with a set of allowed labels at each place: a plate's number, a date, a code.
 
     Attributes:
       templates: One or more sequences of sets of labels. A sequence of labels is allowed if
@@ -60,14 +60,14 @@ class Grammar:
 
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
-    """Words of a list only: one of them, or any number of them with a separator between.
+    """Only words of a list: one word, or any number of words with a separator between them.
 
     Attributes:
-      words: Each word as its labels, all different.
+      words: Each word as its labels; no word twice.
       classes: The number of classes C.
       separator: The label between words; None if a sequence is one word.
-      language_model: An automaton that reads places in `words` as its labels, as `NGram` makes
-        one whose vocabulary are these words. Its score of a word is added when the word ends.
+      language_model: An automaton whose label i is the word ``words[i]``, such as that of an
+        `NGram` with these words as vocabulary. Its score of a word is added when the word ends.
 
     Example:
       >>> import jaxctc
@@ -82,14 +82,14 @@ class Lexicon:
     language_model: Automaton | None = None
 
     def automaton(self) -> Automaton:
-        """The trie of the words as an automaton; its states are pairs with the model's."""
+        """The trie of the words as an automaton; a state is a node and the model's state."""
         root: Labels = ()
         children: dict[Labels, dict[int, Labels]] = {root: {}}
         word_at: dict[Labels, int] = {}
         for index, word in enumerate(_labels(word) for word in self.words):
             if not word or word in word_at or self.separator in word:
                 raise ValueError(
-                    f"words has {list(word)}; a word must not be empty, repeated, or hold the "
+                    f"words has {list(word)}; a word must not be empty, repeated, or contain the "
                     "separator."
                 )
             word_at[word] = index
@@ -118,7 +118,7 @@ class Lexicon:
                     arcs.append((self.separator, (following, root, False), score))
             return arcs, final
 
-        # Nothing at all is allowed where a sequence is any number of words.
+        # With a separator a sequence is any number of words, so it may be empty.
         return build((0, root, self.separator is not None), expand, self.classes)
 
 
@@ -126,12 +126,12 @@ class Lexicon:
 class Hotwords:
     """Sequences of labels that score higher wherever they occur.
 
-    A part of the boost is given with each label of a word that may be beginning, and taken
-    back if it was not, so that a beam does not lose the word before its end. Over
-    a whole sequence the score is exactly the boosts of all occurrences, overlaps included.
+    Each label of a word that may have begun adds a part of the boost, so that a beam does not
+    lose the word before its end; if the word is not completed, the parts are subtracted again.
+    The score of a whole sequence is the sum of the boosts of all occurrences, overlaps included.
 
     Attributes:
-      words: The boost of each word, a natural logarithm, the word being a tuple of labels.
+      words: The boost, a natural logarithm, of each word, a tuple of labels.
       classes: The number of classes C.
 
     Example:
@@ -142,14 +142,14 @@ class Hotwords:
 
     References:
       Aho, Corasick 1975, "Efficient string matching: an aid to bibliographic search".
-      Ng, Harada, Russell 1999, "Policy invariance under reward transformations" (the parts).
+      Ng, Harada, Russell 1999, "Policy invariance under reward transformations" (boosts in parts).
     """
 
     words: Mapping[Sequence[int], float]
     classes: int
 
     def automaton(self) -> Automaton:
-        """The automaton whose states are the beginnings of words (Aho and Corasick 1975)."""
+        """The automaton whose states are the prefixes of words (Aho and Corasick 1975)."""
         if not isinstance(self.words, Mapping):
             raise TypeError(
                 f"words has type {type(self.words).__name__}; it must be a mapping to boosts."
@@ -161,24 +161,24 @@ class Hotwords:
                     f"words has {list(word)} with the boost {boost}; a word must not be empty, and "
                     "its boost must be finite."
                 )
-            for label in word:  # one that is no class would never be read
+            for label in word:  # a label that is not a class would never be read
                 checks.class_id("label", label, self.classes)
-        promised: dict[Labels, float] = {(): 0.0}  # what is given in advance to each beginning
+        in_advance: dict[Labels, float] = {(): 0.0}  # the part of the boost at each prefix
         for word, boost in words.items():
             for end in range(len(word)):
                 part = boost * end / len(word)
-                promised[word[:end]] = max(promised.get(word[:end], 0.0), part)
+                in_advance[word[:end]] = max(in_advance.get(word[:end], 0.0), part)
 
-        def expand(beginning):
+        def expand(prefix):
             arcs = []
             for label in range(self.classes):
-                read = (*beginning, label)
-                ends = [read[i:] for i in range(len(read))]
-                gained = sum(words.get(end, 0.0) for end in ends)
-                following = next((end for end in ends if end in promised), ())
-                gained += promised[following] - promised[beginning]
+                read = (*prefix, label)
+                suffixes = [read[i:] for i in range(len(read))]
+                gained = sum(words.get(suffix, 0.0) for suffix in suffixes)
+                following = next((suffix for suffix in suffixes if suffix in in_advance), ())
+                gained += in_advance[following] - in_advance[prefix]
                 arcs.append((label, following, gained))
-            return arcs, -promised[beginning]
+            return arcs, -in_advance[prefix]
 
         return build((), expand, self.classes)
 

@@ -5,7 +5,7 @@ The probability of a word w after a history h is that of the longest known n-gra
     p(w | h) = p(h w)                     if the n-gram h w is listed
              = backoff(h) · p(w | h')     otherwise, h' being h without its first word
 
-where the back-off of what is not listed is 1.
+where the back-off of a history that is not listed is 1.
 """
 
 import gzip
@@ -27,14 +27,15 @@ NGrams = Mapping[tuple[str, ...], tuple[float, float]]
 class NGram:
     """A back-off n-gram model whose words are the labels of a decoder.
 
-    Words of the vocabulary that the model lacks are its ``<unk>``; if it has none, they
-    get `unknown_log10`. Start and end of a sequence are ``<s>`` and ``</s>``, where listed.
+    Words of the vocabulary that are not in the model count as ``<unk>``; if it has no ``<unk>``,
+    their log10 probability is `unknown_log10`. Sequences start with ``<s>`` and end with ``</s>``,
+    if the model has them.
 
     Args:
       ngrams: For each n-gram, a tuple of words, log10 of its probability and of its back-off.
-      vocabulary: The word of each class, in the order of the classes. The blank has one
+      vocabulary: The word of each class, in the order of the classes. The blank needs a word
         too, which is never read.
-      unknown_log10: For words the model lacks, if it has no ``<unk>``; kenlm's is -100.
+      unknown_log10: For words not in the model, if it has no ``<unk>``; kenlm uses -100.
 
     Example:
       >>> import jaxctc
@@ -61,8 +62,8 @@ class NGram:
         for ngram in self.ngrams:
             if ngram[:-1] and ngram[:-1] not in self.ngrams:
                 raise ValueError(f"ngrams has {ngram}; it must have {ngram[:-1]} too.")
-        # Contexts, shortest first. With a context its beginnings are there too, so the context
-        # after one more word depends on the context and that word alone.
+        # Contexts, shortest first. All prefixes of a context are contexts too, so the context
+        # after one more word depends only on the context and that word.
         contexts = {()} | {ngram for ngram in self.ngrams if len(ngram) < self.order}
         self._contexts = sorted(contexts, key=lambda context: (len(context), context))
         self._number = {context: i for i, context in enumerate(self._contexts)}
@@ -83,15 +84,15 @@ class NGram:
           unknown_log10: See `NGram`.
 
         Raises:
-          ValueError: If the file is not in the format, or has other n-grams than it says, or a
-            probability above 1.
+          ValueError: If the file is not in ARPA format, its n-grams do not match the counts in its
+            header, or a probability is above 1.
         """
         opener = gzip.open if str(path).endswith(".gz") else open
         with opener(path, "rt", encoding="utf-8-sig") as lines:
             return cls(_parse_arpa(lines, path), vocabulary, unknown_log10=unknown_log10)
 
     def log10_probability(self, words: Iterable[str], *, start: bool = True, end: bool = True):
-        """log10 of the probability of a sentence, with its start and end unless said otherwise."""
+        """log10 of the probability of a sentence, by default with its start and end."""
         context = self._start() if start else ()
         total = 0.0
         for word in words:
@@ -128,7 +129,7 @@ class NGram:
         score, transition = np.empty(size), np.empty(size, np.int32)
         final = np.zeros(size[0])
         for row, context in enumerate(self._contexts):
-            # All words are as after a shorter context, whose row is above, except the listed.
+            # Words not listed after this context back off to a shorter one, whose row is above.
             shorter = self._number[self._suffix(context[1:])] if context else row
             if context:
                 score[row] = score[shorter] + self._backoff(context)
@@ -154,7 +155,7 @@ class NGram:
         return word if (word,) in self.ngrams else UNKNOWN
 
     def _suffix(self, history: tuple[str, ...]) -> tuple[str, ...]:
-        """The longest end of a history that is a context."""
+        """The longest suffix of a history that is a context."""
         history = history[max(0, len(history) - self.order + 1) :]
         while history not in self._number:
             history = history[1:]
@@ -177,10 +178,10 @@ class NGram:
 
 
 def _parse_arpa(lines: Iterable[str], name) -> dict[tuple[str, ...], tuple[float, float]]:
-    """The n-grams of an ARPA file, checked against the counts in its head."""
+    """The n-grams of an ARPA file, checked against the counts in its header."""
     counts: dict[int, int] = {}
     ngrams: dict[tuple[str, ...], tuple[float, float]] = {}
-    order = None  # before the head; then 0, in the head; then that of the section
+    order = None  # None before the header, 0 in the header, then the order of the section
     for number, line in enumerate(lines, 1):
         line = line.strip(" \t\r\n")
         try:
@@ -196,18 +197,20 @@ def _parse_arpa(lines: Iterable[str], name) -> dict[tuple[str, ...], tuple[float
                 n, _, count = line.removeprefix("ngram ").partition("=")
                 counts[int(n)] = int(count)
             else:
-                # Between words are only these: another space, of Chinese say, may be a word.
+                # Only these separate words: another space, such as that of Chinese, may be a word.
                 log10, *words = re.split(r"[ \t]+", line)
                 backoff = float(words.pop()) if len(words) == order + 1 else 0.0
                 if len(words) != order or not float(log10) <= 0 or np.isnan(backoff):
                     raise ValueError
                 ngrams[tuple(words)] = (float(log10), backoff)
         except ValueError:
-            raise ValueError(f"{name}, line {number}: {line!r} is not of an ARPA file.") from None
+            raise ValueError(
+                f"{name}, line {number}: {line!r} is not a line of an ARPA file."
+            ) from None
     else:
         raise ValueError(f"{name} has no \\data\\ to \\end\\; it must be a whole ARPA file.")
     counts = {n: count for n, count in counts.items() if count}
     found = dict(Counter(map(len, ngrams)))
     if found != counts:
-        raise ValueError(f"{name} has {found} different n-grams; its head says {counts}.")
+        raise ValueError(f"{name} has {found} different n-grams; its header says {counts}.")
     return ngrams

@@ -1,7 +1,7 @@
-"""Deterministic automata over labels as dense tables: what a decoder knows beyond the logits.
+"""Deterministic automata over labels as dense tables, which a search reads besides the logits.
 
-Language models (`ngram`) and constraints (`constraints`) are all built into this one
-form, on the host, and may be combined there. A decoder reads it by indexing.
+Language models (`ngram`) and constraints (`constraints`) are all turned into this one
+form on the host, and can be combined there. A search reads it by indexing.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -18,10 +18,10 @@ Array = np.ndarray | jax.Array
 
 
 class Automaton(NamedTuple):
-    """States, of which 0 is the start. Reading a label adds a score and leads to a state.
+    """A deterministic automaton: reading a label adds a score and leads to the next state.
 
-    The score of a sequence is the sum of those of its labels and of the last state's `final`.
-    Scores are natural logarithms wherever they are of probabilities.
+    State 0 is the start. The score of a sequence is the sum of the scores of its labels, plus
+    `final` of the last state. Scores of probabilities are natural logarithms.
     """
 
     transition: Array  # int32 [states, C]
@@ -52,7 +52,7 @@ def build(
     expand: Callable[[S], tuple[Iterable[tuple[int, S, float]], float]],
     classes: int,
 ) -> Automaton:
-    """The automaton of all states that can be reached.
+    """The automaton of all states that can be reached from a start.
 
     Args:
       start: The first state, anything hashable.
@@ -77,10 +77,10 @@ def build(
 
 
 def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = None) -> Automaton:
-    """One automaton for several: scores are added, each times its weight, 1 by default.
+    """One automaton from several: the sum of their scores, each times its weight, 1 by default.
 
-    What one of them forbids is forbidden, also at a weight of 0. Of the pairs of states only
-    those are kept that can be reached.
+    What one of them forbids is forbidden, even with a weight of 0. Only pairs of states that
+    can be reached are kept.
 
     Example:
       >>> import jaxctc
@@ -93,7 +93,7 @@ def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = 
     weights = [1.0] * len(automata) if weights is None else list(weights)
     if not automata or len(weights) != len(automata):
         raise ValueError(
-            f"weights has length {len(weights)}; it must be that of automata, from 1 up."
+            f"weights has length {len(weights)}; it must be that of automata, and at least 1."
         )
     for i, (automaton, weight) in enumerate(zip(automata, weights, strict=True)):
         language_checks.tables(f"automata[{i}]", automaton)
@@ -105,7 +105,7 @@ def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = 
         if other.score.shape[1] != result.score.shape[1]:
             raise ValueError(
                 f"automata read {other.score.shape[1]} and {result.score.shape[1]} classes; "
-                "it must be the same number."
+                "they must read the same number."
             )
         result = _product(result, other)
     return result
@@ -122,7 +122,7 @@ def _scale(automaton: Automaton, weight: float) -> Automaton:
 
 
 def _product(a: Automaton, b: Automaton) -> Automaton:
-    """All pairs of states that can be reached, a breadth of them at a time."""
+    """The automaton of all pairs of states that can be reached, found breadth-first."""
     size = b.final.shape[0]
     order, known, frontier = [], np.zeros(0, np.int64), np.zeros(1, np.int64)
     while frontier.size:

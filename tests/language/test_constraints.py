@@ -89,7 +89,7 @@ A_WORD = {("a",): (-1.0, 0.0)}
                 [[1]], 4, language_model=jaxctc.NGram(A_WORD, ["<blank>", "a"]).automaton()
             ),
             ValueError,
-            "language_model reads 2 classes; it must be 1",
+            "language_model reads 2 classes; it must read 1",
         ),
         (
             lambda: jaxctc.Hotwords([(1, 2)], 4),

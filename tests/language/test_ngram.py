@@ -58,14 +58,14 @@ def test_files_are_checked(tmp_path, model):
     assert again.ngrams == model.ngrams
     file = tmp_path / "bad.arpa"
     for change, message in [
-        (("ngram 3=10", "ngram 3=11"), "its head says"),
+        (("ngram 3=10", "ngram 3=11"), "its header says"),
         (("\\end\\", ""), "must be a whole ARPA file"),
         (("-0.9\t</s>", "nine\t</s>"), "line 9: 'nine"),
-        (("\ta b\t", "\ta b c d\t"), "is not of an ARPA file"),
+        (("\ta b\t", "\ta b c d\t"), "is not a line of an ARPA file"),
         (("\\data\\", ""), "must be a whole ARPA file"),
         (("-0.9\t</s>", "0.9\t</s>"), "line 9: '0.9"),
         (("-0.9\t</s>", "nan\t</s>"), "line 9: 'nan"),
-        (("-0.9\t</s>", "-0.9\t<s>"), "different n-grams; its head says"),
+        (("-0.9\t</s>", "-0.9\t<s>"), "different n-grams; its header says"),
     ]:
         assert change[0] in text
         file.write_text(text.replace(*change))

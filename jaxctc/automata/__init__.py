@@ -1,10 +1,10 @@
-"""Any weighted automaton in the place of one label sequence.
+"""Losses and best paths of any weighted automaton, instead of one label sequence.
 
 * `Fsa`: an automaton as arrays of arcs.
 * `fsa_score`, `fsa_best_path`: the total weight of all paths through the frames, and the best path.
 * `linear_fsa`, `union_fsa`, `ngram_fsa`, `graphs`: graphs of labels.
-* `ctc_fsa`, `compose`, `topologies`: which frame sequences read as which labels.
-* `with_star`: scores of a star, which matches any label, for labels missing from a transcript.
+* `ctc_fsa`, `compose`, `topologies`: automata of all alignments, from labels or graphs of labels.
+* `with_star`: scores of a star, a class that matches any label missing from a transcript.
 """
 
 from jaxctc.automata import graphs as graphs

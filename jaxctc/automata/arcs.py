@@ -15,19 +15,19 @@ Array = np.ndarray | jax.Array
 class Fsa(NamedTuple):
     """A weighted automaton as arrays: one, or a batch of them padded to one size by `stack`.
 
-    Weights are natural logarithms, and ``-inf`` where there is nothing. Arcs of the label -1 are
-    padding and never read. `from_arcs` makes one and refuses what cannot be meant; `jaxctc.graphs`
+    Weights are natural logarithms; ``-inf`` forbids a state or an arc. Arcs of the label -1 are
+    padding and never read. `from_arcs` makes an automaton and checks it; `jaxctc.graphs`
     and `jaxctc.topologies` have ready-made ones.
 
-    The weights may be trained: put others in with ``fsa._replace(weight=...)``. The gradient of
+    The weights can be trained: replace them with ``fsa._replace(weight=...)``. The gradient of
     a score with respect to them is the expected number of times each arc is used.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc
-      >>> arcs = [(0, 0, 1, 0.0), (0, 1, 2, -0.5), (1, 1, 1, 0.0)]  # 2 once, and 1 around it
+      >>> arcs = [(0, 0, 1, 0.0), (0, 1, 2, -0.5), (1, 1, 1, 0.0)]  # 1s, one 2, 1s
       >>> fsa = jaxctc.Fsa.from_arcs(arcs, final={1})
       >>> score = lambda weight: jaxctc.fsa_score(fsa._replace(weight=weight), jnp.zeros((4, 3)))
-      >>> print(jax.grad(score)(jnp.asarray(fsa.weight)))  # of four frames, three are 1
+      >>> print(jax.grad(score)(jnp.asarray(fsa.weight)))  # three of the four frames are 1
       [1.5 1.  1.5]
     """
 
@@ -49,13 +49,13 @@ class Fsa(NamedTuple):
         """One automaton, checked.
 
         Args:
-          arcs: For each arc its source, destination, label and weight, also as an array
-            ``[A, 4]``. Where paths tie, the arc that comes first is preferred.
-          final: The final states, with their weights unless these are 0.
+          arcs: For each arc its source, destination, label and weight, or an array ``[A, 4]``
+            of them. If paths tie, the arc that comes first is preferred.
+          final: The final states, or a mapping to their weights, which are else 0.
           start: The start states, likewise.
 
         Raises:
-          ValueError: If a state or label is negative or no whole number, a weight is NaN or
+          ValueError: If a state or label is negative or not a whole number, a weight is NaN or
             ``inf``, or no path leads from a start state to a final one.
 
         Example:
@@ -113,8 +113,8 @@ class Fsa(NamedTuple):
         Args:
           automata: One or more, without a batch axis.
           states: The number of states to pad to; None means that of the largest.
-          arcs: The number of arcs to pad to, likewise. Give both where automata change from call
-            to call: a program is compiled for every size.
+          arcs: The number of arcs to pad to, likewise. Give both if automata change from call
+            to call: each new size is compiled again.
 
         Example:
           >>> import jaxctc
@@ -172,7 +172,7 @@ def _weight_by_state(name: str, value: Mapping[int, float] | Collection[int]) ->
 
 
 def reachable(source: Array, destination: Array, begin: Array) -> np.ndarray:
-    """Which states arcs lead to from those of `begin`, bool ``[S]``, themselves included."""
+    """Which states can be reached from those of `begin`, themselves included, bool ``[S]``."""
     source, destination, begin = (np.asarray(x) for x in (source, destination, begin))
     order = np.argsort(source, kind="stable")
     first = np.searchsorted(source[order], np.arange(begin.shape[0] + 1))

@@ -1,4 +1,4 @@
-"""Every check of an automaton, a topology, and what they are made of."""
+"""Checks of automata, topologies and lists of labels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxctc.core import checks
 
 
 def automaton(name: str, value: Any, batch: tuple[int, ...], classes: int) -> None:
-    """Checks that `value` is one Fsa, or a batch of them, that reads so many classes."""
+    """Checks that `value` is one Fsa, or a batch of them, and that its labels are classes."""
     _of_type_fsa(name, value)
     shared = value.label.ndim == 1
     for field, array in value._asdict().items():
@@ -45,7 +45,7 @@ def one_automaton(name: str, value: Any) -> None:
 def several_automata(name: str, value: Any) -> None:
     """Checks that `value` is a sequence of one Fsa or more, none of them a batch."""
     if hasattr(value, "destination"):
-        raise TypeError(f"{name} has type {type(value).__name__}; it must be a sequence of them.")
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a sequence of Fsas.")
     if not value:
         raise ValueError(f"{name} has length 0; it must be at least 1.")
     for i, fsa in enumerate(value):
@@ -53,7 +53,7 @@ def several_automata(name: str, value: Any) -> None:
 
 
 def topology(value: Any) -> None:
-    """Checks that `value` says what frames read as."""
+    """Checks that `value` is a `FrameTopology`."""
     if isinstance(value, type) or not hasattr(value, "read"):
         raise TypeError(
             f"topology has type {type(value).__name__}; it must be a topology, such as CTC()."
@@ -64,7 +64,7 @@ def label_list(name: str, value: Any) -> list[int]:
     """`value` as a list of whole numbers from 0 up."""
     try:
         array = np.asarray(value if isinstance(value, jax.Array) else [*value])
-    except (TypeError, ValueError):  # nothing to iterate over, or of uneven parts
+    except (TypeError, ValueError):  # not iterable, or rows of different lengths
         raise TypeError(
             f"{name} has type {type(value).__name__}; it must be a sequence of labels."
         ) from None

@@ -16,7 +16,7 @@ def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None)
     """The automaton of one label sequence.
 
     Args:
-      labels: The labels, one an arc.
+      labels: The labels, one per arc.
       weights: The weight of each arc, 0 by default.
 
     Example:
@@ -33,7 +33,7 @@ def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None)
 
 
 def union_fsa(automata: Sequence[Fsa]) -> Fsa:
-    """The automaton that reads what any of several reads; what more than one reads adds up.
+    """The union of several automata: a label sequence has the sum of its weights in each.
 
     Example:
       >>> import jaxctc
@@ -51,7 +51,7 @@ def union_fsa(automata: Sequence[Fsa]) -> Fsa:
 
 
 def trim(fsa: Fsa) -> Fsa:
-    """The same without the states that are on no path from a start to a final state."""
+    """The same automaton without states that are on no path from a start to a final state."""
     automata_checks.one_automaton("fsa", fsa)
     fsa = Fsa(*(np.asarray(x) for x in fsa))
     kept = reachable(fsa.source, fsa.destination, fsa.start > -np.inf)
@@ -71,7 +71,7 @@ def trim(fsa: Fsa) -> Fsa:
 
 
 def from_automaton(automaton: Automaton) -> Fsa:
-    """A language model or constraint of a decoder (`NGram`, `Lexicon`, `Grammar`) as arcs.
+    """The dense tables of a language model or constraint (`NGram`, `Lexicon`, `Grammar`) as arcs.
 
     Example:
       >>> import jaxctc
@@ -88,12 +88,13 @@ def from_automaton(automaton: Automaton) -> Fsa:
 
 
 def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: float = 0.5) -> Fsa:
-    """An n-gram model of label sequences as an automaton without empty arcs.
+    """An n-gram model of label sequences as an automaton without epsilon arcs.
 
-    Probabilities are those of interpolated absolute discounting: from every count `discount` is
-    taken, and what is taken after a history is shared out as the shorter history has it. Backing
-    off is worked into the arcs, so every history has an arc for every label that occurs; with a
-    discount of 0 it has arcs only for what followed it, as the denominators of Povey et al. 2016.
+    Probabilities use interpolated absolute discounting: `discount` is subtracted from every
+    count, and the probability this frees after a history is distributed as after the shorter
+    history. Instead of back-off arcs, every history has an arc for every label that occurs; with
+    a discount of 0, only for the labels that followed it, as in the denominators of
+    Povey et al. 2016.
 
     Args:
       sequences: The label sequences to count. The end of a sequence is counted too.
@@ -147,9 +148,9 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
 
 
 def from_k2_text(text: str) -> Fsa:
-    """An automaton in k2's text form: lines of source, destination, label and score.
+    """An automaton in k2's text format: lines of source, destination, label and score.
 
-    The last line is the final state. Arcs into it have the label -1 and read no frame, so each
+    The last line is the final state. Arcs to it have the label -1 and read no frame, so each
     becomes the final weight of its source.
 
     Example:
@@ -166,21 +167,26 @@ def from_k2_text(text: str) -> Fsa:
             raise ValueError(f"line {number} has {len(fields)} fields; it must have 4.")
         source, destination, label, weight = fields
         if (label == -1) != (destination == last[1][0]):
-            raise ValueError(f"line {number}: arcs of label -1, and no others, lead to the end.")
+            raise ValueError(
+                f"line {number}: label is {label:g}; it must be -1 on arcs to the final state, "
+                "and on no others."
+            )
         if label != -1:
             arcs.append(fields)
         elif source in final:
-            raise ValueError(f"line {number}: state {source:g} ends already; it must do so once.")
+            raise ValueError(
+                f"line {number}: state {source:g} has two final weights; it must have one."
+            )
         else:
             final[source] = weight
     return Fsa.from_arcs(arcs, final=final)
 
 
 def from_openfst_text(text: str) -> Fsa:
-    """An acceptor in OpenFst's text form: lines of source, destination, label and cost, or of a
-    final state and its cost. Costs are negative logarithms, 0 where left out.
+    """An acceptor in OpenFst's text format: lines of source, destination, label and cost, or of a
+    final state and its cost. Costs are negative logarithms, 0 if left out.
 
-    The start is the source of the first line. The label 0, which is empty there, is refused.
+    The start is the source of the first line. Label 0, which is epsilon in OpenFst, is an error.
 
     Example:
       >>> import jaxctc
@@ -192,13 +198,13 @@ def from_openfst_text(text: str) -> Fsa:
         if len(fields) <= 2:
             if fields[0] in final:
                 raise ValueError(
-                    f"line {number}: state {fields[0]:g} ends already; it must do so once."
+                    f"line {number}: state {fields[0]:g} has two final weights; it must have one."
                 )
             final[fields[0]] = -fields[1] if len(fields) == 2 else 0.0
         elif len(fields) > 4:
             raise ValueError(f"line {number} has {len(fields)} fields; it must have 1 to 4.")
         elif fields[2] == 0:
-            raise ValueError(f"line {number}: the label 0 is empty; it must be removed first.")
+            raise ValueError(f"line {number}: label 0 is epsilon; it must be removed first.")
         else:
             arcs.append((*fields[:3], -fields[3] if len(fields) == 4 else 0.0))
     start: dict = {lines[0][1][0]: 0.0}
@@ -214,6 +220,6 @@ def _fields(text: str) -> Iterator[tuple[int, list[float]]]:
             try:
                 yield number, [float(x) for x in line.split()]
             except ValueError:
-                raise ValueError(f"line {number}: {line!r} has what is not a number.") from None
+                raise ValueError(f"line {number} is {line!r}; it must be numbers.") from None
     if not found:
         raise ValueError("text is empty; it must have a final state.")

@@ -1,12 +1,12 @@
-"""General automata: the weight of all paths that read as many frames as there are.
+"""Scores of general automata: the total weight of all paths with one arc per frame.
 
-An automaton is a list of arcs. A path of T arcs, from a start state to a final one, reads T frames,
-one an arc, and weighs what its arcs weigh and what the frames say of their labels::
+A path has T arcs for T frames, and leads from a start state to a final one. Its weight is that of
+its arcs and of the frames' scores of their labels::
 
     log w(path) = start[q_0] + Σ_t (weight[a_t] + log_probs[t, label[a_t]]) + final[q_T]
 
-One frame moves weight along every arc at once; the sums into each state are scattered sums,
-which cost what the arcs cost however uneven the degrees are. There are no arcs without labels.
+One frame moves weight along all arcs at once. The sum into each state is a scatter-add, whose cost
+depends on the number of arcs only, however uneven the degrees are. There are no epsilon arcs.
 """
 
 import functools
@@ -22,18 +22,18 @@ from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, take
 
 
 class Frames(NamedTuple):
-    """What frames are to an automaton, frames first; past a sequence's end the state stays."""
+    """The scores of the frames, frames first; past a sequence's end the state does not change."""
 
     scores: jax.Array  # [T, C, B], or [T, A, B]
     stay: jax.Array  # [T, B]: 0 past the end, else -inf
 
 
 class FsaTopology(NamedTuple):
-    """The automata of a batch. Arrays of indices are ``[A]`` if all have the same, else [A, B]."""
+    """The automata of a batch. Index arrays are ``[A]`` if all share one automaton, else [A, B]."""
 
     source: jax.Array
     destination: jax.Array
-    place: jax.Array  # where in a frame's scores that of the arc is
+    place: jax.Array  # index of the arc's score among those of a frame
     weight: jax.Array  # [A, 1] or [A, B]
     start_weight: jax.Array  # [S, B]
     final_weight: jax.Array  # [S, 1] or [S, B]
@@ -54,7 +54,7 @@ class FsaTopology(NamedTuple):
         return self.move(semiring, state, weights, self.weight)
 
     def move(self, semiring: Semiring, state: State, weights: Frames, arcs: jax.Array) -> State:
-        """One step with other weights of the arcs."""
+        """One step with `arcs` as the weights of the arcs."""
         (before,) = state
         moved = semiring.times(take(before, self._rows(self.source)), semiring.from_log(arcs))
         moved = semiring.times(moved, take(weights.scores, self._rows(self.place)))
@@ -74,11 +74,11 @@ class FsaTopology(NamedTuple):
 
 
 class Lattice(NamedTuple):
-    """What automata and a batch of log-probabilities ``[B, T, C]`` are to the recursion."""
+    """Automata and log-probabilities ``[B, T, C]`` in the form the recursion reads."""
 
     topology: FsaTopology
     scores: Frames
-    valid: jax.Array  # bool [B]: is there neither NaN nor inf in what is read?
+    valid: jax.Array  # bool [B]: are all scores and weights free of NaN and inf, lengths in range?
 
 
 def lattice(fsa: Fsa, log_probs: jax.Array, lengths: jax.Array) -> Lattice:
@@ -101,7 +101,7 @@ def lattice(fsa: Fsa, log_probs: jax.Array, lengths: jax.Array) -> Lattice:
     for x in (weight, start, final):
         valid &= jnp.all(x < jnp.inf, axis=0)
     scores = scores.transpose(1, 2, 0)
-    if arcs < classes:  # then fewer scores are read than there are
+    if arcs < classes:  # then picking the scores of the arcs first reads less
         batch_index = () if shared else (jnp.arange(batch)[None, :],)
         scores, label = scores[:, label, *batch_index], jnp.arange(arcs)
     weight, start, final = (
@@ -126,7 +126,7 @@ def fsa_score(
     .. math:: \log \sum_{a_1 \dots a_T} \exp \Bigl( \mathrm{start}(a_1)
         + \sum_{t=1}^{T} \bigl( w(a_t) + x_t(\ell(a_t)) \bigr) + \mathrm{final}(a_T) \Bigr)
 
-    where the sum is over all paths of as many arcs as there are frames. The gradient with respect
+    where the sum is over all paths with one arc per frame. The gradient with respect
     to `log_probs` is the posterior of each class at each frame, and with respect to
     ``fsa.weight`` the expected number of times each arc is taken; both are exact in float32
     at any length, as those of `ctc_loss` are.
@@ -134,15 +134,15 @@ def fsa_score(
     Args:
       fsa: One automaton for all sequences, or a batch of them (`Fsa.stack`) with the batch axes
         of `log_probs`.
-      log_probs: float ``[*batch, T, C]``: scores of the classes, taken as they are. Normalise
-        them first where probabilities are meant. ``-inf`` masks a class out. Half precision is
+      log_probs: float ``[*batch, T, C]``: scores of the classes, not normalised here. Normalise
+        them first if they are to be probabilities. ``-inf`` masks a class out. Half precision is
         computed in float32.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       semiring: One of `jaxctc.semirings`; `MAX_TROPICAL` gives the score of the best path.
 
     Returns:
-      float ``[*batch]``: ``-inf``, with gradient 0, where no path is of that length. NaN or
-      ``+inf`` among a sequence's own scores or weights makes it NaN, to be seen.
+      float ``[*batch]``: ``-inf``, with gradient 0, if no path has that many arcs. If a sequence's
+      own scores or weights contain NaN or ``+inf``, its result is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -152,7 +152,7 @@ def fsa_score(
       >>> import jax.numpy as jnp, jaxctc
       >>> fsa = jaxctc.ctc_fsa([1, 2])
       >>> total = jaxctc.fsa_score(fsa, jnp.zeros((4, 3)))
-      >>> print(jnp.round(jnp.exp(total)))  # so many alignments of four frames are there
+      >>> print(jnp.round(jnp.exp(total)))  # the number of alignments with four frames
       15.0
 
     References:
@@ -189,22 +189,25 @@ def _fsa_score(fsa, log_probs, lengths, semiring):
 
 
 class FsaPath(NamedTuple):
-    """The best path. Where there is none, the score is ``-inf`` and all else -1."""
+    """The best path. If there is none, the score is ``-inf`` and all else -1."""
 
-    arcs: jax.Array  # int32 [*batch, T]: places in the arrays of the Fsa, -1 past the length
+    arcs: jax.Array  # int32 [*batch, T]: indices into the arrays of the Fsa, -1 past the length
     labels: jax.Array  # int32 [*batch, T]: the label of each arc, -1 past the length
     score: jax.Array  # float [*batch]
 
 
 class _Numbered(NamedTuple):
-    """Frames with a variable which is 0, and whose derivative is the number of the arc taken."""
+    """Frames with one variable each, which is 0.
+
+    The derivative of the best score with respect to it is the index of the arc taken.
+    """
 
     frames: Frames
     number: jax.Array  # [T, B]
 
 
 class _NumberedTopology(NamedTuple):
-    """The automata, each arc's weight with its number times the frame's variable added."""
+    """The automata, with the arc's index times the frame's variable added to each arc's weight."""
 
     fsa: FsaTopology
 
@@ -234,8 +237,8 @@ def fsa_best_path(
 ) -> FsaPath:
     """The best path of an automaton through the frames (Viterbi 1967), arc by arc.
 
-    Arguments and errors are those of `fsa_score`. Of arcs into one state that tie, the one that
-    comes first is taken, and of final states that tie the first. The path is the derivative of its
+    Arguments and errors are those of `fsa_score`. If arcs into one state tie, the first is
+    taken; if final states tie, the first is taken. The path is the derivative of its
     own score; no back-pointers are kept.
 
     Returns:

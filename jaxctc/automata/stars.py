@@ -1,4 +1,4 @@
-"""Classes that stand for labels which are missing from a transcript."""
+"""Scores of stars: classes that match any label missing from a transcript."""
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,18 @@ from jaxctc.core.semirings import LOG
 def with_star(
     log_probs: checks.ArrayLike, *, blank_id: int = 0, excluding: bool = False
 ) -> jax.Array:
-    """Log-probabilities with a class more, the star: that of any label, but not the blank.
+    """Log-probabilities with one more class, the star, which matches any label but not the blank.
 
     Args:
       log_probs: float ``[*batch, T, C]``.
       blank_id: The class that is the blank.
-      excluding: Whether C classes more follow, the stars of any label but one: class ``C + 1 + k``
-        is any label other than k. Each is a sum of what it stands for, not a difference, and so as
-        precise where k has almost all of the probability.
+      excluding: Whether to append C more stars: class ``C + 1 + k`` matches any label other
+        than k. Each is a sum over the labels it matches, not a difference, and so precise even if
+        k has almost all of the probability.
 
     Returns:
-      float ``[*batch, T, C + 1]``, or ``[*batch, T, 2 C + 1]``. The star of a frame is the
-      sum of its labels' probabilities.
+      float ``[*batch, T, C + 1]``, or ``[*batch, T, 2 C + 1]``. The probability of a star is the
+      sum over the labels it matches.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -41,7 +41,7 @@ def with_star(
     is_label = lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1) != blank_id
     labels = jnp.where(is_label, log_probs, -jnp.inf)
     top = lax.stop_gradient(jnp.max(labels, axis=-1, keepdims=True))
-    # Where no label is possible, or padding holds NaN, there is nothing to differentiate.
+    # If no label is possible, or padding holds NaN, there is no gradient.
     usable = jnp.isfinite(top)
     star = jax.nn.logsumexp(jnp.where(usable, labels, 0), axis=-1, keepdims=True)
     classes = [log_probs, jnp.where(usable, star, top)]
@@ -51,7 +51,7 @@ def with_star(
 
 
 def _sum_of_others(labels: jax.Array) -> jax.Array:
-    """At each class the sum of all others: of those before it and those after it."""
+    """For each class the sum of all others: those before it and those after it."""
     axis = labels.ndim - 1
 
     def shifted(x, low, high):

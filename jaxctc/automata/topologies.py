@@ -1,14 +1,14 @@
-"""From labels to frames: which sequences of classes, one a frame, read as which labels.
+"""Topologies: which sequences of classes, one per frame, are alignments of which labels.
 
-| topology      | a label is                          | equal labels in a row     | blank |
-|---------------|-------------------------------------|---------------------------|-------|
-| `CTC`         | one or more frames of its class     | need a blank between      | yes   |
-| `CompactCTC`  | one or more frames of its class     | may do without            | yes   |
-| `MinimalCTC`  | one frame of its class              | need nothing              | yes   |
-| `OneStateHMM` | one or more frames of its class     | need nothing              | no    |
-| `TwoStateHMM` | a frame of its class, then any of a second | need nothing       | no    |
+| topology      | a label is                                               | blank in between  |
+|---------------|----------------------------------------------------------|-------------------|
+| `CTC`         | one or more frames of its class                          | required          |
+| `CompactCTC`  | one or more frames of its class                          | optional          |
+| `MinimalCTC`  | one frame of its class                                   | optional          |
+| `OneStateHMM` | one or more frames of its class                          | there is no blank |
+| `TwoStateHMM` | a frame of its class, then any number of a second class  | there is no blank |
 
-`compose` turns any graph of labels into the automaton of the frames that read as it.
+`compose` turns any graph of labels into the automaton of all their alignments.
 """
 
 import dataclasses
@@ -26,23 +26,23 @@ Moves = list[tuple[int, int]]  # the class of the frame, and the state after it
 
 
 class FrameTopology(Protocol):
-    """A small transducer whose states are numbers, all of them final."""
+    """A small transducer from frames to labels. States are ints, all of them final."""
 
     @property
     def start(self) -> int: ...
 
     def stay(self, state: int) -> Moves:
-        """Frames that begin no label."""
+        """Moves by a frame that begins no label."""
         ...
 
     def read(self, state: int, label: int) -> Moves:
-        """Frames that begin this label."""
+        """Moves by a frame that begins this label."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class CTC:
-    """Runs of a class are one label, blanks are none (Graves et al. 2006)."""
+    """A run of one class is one label, blanks are removed (Graves et al. 2006)."""
 
     blank_id: int = 0
 
@@ -64,7 +64,7 @@ class CTC:
 class CompactCTC(CTC):
     """CTC in which equal labels may follow each other without a blank (Laptev et al. 2022).
 
-    It reads what k2 calls the modified topology.
+    The same as k2's modified topology.
     """
 
     def read(self, state: int, label: int) -> Moves:
@@ -75,7 +75,7 @@ class CompactCTC(CTC):
 
 @dataclasses.dataclass(frozen=True)
 class MinimalCTC(CTC):
-    """Every label takes one frame; between are blanks (Laptev et al. 2022)."""
+    """Every label takes one frame; all other frames are blanks (Laptev et al. 2022)."""
 
     def stay(self, state: int) -> Moves:
         """Blanks."""
@@ -130,12 +130,12 @@ def _not_blank(label: int, blank_id: int) -> None:
 
 
 def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
-    """The automaton of the frames that read as the sequences of a graph of labels.
+    """The automaton of all alignments of the label sequences of a graph.
 
-    The weight of a label is that of its arc in the graph, once, however many frames it takes.
+    The weight of a label's arc in the graph counts once, however many frames the label takes.
 
     Args:
-      topology: What frames read as, such as ``topologies.CTC(blank_id=0)``.
+      topology: How labels become frames, such as ``topologies.CTC(blank_id=0)``.
       graph: The labels, as `linear_fsa`, `ngram_fsa` or `Fsa.from_arcs` make them.
 
     Example:
@@ -184,19 +184,19 @@ def ctc_fsa(
     star_excludes_next: bool = False,
     weight: float = 0.0,
 ) -> Fsa:
-    """All alignments of one label sequence; minus the `fsa_score` of them is `ctc_loss`.
+    """The automaton of all alignments of one label sequence; minus its `fsa_score` is `ctc_loss`.
 
     Args:
       labels: The labels, without blanks or padding.
       blank_id: The class that is the blank.
-      star_id: If given, labels may be missing before, between and after those given: there,
-        any number of stars may stand, which are labels of this class. `with_star` adds such a
+      star_id: If given, labels may be missing before, between and after those given: any
+        number of stars, labels of this class, may be there. `with_star` adds such a
         class to log-probabilities.
-      star_weight: The weight of each star, a negative number if stars are to be few.
-      star_excludes_next: Whether a star before a label stands for any label but that one, so that
+      star_weight: The weight of each star; a negative weight makes stars less likely.
+      star_excludes_next: Whether a star before a label matches any label but that one, so that
         it can not take the label's place. The star of any label but k is then class
-        ``star_id + 1 + k``, as ``with_star(excluding=True)`` makes them.
-      weight: The weight of the whole, such as the score of the labels in a language model.
+        ``star_id + 1 + k``, as from ``with_star(excluding=True)``.
+      weight: The weight of all paths, such as the score of the labels in a language model.
 
     Raises:
       ValueError: If a label is the blank, the star, or negative, or `weight` is not finite.

@@ -1,8 +1,8 @@
 """Forced alignment: the one best path of the labels through the frames.
 
-The path is the derivative of its own score. To the score of state s at frame t a variable of
-that frame is added, times s, and the variable is 0: it changes nothing, but the derivative
-of the best total score with respect to it is the state that the best path is in.
+The path is the derivative of its own score. Each frame has a variable, which is 0, and s times
+this variable is added to the score of state s. That changes no score, but the derivative
+of the best total score with respect to the variable is the state of the best path.
 So neither back-pointers nor anything else of size T × S is kept.
 """
 
@@ -20,7 +20,7 @@ from jaxctc.ctc.lattice import CTCTopology
 
 
 class Alignment(NamedTuple):
-    """Which label stands where. Without any alignment, score ``-inf`` and no frames (-1)."""
+    """Where each label is. If there is no alignment, score is ``-inf`` and frames are -1."""
 
     path: jax.Array  # int32 [*batch, T]: the class at each frame, -1 past the length
     scores: jax.Array  # float [*batch, T]: its log-probability, 0 past the length
@@ -41,28 +41,27 @@ def forced_align(
 ) -> Alignment:
     """The most probable alignment of the labels (Viterbi), frame by frame.
 
-    Where paths tie, the one taken stays rather than advances, advances by one rather than
-    skips a blank, and ends in the last label rather than in the blank after it.
+    If paths tie, staying is preferred to advancing, advancing by one to skipping a blank,
+    and ending in the last label to ending in the blank after it.
 
-    Scores are differentiable, those of the path as it is. Memory is that of the logits, not
+    Scores are differentiable, with the path as a constant. Memory is that of the logits, not
     frames times labels.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: scores are
-        normalised, and the path does not depend on it.
+        normalised inside, and the path is the same.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
       blank_id: The class that is the blank.
       wildcard_id: A label, not necessarily a class, that matches anything: at every frame it
-        scores as the best class. Put it where the text may be missing from the transcript. Two in
+        scores as the best class. Put it where labels may be missing from the transcript. Two in
         a row need a blank between them, as any equal labels do.
 
     Returns:
-      `Alignment`. Frames of a wildcard have `wildcard_id` in the path. Where no alignment is
-      possible, ``score`` is ``-inf``, and ``path``, ``starts`` and ``ends`` are -1 throughout,
-      with gradient 0. So they are, but ``score`` is NaN, to be seen, if there is a NaN or ``+inf``
-      among a sequence's own logits.
+      `Alignment`. Frames of a wildcard have `wildcard_id` in the path. For an infeasible pair
+      ``score`` is ``-inf`` with gradient 0, and ``path``, ``starts`` and ``ends`` are -1. If a
+      sequence's own logits contain NaN or ``+inf``, these are -1 too, and ``score`` is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -92,7 +91,7 @@ def forced_align(
 
 
 class _Emissions(NamedTuple):
-    """What a frame shows, frames first."""
+    """The input of the recursion at each frame, frames first."""
 
     logits: jax.Array  # [T, B, C]
     inside: jax.Array  # bool [T, B]
@@ -100,10 +99,10 @@ class _Emissions(NamedTuple):
 
 
 class _AlignmentTopology(NamedTuple):
-    """The CTC lattice with the labels' scores picked as they are needed."""
+    """The CTC lattice with the labels' scores gathered in the step, frame by frame."""
 
     lattice: CTCTopology
-    classes: jax.Array  # int32 [B, 1 + S]: what a state reads, the blank in the first place
+    classes: jax.Array  # int32 [B, 1 + S]: the class of each state, the blank's first
     usable: jax.Array  # bool [B, 1 + S]
 
     @property
@@ -122,7 +121,7 @@ class _AlignmentTopology(NamedTuple):
         places = jnp.arange(self.classes.shape[1], dtype=position.dtype)[None, :]
         labels = jnp.take_along_axis(logits, self.classes, axis=1)
         scores = jnp.where(self.usable, labels, -jnp.inf) + position[:, None] * places
-        # Past the end the state stands still: a blank there would win a tie with the label.
+        # Past the end the state does not change: a blank there would win ties with the label.
         return where(inside[:, None], self.lattice.step(semiring, state, scores), state)
 
     def finish(self, semiring: Semiring, state: State) -> Weight:
@@ -141,7 +140,7 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     used = jnp.arange(width)[None, :] < label_lengths[:, None]
     usable = used & (labels >= 0) & (labels < classes) & (labels != blank_id)
     read = jnp.where(usable, labels, blank_id)
-    if wildcard_id is not None:  # a class of its own, as good as the best
+    if wildcard_id is not None:  # one more class, which scores as the best one
         logits = jnp.concatenate([logits, jnp.max(logits, axis=2, keepdims=True)], axis=2)
         read = jnp.where(used & (labels == wildcard_id), classes, read)
         usable |= used & (labels == wildcard_id)
@@ -158,7 +157,7 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     if wildcard_id is not None:
         chosen = jnp.where(chosen == classes, jnp.argmax(given, axis=2), chosen)
     blank_scores, scores = arc_log_probabilities(given, chosen, inside, blank_id)
-    # NaN, or +inf, in any class of a frame is in its normaliser, and so in the blank's score.
+    # NaN or +inf in any class of a frame makes its normaliser NaN, and so the blank's score.
     broken = jnp.any(jnp.isnan(blank_scores), axis=1)
     possible &= ~broken
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
@@ -183,9 +182,9 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
 
 
 def _best_states(topology, logits, inside) -> tuple[jax.Array, jax.Array]:
-    """The label's place at each frame, from 1 (0 is a blank), int32 [B, T]; is there a path?"""
-    # Of the best class, not normalised: large sums would round, and so would the subtraction of
-    # a normaliser, which makes and breaks ties. That of the best class is exact more often.
+    """The label's index at each frame, from 1 (0 is a blank), int32 [B, T]; if there is a path."""
+    # The score of the best class is subtracted, since large sums round. Subtracting the normaliser
+    # would round too, and so create and break ties; with the best class it is more often exact.
     top = jnp.max(logits, axis=2, keepdims=True)
     logits = (logits - jnp.where(jnp.isfinite(top), top, 0)).transpose(1, 0, 2)
 

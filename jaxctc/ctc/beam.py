@@ -1,4 +1,4 @@
-"""Prefix beam search over whole utterances or over pieces of them as they come."""
+"""Prefix beam search over whole utterances, or over a stream of pieces."""
 
 import functools
 import operator
@@ -29,10 +29,10 @@ def ctc_beam_search(
 ) -> Hypotheses:
     """The most probable label sequences, each summed over its alignments.
 
-    A prefix beam search: after every frame the `beam_width` best prefixes stay, and prefixes that
-    are equal are merged, so with a beam that is wide enough the scores are exact. They are
-    lower bounds otherwise, since alignments through a prefix which left the beam are lost.
-    What it costs grows with the beam and hardly with the number of classes.
+    A prefix beam search: after every frame the `beam_width` best prefixes are kept, and equal
+    prefixes are merged. With a wide enough beam the scores are exact; otherwise they are
+    lower bounds, since alignments through a prefix that left the beam are lost.
+    Time grows with the beam, and hardly with the number of classes.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
@@ -40,19 +40,19 @@ def ctc_beam_search(
       beam_width: How many prefixes are kept, N.
       blank_id: The class that is the blank.
       max_labels: The most labels of a hypothesis; None means T.
-      prune_classes: If given, only so many labels are possible at a frame, the best ones, and
-        the blank; the others get probability 0 there. With an automaton and many classes this
-        saves most of the time; without one, the search leaves out what cannot matter by itself.
+      prune_classes: If given, only this number of best labels, and the blank, are possible at
+        each frame; the others get probability 0 there. With an automaton and many classes this
+        saves most of the time; without one, the search itself skips labels that cannot matter.
       automaton: A language model or constraint, from `jaxctc.language`.
-      automaton_weight: What its scores are multiplied by.
+      automaton_weight: The factor of its scores.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
       automaton_weight * automaton_scores``. ``scores`` are log-probabilities of the label
       sequences without the automaton; ``automaton_scores`` are not multiplied by the weight;
-      ``frames`` are the first frame of each label in the best alignment. Sequences in
-      which the automaton may not end are left out. A NaN or ``+inf`` among a sequence's own
-      logits leaves it no hypothesis, and makes its ``scores`` NaN, to be seen.
+      ``frames`` are the first frame of each label in the best alignment. Label sequences
+      after which the automaton may not end are left out. If a sequence's own logits contain
+      NaN or ``+inf``, it has no hypotheses and its ``scores`` are NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -93,7 +93,7 @@ def ctc_beam_start(
       batch: Leading batch dimensions of the logits to come.
       beam_width: How many prefixes are kept.
       max_labels: The most labels of a hypothesis, over all pieces.
-      dtype: That of the logits to come: half precision is computed in float32.
+      dtype: The dtype of the logits to come; half precision is computed in float32.
 
     Returns:
       `BeamState`, for `ctc_beam_extend`.
@@ -122,12 +122,12 @@ def ctc_beam_extend(
     automaton: Automaton | None = None,
     automaton_weight: checks.ArrayLike = 1.0,
 ) -> BeamState:
-    """A beam search after more frames of the same sequences.
+    """Continues a beam search with more frames of the same sequences.
 
-    However an utterance is cut into pieces, the end is the same, bit for bit, and the same as
-    that of `ctc_beam_search`, whose arguments these are. Pieces of few different lengths
-    are best, since each length is compiled once: `logit_lengths` says how many frames of a piece
-    belong to each sequence, 0 where it is over.
+    However an utterance is cut into pieces, the result is bit for bit that of `ctc_beam_search`,
+    whose arguments these are. Use pieces of few different lengths, since each
+    length is compiled: `logit_lengths` says how many frames of a piece belong to each
+    sequence, 0 once it is over.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -149,7 +149,7 @@ def ctc_beam_extend(
     if state.beam.blank.dtype != wide(logits.dtype):
         raise TypeError(
             f"state has dtype {state.beam.blank.dtype}; it must be {wide(logits.dtype)}, "
-            "that in which the logits are computed."
+            "the dtype in which the logits are computed."
         )
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
     weight = _weight(automaton, automaton_weight, logits.shape[-1])
@@ -162,11 +162,11 @@ def ctc_beam_finish(
     automaton: Automaton | None = None,
     automaton_weight: checks.ArrayLike = 1.0,
 ) -> Hypotheses:
-    """The hypotheses of a beam search as if the utterance ended here. The state stays usable.
+    """The hypotheses of a beam search if the utterance ends here. The state can still be extended.
 
     Args:
       state: What `ctc_beam_extend` returned.
-      automaton: The one that was given to `ctc_beam_extend`.
+      automaton: The automaton that was given to `ctc_beam_extend`.
       automaton_weight: Likewise.
 
     Returns:

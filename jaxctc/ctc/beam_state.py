@@ -1,4 +1,4 @@
-"""The state of a prefix beam search, from its start over pieces of frames to its hypotheses."""
+"""The state of a prefix beam search: its start, its extension by frames, its hypotheses."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class BeamState(NamedTuple):
 
     beam: Beam  # the prefixes and their probabilities, [*batch, W]
     labels: jax.Array  # int32 [*batch, W, L]
-    frames: jax.Array  # int32 [*batch, 2 W, L]: of the best alignments, blank-ending first
+    frames: jax.Array  # int32 [*batch, 2 W, L]: in the best alignments, blank-ending first
     frame_count: jax.Array  # int32 [*batch]
 
 
@@ -34,11 +34,11 @@ def extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -
     width, max_labels = state.labels.shape[1:]
     inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
     prune = prune is not None and min(prune, logits.shape[2] - 1)
-    # Without an automaton a prefix needs no more labels than `candidates` looks at. With one
-    # any label may be the best.
+    # Without an automaton, `candidates` considers no more labels than these. With one, any label
+    # may be the best.
     labels = prune or (width + 1 if automaton is None else None)
     frames = prefix_search.frames(logits, inside, labels, blank_id, bool(prune))
-    # A prefix that is as long as it may be has no longer ones to beat others with.
+    # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.
     every = automaton is not None or capped
     chosen = prefix_search.candidates(width, frames.top_labels.shape[2], every)
     weight = weight.astype(logits.dtype)
@@ -52,7 +52,7 @@ def extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -
 
 
 def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -> BeamState:
-    """The state with labels that began, [T, B, 2 W], after those of the places of origin."""
+    """The state with the labels that began, [T, B, 2 W], appended to those at their origin."""
     width, max_labels = state.labels.shape[1:]
     before = jnp.concatenate([state.beam.length] * 2, axis=1)
     before = jnp.take_along_axis(before, origin, axis=1)
@@ -69,7 +69,7 @@ def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -
     labels = written(jnp.concatenate([state.labels] * 2, axis=1), begun.transpose(1, 2, 0))
     frame = jnp.arange(begun.shape[0], dtype=jnp.int32)[None, None, :]
     frames = written(state.frames, state.frame_count[:, None, None] + frame)
-    # Both endings of a prefix have its labels, but one may be impossible.
+    # The alignments of both endings have the prefix's labels, but one of them may not exist.
     blank_ending = (beam.best_blank > beam.best_label)[:, :, None]
     labels = jnp.where(blank_ending, labels[:, :width], labels[:, width:])
     return BeamState(beam, labels, frames, state.frame_count)

@@ -17,17 +17,17 @@ def is_feasible(
     blank_id: int = 0,
     num_classes: int | None = None,
 ) -> jax.Array:
-    """Whether any alignment joins labels to that many frames.
+    """Whether the labels have an alignment with that many frames.
 
-    Every label takes a frame, and equal neighbours need one more for the blank between. Where it
-    is so, and no class is masked out by ``-inf``, `ctc_loss` is finite.
+    Every label takes a frame, and equal neighbours need one more for the blank between. For a
+    feasible pair `ctc_loss` is finite, unless ``-inf`` masks a class out.
 
     Args:
       labels: integer ``[*batch, S]``.
       logit_lengths: integer ``[*batch]``.
       label_lengths: integer ``[*batch]``; None means S.
-      blank_id: The class that is the blank; as a label it is not feasible.
-      num_classes: If given, labels from this number up are not feasible.
+      blank_id: The class that is the blank; as a label it is infeasible.
+      num_classes: If given, labels from this number up are infeasible.
 
     Returns:
       bool ``[*batch]``.

@@ -19,16 +19,16 @@ def ctc_greedy_decode(
     """The labels on the best path: each frame's best class, repeats merged, blanks removed.
 
     Args:
-      logits: float ``[*batch, T, C]``, unnormalised or log-probabilities. Of equal classes
+      logits: float ``[*batch, T, C]``, unnormalised or log-probabilities. If classes tie,
         the first is taken.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       blank_id: The class that is the blank.
 
     Returns:
       `Hypotheses` without an axis N, with L = T. ``scores`` is the log-probability of that
-      one path, which is a lower bound on that of its labels; ``frames`` are the first
-      frame of each label's run. A sequence with a frame in which no class is possible has no labels
-      and the score ``-inf``, one with a NaN or ``+inf`` among its own logits no labels and NaN.
+      one path, a lower bound on that of its labels; ``frames`` are the first
+      frame of each label's run. If all classes of a frame are ``-inf``, the sequence has no labels
+      and the score ``-inf``; if its own logits contain NaN or ``+inf``, no labels and NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -70,7 +70,7 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
 
     before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=blank_id)[:, :frames]
     emitted = inside & (path != blank_id) & (path != before)
-    emitted &= score[:, None] > -jnp.inf  # otherwise, or with NaN, these labels mean nothing
+    emitted &= score[:, None] > -jnp.inf  # if the score is -inf or NaN, there are no labels
     labels, emitted_at = _compact(emitted, path)
     lengths = jnp.sum(emitted, axis=-1, dtype=jnp.int32)
     return Hypotheses(
@@ -83,14 +83,14 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
 
 
 def _compact(keep: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The kept values of each row [B, T] moved to its front, and where they stood; else -1."""
+    """The kept values of each row [B, T] moved to its front, and their columns; -1 after them."""
     rows, columns = keep.shape
-    # What is not kept goes to a place outside, where it is dropped.
+    # Values that are not kept go to a place outside the row, where they are dropped.
     place = jnp.where(keep, jnp.cumsum(keep, axis=-1) - 1, columns)
     row = jnp.arange(rows)[:, None]
     nothing = jnp.full(keep.shape, -1, jnp.int32)
-    stood = jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32), keep.shape)
+    column = jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32), keep.shape)
     return (
         nothing.at[row, place].set(values, mode="drop"),
-        nothing.at[row, place].set(stood, mode="drop"),
+        nothing.at[row, place].set(column, mode="drop"),
     )

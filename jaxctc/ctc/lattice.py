@@ -1,13 +1,13 @@
 """The CTC lattice (Graves et al. 2006).
 
 States are ``blank[s]``, where s labels have been emitted and the last frame was a blank, and
-``label[s]``, where the last frame was label s. One frame does (Graves et al. 2006, eqs. 6–8)::
+``label[s]``, where the last frame was label s. A step is (Graves et al. 2006, eqs. 6–8)::
 
     blank'[s] = (blank[s] + label[s]) · p(blank)
     label'[s] = (label[s] + blank[s-1] + [y_s ≠ y_{s-1}] · label[s-1]) · p(y_s)
 
-``label[0]`` does not exist; it is kept with weight zero so that both arrays are
-alike and the blanks need no shift.
+``label[0]`` does not exist; it is kept with weight zero so that both arrays have
+one shape and the blanks need no shift.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ from jaxctc.core.semirings import Semiring, State, Weight, first_one, select, sh
 class CTCTopology:
     """The lattice of a batch of label sequences.
 
-    Scores are one array, ``[T, B, 1 + S]`` with axis 1 or ``[T, 1 + S, B]`` with axis 0: in the
-    place of the label that isn't, the blank's.
+    Scores are one array, ``[T, B, 1 + S]`` with axis 1 or ``[T, 1 + S, B]`` with axis 0: the
+    blank's at index 0, then those of the labels.
     """
 
-    skip: jax.Array  # bool, of the shape of a weight: may label s be followed by label s + 1?
+    skip: jax.Array  # bool, of the shape of a weight: may label s + 1 follow s without a blank?
     label_lengths: jax.Array  # [B]
     axis: int
 
@@ -51,12 +51,12 @@ class CTCTopology:
     def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
         blank, label = state
         blank_weight = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, 1, axis=self.axis), weights)
-        # Terms stand in order of preference: staying, advancing by one, skipping the blank.
+        # Terms are in order of preference: staying, advancing by one, skipping the blank.
         either = semiring.plus(blank, label)
         entering = shift(semiring, where(self.skip, either, blank), self.axis)
         return (
             semiring.times(either, blank_weight),
-            # Nothing ever enters the label that isn't, so what its place holds does no harm.
+            # Index 0 of `label` stays zero, whatever its score: no path enters it.
             semiring.times(semiring.plus(label, entering), weights),
         )
 
@@ -66,11 +66,11 @@ class CTCTopology:
 
 
 class Lattice(NamedTuple):
-    """What a batch of logits and labels, ``[B, T, C]`` and ``[B, S]``, is to the recursion."""
+    """Logits ``[B, T, C]`` and labels ``[B, S]`` in the form the recursion reads."""
 
     topology: CTCTopology
     scores: jax.Array
-    possible: jax.Array  # bool [B]: are the lengths in range, and the labels?
+    possible: jax.Array  # bool [B]: are the lengths and the labels in range?
 
 
 def lattice(
@@ -82,18 +82,18 @@ def lattice(
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read.
 
-    NaN, or ``+inf``, in any class makes the frame's normaliser NaN, with it all of its scores, and
-    with them ``log Z``.
+    NaN or ``+inf`` in any class makes the frame's normaliser NaN, and so all its scores and
+    ``log Z``.
     """
     batch, frames, classes = logits.shape
     spaces = labels.shape[1] + 1
-    # The longer of the two runs along the vector registers.
+    # The longer of the two axes is the last, along the vector registers.
     axis = 0 if batch > spaces else 1
 
     used = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
     valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
-    # The blank is read in the place of the first label, the one that isn't. What labels past
-    # the length read does no harm: no way leads back from them.
+    # Index 0 reads the blank. Labels past the length may read any class: no path leads back
+    # from them.
     read = jnp.where(used & valid, labels, blank_id)
     read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
@@ -108,7 +108,7 @@ def lattice(
 
 
 def flatten(logits, labels, logit_lengths, label_lengths):
-    """The same with all leading batch axes made one."""
+    """The same with all leading batch axes merged into one."""
     return (
         logits.reshape(logit_lengths.size, *logits.shape[-2:]),
         labels.reshape(logit_lengths.size, labels.shape[-1]),

@@ -1,4 +1,4 @@
-"""The CTC loss and the posteriors of its lattice, on the package's one recursion."""
+"""The CTC loss and the posteriors of its lattice, both computed by `jaxctc.core.recursion`."""
 
 import functools
 from typing import NamedTuple
@@ -22,12 +22,12 @@ def ctc_loss(
 
     .. math:: L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_{t=1}^{T} p_t(\pi_t)
 
-    where the sum is over all alignments: frame-by-frame label sequences which, with runs
-    of equal labels merged and blanks removed, are the labels.
+    where the sum is over all alignments: sequences of one class per frame that become the labels
+    when repeats are merged and blanks removed.
 
-    The gradient is exact in float32 at any length: it is that of extended-range arithmetic, not
-    of log-space. All of `jax.grad`, `jax.jvp`, `jax.hessian`, `jax.vmap` and `jax.jit`
-    apply. Padding is never read: whatever it holds, NaN included, changes nothing, and
+    The gradient is exact in float32 at any length, since sums use extended-range floats, not
+    log-space. `jax.grad`, `jax.jvp`, `jax.hessian`, `jax.vmap` and `jax.jit` all
+    work. Padding is never read: its values, even NaN, have no effect, and
     its gradient is 0.
 
     Args:
@@ -39,11 +39,10 @@ def ctc_loss(
       blank_id: The class that is the blank.
 
     Returns:
-      float ``[*batch]``, never negative. A pair that no alignment joins, since there are
-      fewer frames than labels and the blanks between equal neighbours, or a label is not
-      a class or is the blank, has loss ``inf`` and gradient 0; under `jit` so has one whose
-      lengths are out of range. A NaN or ``+inf`` among a sequence's own logits makes its loss
-      NaN, to be seen.
+      float ``[*batch]``, never negative. An infeasible pair has loss ``inf`` and gradient 0: one
+      with fewer frames than labels plus blanks between equal neighbours, with a label that is
+      not a class or is the blank, or, under `jit`, with a length out of range.
+      If a sequence's own logits contain NaN or ``+inf``, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -54,7 +53,7 @@ def ctc_loss(
       >>> logits = jnp.zeros((2, 4, 3))  # two sequences, four frames, blank and two labels
       >>> labels = jnp.array([[1, 2], [2, 2]])
       >>> loss = jaxctc.ctc_loss(logits, labels)
-      >>> print(jnp.round(jnp.exp(-loss) * 81))  # of 81 alignments, 15 and 5 read as the labels
+      >>> print(jnp.round(jnp.exp(-loss) * 81))  # 15 and 5 of 3**4 sequences are alignments
       [15.  5.]
       >>> gradient = jax.grad(lambda x: jaxctc.ctc_loss(x, labels).mean())(logits)
       >>> gradient.shape
@@ -78,10 +77,10 @@ def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
 
 
 def _fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Array:
-    """Labels ``[*batch, S]`` with padding, so that rows of states are whole vector registers.
+    """Labels ``[*batch, S]`` padded so that rows of states fill whole vector registers.
 
-    What is left over in a row is computed one by one, which takes long if the row is short. In
-    long rows it matters less than that rows of a power of two lie badly in the cache.
+    The rest of a row is computed one by one, which takes long if the row is short. Long rows are
+    not padded: it would cost more that the cache is slow with rows of a power of two.
     """
     spaces = labels.shape[-1] + 1
     if sequences > spaces or spaces > 128:
@@ -91,7 +90,7 @@ def _fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Arr
 
 
 class CTCPosteriors(NamedTuple):
-    """Posterior probabilities of what stands at each frame, given the labels."""
+    """Posterior probabilities of each label and of the blank at each frame."""
 
     labels: jax.Array  # [*batch, T, S]: of being in the s-th label
     blank: jax.Array  # [*batch, T]: of being in any blank
@@ -113,13 +112,13 @@ def ctc_posteriors(
 
     Returns:
       `CTCPosteriors`: float ``labels [*batch, T, S]`` and ``blank [*batch, T]``. Together
-      they sum to 1 at each frame within the length. Past it, and everywhere if no alignment
-      exists, all are 0. A NaN or ``+inf`` among a sequence's own logits makes them NaN, to be seen.
+      they sum to 1 at each frame within the length. Past it, and everywhere if the pair is
+      infeasible, all are 0. If a sequence's own logits contain NaN or ``+inf``, they are NaN.
 
     Example:
       >>> import jax.numpy as jnp, jaxctc
       >>> posteriors = jaxctc.ctc_posteriors(jnp.zeros((3, 2)), jnp.array([1, 1]))
-      >>> print(posteriors.labels)  # three frames leave one way: label, blank, label
+      >>> print(posteriors.labels)  # the one alignment with three frames: label, blank, label
       [[1. 0.]
        [0. 0.]
        [0. 1.]]

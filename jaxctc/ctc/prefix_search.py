@@ -1,22 +1,22 @@
 """One frame of prefix beam search, for a batch.
 
-A beam holds W different prefixes. Of each it knows the probability of all alignments so far that
-read as the prefix, those ending in a blank and those ending in its last label kept apart
+A beam holds W different prefixes. For each it keeps the total probability of its alignments so
+far, separately for those that end in a blank and those that end in its last label
 (Graves 2008, "Supervised sequence labelling", section 7.5; Hannun et al. 2014, "First-pass large
 vocabulary continuous speech recognition using bi-directional recurrent DNNs", algorithm 1).
-A frame turns every prefix into itself, by a blank or by its last label again, and into
-prefixes longer by one label. A longer prefix that is in the beam already is merged with it.
+At each frame every prefix stays as it is, by a blank or by its last label again, and becomes
+prefixes longer by one label. A longer prefix that is already in the beam is merged with it.
 
-* Merging. Prefixes in the beam differ, so a longer prefix can equal only one that is in the
-  beam, and only if its parent is there too. Each prefix carries a hash of itself and one
-  of its parent, and equality is looked for between pairs of the beam: 64 bits, and the length.
+* Merging. Prefixes in the beam differ, so a longer prefix can be equal to one in the beam only,
+  and only to a child of its own parent. Each prefix has a hash of itself and one of its parent
+  (64 bits, and the length), which are compared for all pairs of the beam.
 * Candidates. Without an automaton, the longer prefixes of the p-th prefix of the beam rank as their
   labels do at this frame, except that its own last label may rank lower. Counting from 0, the
-  k-th label of the p-th prefix is therefore beaten by at least (p + 1) k - 1 others (one that
-  was merged counts as what it was merged with), so all with (p + 1) k > W are left out: what
-  remains is about W log W candidates however many classes there are, and nothing is lost.
-* Time. The best alignment of each prefix, again with the two endings apart, is followed as well.
-  Each frame writes down where it came from, and reading that backwards gives labels and frames.
+  k-th label of the p-th prefix is therefore beaten by at least (p + 1) k - 1 others (a merged
+  prefix counts as the one it was merged with). So all with (p + 1) k > W are left out: about
+  W log W candidates remain, however many classes there are, and no result changes.
+* Frames. The best alignment of each prefix is tracked as well, again separately for the two
+  endings. Each frame records where it came from; read backwards, this gives labels and frames.
 """
 
 from typing import NamedTuple
@@ -29,15 +29,15 @@ from jax import lax
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.language.tables import Automaton
 
-NOTHING = -(2**30)  # the length where there is no prefix: nothing is its parent or its child
+NOTHING = -(2**30)  # the length in an empty place of the beam, which has no parent and no child
 
 
 class Beam(NamedTuple):
     """The prefixes of a beam, the best first; all ``[B, W]``."""
 
     blank: jax.Array  # log-probability of the alignments that end in a blank
-    label: jax.Array  # and of those that end in the last label
-    best_blank: jax.Array  # log-probability of the best single alignment of either kind
+    label: jax.Array  # log-probability of the alignments that end in the last label
+    best_blank: jax.Array  # log-probability of the best single alignment of each kind
     best_label: jax.Array
     last: jax.Array  # int32: the last label, -1 where there is none
     length: jax.Array  # int32
@@ -50,7 +50,7 @@ class Beam(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What one frame shows."""
+    """The log-probabilities of one frame."""
 
     blank: jax.Array  # log-probability [B]
     log_probs: jax.Array  # [B, C]
@@ -60,7 +60,7 @@ class Frame(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Where the best alignments at one frame came from: 2 W places, blank-ending first."""
+    """Where the best alignments at one frame came from, of 2 W places, blank-ending first."""
 
     blank: jax.Array  # int32 [B, W]: the place before
     label: jax.Array  # int32 [B, W]: the place before
@@ -69,7 +69,7 @@ class Trace(NamedTuple):
 
 
 def start(batch: int, width: int, dtype) -> Beam:
-    """The empty prefix, and W - 1 places without any."""
+    """A beam of the empty prefix and W - 1 empty places."""
     first = jnp.broadcast_to((jnp.arange(width) == 0)[None, :], (batch, width))
     nothing = jnp.full((batch, width), -jnp.inf, dtype)
     sure = jnp.where(first, jnp.zeros((), dtype), nothing)
@@ -94,9 +94,9 @@ def start(batch: int, width: int, dtype) -> Beam:
 def frames(
     logits: jax.Array, inside: jax.Array, labels: int | None, blank_id: int, only_these: bool
 ) -> Frame:
-    """The frames of logits ``[B, T, C]``, as arrays with T first, with that many best labels.
+    """The frames of logits ``[B, T, C]``, arrays with T first, with the best `labels` labels.
 
-    The other labels have probability 0 if `only_these` are possible. None stands for all
+    If `only_these` are possible, the other labels have probability 0. None means all
     classes in their own order.
     """
     classes = logits.shape[2]
@@ -111,7 +111,7 @@ def frames(
         best, label = log_probs, jnp.broadcast_to(identity, log_probs.shape)
     if only_these:
         least = jnp.min(best, axis=2, keepdims=True)
-        # Of equal ones top_k takes the first.
+        # If labels tie, top_k takes the first.
         place = jnp.max(jnp.where(best == least, label, -1), axis=2, keepdims=True)
         kept = (log_probs > least) | ((log_probs == least) & (identity <= place))
         log_probs = jnp.where(kept, log_probs, -jnp.inf)
@@ -121,10 +121,10 @@ def frames(
 def _log_softmax(x: jax.Array) -> jax.Array:
     """``x - logsumexp(x)`` over the last axis; NaN if one is NaN or inf, ``-inf`` if all are.
 
-    In two steps: the sum of the largest and of a logarithm would round where logits are large.
+    Subtracted in two steps: with large logits, maximum plus logarithm would round.
 
-    Halves are added to each other. The order of a reduction is the compiler's choice, and changes
-    with the number of frames: a stream's last bits would then depend on how it was cut.
+    The sum adds one half to the other. In a reduction the compiler chooses an order that depends
+    on the number of frames: a stream's last bits would then depend on how it was cut.
     """
     top = jnp.max(x, axis=-1, keepdims=True)
     top = jnp.where(top != -jnp.inf, top, 0)
@@ -137,7 +137,7 @@ def _log_softmax(x: jax.Array) -> jax.Array:
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:
-    """Which longer prefixes are looked at: places in a table of prefixes by ranked labels."""
+    """Which longer prefixes are considered: indices into a table of prefixes by ranked labels."""
     p, k = np.divmod(np.arange(width * labels), labels)
     return np.flatnonzero(every | ((p + 1) * k <= width))
 
@@ -156,7 +156,7 @@ def step(
     place = jnp.arange(width, dtype=jnp.int32)
     total = jnp.logaddexp(beam.blank, beam.label)
     best = jnp.maximum(beam.best_blank, beam.best_label)
-    # In case of a tie an alignment ends in the label, as in `forced_align`.
+    # If the two endings tie, the alignment ends in the label, as in `forced_align`.
     best_place = jnp.where(beam.best_blank > beam.best_label, 0, width) + place[None, :]
 
     # Pairs [B, parent, child] of the beam.
@@ -166,7 +166,7 @@ def step(
     same = beam.last[:, :, None] == beam.last[:, None, :]
 
     def from_parent(repeated, other):
-        """What a child inherits: after its own label only alignments that end in a blank."""
+        """What a child inherits: if it repeats the parent's last label, only blank-ending ones."""
         return jnp.where(same, repeated[:, :, None], other[:, :, None])
 
     entering = jnp.where(is_parent, from_parent(beam.blank, total), -jnp.inf).max(axis=1)
@@ -205,7 +205,7 @@ def step(
         jnp.concatenate([stay, longer.reshape(batch, width * labels)[:, chosen]], axis=1), width
     )
     exists = rank > -jnp.inf
-    # A frame with NaN leaves no prefix, but NaN in their place, and that stays.
+    # A frame with NaN leaves no prefix; the scores are NaN from there on.
     nothing = jnp.where(jnp.isnan(total[:, :1] + log_blank), jnp.nan, -jnp.inf)
 
     stays = winner < width
@@ -265,7 +265,7 @@ def step(
 def _merged(is_parent: jax.Array, repeats: jax.Array) -> jax.Array:
     """Which longer prefixes, [B, W, K], are in the beam: has p a child that ends in label k?
 
-    A set of parents is kept as bits of words, so that there is no array of size W W K.
+    Sets of parents are stored as bits, so that there is no array of size W W K.
     """
     width = is_parent.shape[1]
     parts = []
@@ -280,11 +280,11 @@ def _merged(is_parent: jax.Array, repeats: jax.Array) -> jax.Array:
 
 
 def trace_back(traces: Trace) -> tuple[jax.Array, jax.Array]:
-    """The best alignments of all prefixes, `Trace` being of arrays ``[T, B, W]``.
+    """The best alignments of all prefixes, from a `Trace` of arrays ``[T, B, W]``.
 
     Returns:
-      The label that begins at each frame, else -1, int32 ``[T, B, 2 W]``; and the place of
-      the alignment before the first frame, int32 ``[B, 2 W]``.
+      The label that begins at each frame, -1 if none does, int32 ``[T, B, 2 W]``; and the place
+      of each alignment before the first frame, int32 ``[B, 2 W]``.
     """
     before = jnp.concatenate([traces.blank, traces.label], axis=2)
     begun = jnp.where(traces.begins, traces.last, -1)

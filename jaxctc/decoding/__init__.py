@@ -1,7 +1,7 @@
 """What the searches of CTC and of transducers share.
 
 * `Hypotheses`: what every decoder returns.
-* `hashing`: hashes of label sequences, by which equal ones are found.
+* `hashing`: hashes of label sequences, to find equal ones.
 """
 
 from jaxctc.decoding.hypotheses import Hypotheses as Hypotheses

@@ -1,11 +1,11 @@
-"""Hashes of label sequences, by which searches tell equal ones."""
+"""Hashes of label sequences, with which searches find equal ones."""
 
 import jax
 import jax.numpy as jnp
 
 
 def prefix_hash(high: jax.Array, low: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The hash of a prefix, two words, from that of its parent and its last label."""
+    """The hash of a prefix, two words, from its parent's hash and its last label."""
 
     # The finaliser of MurmurHash3 (Appleby 2011), the second time with other factors.
     def mix(x, first, second):

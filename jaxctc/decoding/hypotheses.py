@@ -6,13 +6,13 @@ import jax
 
 
 class Hypotheses(NamedTuple):
-    """Decoded label sequences: one of each input, or N of each, the best first.
+    """Decoded label sequences: one per input, or N per input, the best first.
 
-    A place of the N-best list that no sequence fills has length 0 and score ``-inf``.
+    An empty place in the N-best list has length 0 and score ``-inf``.
     """
 
     labels: jax.Array  # int32 [*batch, (N,) L], padded with -1
     lengths: jax.Array  # int32 [*batch, (N,)]
     scores: jax.Array  # float [*batch, (N,)]: log-probability
     frames: jax.Array  # int32 [*batch, (N,) L]: where each label was emitted, padded with -1
-    automaton_scores: jax.Array  # float [*batch, (N,)]: the automaton's share, 0 without one
+    automaton_scores: jax.Array  # float [*batch, (N,)]: the automaton's score, 0 without one

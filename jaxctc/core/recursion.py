@@ -76,11 +76,21 @@ def log_partition(
 
 
 def negative_log_likelihood(log_z: jax.Array) -> jax.Array:
-    """``-log_z``, clipped to be never negative.
+    """``-log_z``, clipped to be never negative, as `never_negative` does."""
+    return never_negative(-log_z)
 
-    Rounding may make a probability slightly larger than 1. The gradient is not clipped.
+
+def never_negative(x: jax.Array) -> jax.Array:
+    """`x`, clipped to be never negative: for what rounding may leave slightly below 0.
+
+    The gradient is not clipped.
     """
-    return -log_z + lax.stop_gradient(jnp.maximum(log_z, 0))
+    return x + lax.stop_gradient(jnp.maximum(-x, 0))
+
+
+def never_positive(x: jax.Array) -> jax.Array:
+    """`x`, clipped to be never positive, with the same gradient."""
+    return x + lax.stop_gradient(jnp.minimum(-x, 0))
 
 
 def posteriors(

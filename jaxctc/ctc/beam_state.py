@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
 from jaxctc.ctc.prefix_search import Beam
 from jaxctc.decoding.hypotheses import Hypotheses
@@ -101,7 +102,8 @@ def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> 
     return Hypotheses(
         jnp.where(inside, labels, -1),
         lengths,
-        jnp.where(exists | jnp.isnan(scores), take(scores), -jnp.inf),
+        # Only here: ranks that rounding tells apart stay so.
+        never_positive(jnp.where(exists | jnp.isnan(scores), take(scores), -jnp.inf)),
         jnp.where(inside, frames, -1),
         jnp.where(exists, take(share), 0),
     )

@@ -13,6 +13,6 @@ class Hypotheses(NamedTuple):
 
     labels: jax.Array  # int32 [*batch, (N,) L], padded with -1
     lengths: jax.Array  # int32 [*batch, (N,)]
-    scores: jax.Array  # float [*batch, (N,)]: log-probability
+    scores: jax.Array  # float [*batch, (N,)]: log-probability, never above 0
     frames: jax.Array  # int32 [*batch, (N,) L]: where each label was emitted, padded with -1
     automaton_scores: jax.Array  # float [*batch, (N,)]: the automaton's score, 0 without one

@@ -63,6 +63,4 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     )
     possible &= log_z != -jnp.inf
     entropy = jnp.where(possible | jnp.isnan(log_z), log_z - expected, 0)
-    # Rounding may leave that of a single alignment a little below 0.
-    entropy = entropy - lax.stop_gradient(jnp.minimum(entropy, 0))
-    return entropy.reshape(logits.shape[:-2])
+    return recursion.never_negative(entropy).reshape(logits.shape[:-2])

@@ -174,4 +174,4 @@ def rnnt_loss_from_joint(
     loss = rnnt_loss_from_log_probs(
         in_one(arcs.blank), in_one(arcs.label), logit_lengths, label_lengths, monotonic=monotonic
     )
-    return recursion.negative_log_likelihood(-loss)
+    return recursion.never_negative(loss)

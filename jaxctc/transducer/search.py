@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core.recursion import never_positive
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.decoding.hypotheses import Hypotheses
 
@@ -107,7 +108,9 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
     path = Path(zeros, zeros, nothing, nothing, zeros, score, output, state)
     if frames:
         path = lax.while_loop(unfinished, step, path)
-    return Hypotheses(path.labels, path.length, path.score, path.frames, jnp.zeros_like(score))
+    return Hypotheses(
+        path.labels, path.length, never_positive(path.score), path.frames, jnp.zeros_like(score)
+    )
 
 
 class Beam(NamedTuple):
@@ -171,7 +174,7 @@ def beam_search(
     return Hypotheses(
         jnp.where(inside, beam.labels, -1),
         length,
-        beam.score,
+        never_positive(beam.score),  # only here: ranks that rounding tells apart stay so
         jnp.where(inside, beam.frames, -1),
         jnp.zeros_like(beam.score),
     )

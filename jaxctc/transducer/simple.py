@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, recursion
 from jaxctc.core.emissions import log_normaliser, log_softmax, widen
 from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, unflatten
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs
@@ -207,4 +207,6 @@ def rnnt_loss_simple(
         lm_only_scale=lm_only_scale,
         am_only_scale=am_only_scale,
     )
-    return rnnt_loss_from_log_probs(*arcs, logit_lengths, label_lengths, monotonic=monotonic)
+    loss = rnnt_loss_from_log_probs(*arcs, logit_lengths, label_lengths, monotonic=monotonic)
+    # A mixture of logarithms, too, is of probabilities that add up to 1 at most (Hölder).
+    return recursion.never_negative(loss)

@@ -100,8 +100,8 @@ def tdt_loss(
         (Xu et al.'s logit under-normalisation).
 
     Returns:
-      float ``[*batch]``; ``inf`` with gradient 0 where there is no path, NaN if there is a NaN
-      among a sequence's own logits.
+      float ``[*batch]``, never negative unless `sigma` is; ``inf`` with gradient 0 where there is
+      no path, NaN if there is a NaN among a sequence's own logits.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -142,7 +142,9 @@ def _tdt_loss(
         flat[0], duration_logits, *flat[1:], blank_id, durations, sigma
     )
     log_z = jnp.where(possible, recursion.log_partition(topology, scores), -jnp.inf)
-    return -jnp.where(broken, jnp.nan, log_z).reshape(logits.shape[:-3])
+    log_z = jnp.where(broken, jnp.nan, log_z).reshape(logits.shape[:-3])
+    # A negative sigma makes more of probabilities than there is.
+    return jnp.where(jnp.asarray(sigma) >= 0, recursion.negative_log_likelihood(log_z), -log_z)
 
 
 class Lattice(NamedTuple):

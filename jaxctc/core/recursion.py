@@ -81,10 +81,7 @@ def negative_log_likelihood(log_z: jax.Array) -> jax.Array:
 
 
 def never_negative(x: jax.Array) -> jax.Array:
-    """`x`, clipped to be never negative: for what rounding may leave slightly below 0.
-
-    The gradient is not clipped.
-    """
+    """`x`, clipped to be never negative, since rounding may make it so; with the same gradient."""
     return x + lax.stop_gradient(jnp.maximum(-x, 0))
 
 

@@ -102,7 +102,7 @@ def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> 
     return Hypotheses(
         jnp.where(inside, labels, -1),
         lengths,
-        # Only here: ranks that rounding tells apart stay so.
+        # Clipped only here, since it would change the ranks.
         never_positive(jnp.where(exists | jnp.isnan(scores), take(scores), -jnp.inf)),
         jnp.where(inside, frames, -1),
         jnp.where(exists, take(share), 0),

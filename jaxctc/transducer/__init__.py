@@ -1,6 +1,6 @@
 """Transducers (Graves 2012), also called RNN-T.
 
-* `rnnt_loss`: the loss of logits; `rnnt_loss_from_joint` never holds all logits at once.
+* `rnnt_loss`: the loss from logits; `rnnt_loss_from_joint` never holds all logits at once.
 * `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
 * `tdt_loss`: tokens with durations.
 * `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`: log-probabilities on the lattice's

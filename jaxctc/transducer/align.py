@@ -1,6 +1,6 @@
-"""Where the labels of a transducer stand: posteriors, and the best path.
+"""Alignment of transducers: the posterior of each arc, and the best path.
 
-Both are the gradient of the total weight, in one semiring and in the other.
+Both are the gradient of log Z, in the semirings `Probability` and `MaxTropical`.
 """
 
 import functools
@@ -30,8 +30,8 @@ def rnnt_posteriors(
     Arguments and errors are those of `rnnt_loss_from_log_probs`, whose gradient this is.
 
     Returns:
-      `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``. The
-      blanks of a frame sum to 1 (monotonic: with its labels), and so do the frames of a label.
+      `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``. Blanks
+      sum to 1 at each frame (monotonic: together with labels), each label sums to 1 over frames.
       Past a length, and where there is no path, all are 0.
 
     Example:
@@ -54,7 +54,7 @@ def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring)
 
     value, pullback = jax.vjp(log_z, widen(blank), widen(label))
     posteriors = TransducerArcs(*pullback(jnp.ones_like(value)))
-    # What is broken is seen wherever the sequence has states.
+    # If log Z is NaN, so are all posteriors within the lengths.
     frames, spaces = blank.shape[-2:]
     inside = cells(frames, spaces, logit_lengths.reshape(-1), label_lengths.reshape(-1))
     inside = inside.reshape(blank.shape)
@@ -66,11 +66,11 @@ def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring)
 
 
 class TransducerAlignment(NamedTuple):
-    """At which frame each label stands. Without any path, scores ``-inf`` and no frames (-1)."""
+    """The frame of each label. If there is no path, scores are ``-inf`` and frames are -1."""
 
     frames: jax.Array  # int32 [*batch, U]: the frame each label is emitted at, -1 past the length
     scores: jax.Array  # float [*batch, U]: its log-probability there, 0 past the length
-    score: jax.Array  # float [*batch]: the whole path's, blanks included
+    score: jax.Array  # float [*batch]: log-probability of the whole path, blanks included
 
 
 def rnnt_align(
@@ -83,12 +83,12 @@ def rnnt_align(
 ) -> TransducerAlignment:
     """The most probable path of the labels through the lattice (Viterbi).
 
-    Arguments and errors are those of `rnnt_loss_from_log_probs`. Where paths tie, the one taken
-    emits its labels earlier.
+    Arguments and errors are those of `rnnt_loss_from_log_probs`. If paths tie, the one that emits
+    its labels earlier is taken.
 
     Returns:
-      `TransducerAlignment`: ``frames`` and ``scores [*batch, U]``, ``score [*batch]``. Where a
-      sequence's own arcs have a NaN or ``+inf``, scores are NaN, and there are no frames.
+      `TransducerAlignment`: ``frames`` and ``scores [*batch, U]``, ``score [*batch]``. If a
+      sequence's own arcs contain NaN or ``+inf``, scores are NaN and frames are -1.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc

@@ -1,4 +1,4 @@
-"""Every check of a transducer's arguments."""
+"""Checks of the arguments of transducers."""
 
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ def pair(
     blank_id: Any,
     name: str = "logits",
 ) -> checks.SequencePair:
-    """Checks the arguments that `rnnt_loss` and its like share."""
+    """Checks the arguments of `rnnt_loss` and of functions with the same arguments."""
     logits = checks.logits_array(name, logits, ("T", "U + 1", "C"))
     *batch, frames, spaces, classes = logits.shape
     labels = checks.labels_array("labels", labels, tuple(batch))
@@ -63,7 +63,7 @@ def pair(
 
 
 class Arcs(NamedTuple):
-    """Checked numbers on the arcs of a transducer's lattice, with their lengths."""
+    """Checked numbers on the arcs of a transducer's lattice, and checked lengths."""
 
     blank: jax.Array
     label: jax.Array
@@ -78,7 +78,7 @@ def arcs(
     label_lengths: checks.ArrayLike | None,
     what: str = "log_probs",
 ) -> Arcs:
-    """Checks the arguments that `rnnt_loss_from_log_probs` and its like share."""
+    """Checks the arguments of `rnnt_loss_from_log_probs`, and of functions with the same ones."""
     blank = checks.logits_array(f"blank_{what}", blank_log_probs, ("T", "U + 1"))
     label = checks.logits_array(f"label_{what}", label_log_probs, ("T", "U"))
     *batch, frames, spaces = blank.shape
@@ -96,7 +96,7 @@ def arcs(
 
 
 def state(name: str, value: Any) -> Any:
-    """A pytree of arrays. Numbers, like 0.0, are arrays after a step, and shall be so before."""
+    """`value` as a pytree of arrays: numbers, such as 0.0, become arrays, as after a step."""
     try:
         return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), value)
     except (TypeError, ValueError):
@@ -106,7 +106,7 @@ def state(name: str, value: Any) -> Any:
 def functions(
     joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
 ) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of the logits ``[C]`` of two functions for one hypothesis."""
+    """Checks the functions of a transducer, and returns shape and dtype of its logits ``[C]``."""
     checks.function("joint", joint)
     checks.function("predictor", predictor)
     found = jax.eval_shape(predictor, initial_state, jax.ShapeDtypeStruct((), jnp.int32))
@@ -123,12 +123,14 @@ def functions(
         raise ValueError(f"joint returns shape {logits.shape}; it must be [C], C at least 1.")
     was, must = _described(after), _described(initial_state)
     if was != must:
-        raise ValueError(f"predictor returns the state {was}; it must be {must}, as initial_state.")
+        raise ValueError(
+            f"predictor returns the state {was}; it must be {must}, like initial_state."
+        )
     return logits
 
 
 def returned(name: str, value: Any, kind: type) -> Any:
-    """What a function of that name returned, if it is of a kind."""
+    """`value`, which the function `name` returned, if it is of type `kind`."""
     if not isinstance(value, kind):
         what = type(value).__name__
         raise TypeError(f"{name} returned type {what}; it must be {kind.__name__}.")
@@ -136,7 +138,7 @@ def returned(name: str, value: Any, kind: type) -> Any:
 
 
 def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
-    """What a joint network returned for so many sequences, frames and label positions."""
+    """`value`, which a joint network returned, if it is ``[*leading, C]``."""
     shape = ", ".join(map(str, leading))
     if not hasattr(value, "dtype"):
         kind = type(value).__name__
@@ -150,5 +152,5 @@ def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
 
 
 def _described(tree: Any) -> str:
-    """A pytree of arrays with each array's dtype and shape in its place."""
+    """A pytree of arrays as text, with the dtype and shape of each array."""
     return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")

@@ -26,30 +26,30 @@ def rnnt_greedy_decode(
     max_labels: int | None = None,
     monotonic: bool = False,
 ) -> Hypotheses:
-    """The labels on the path of the best classes: at a frame until the blank is the best.
+    """The labels on the path of best classes: each frame emits labels until the blank is best.
 
-    Both functions are for one hypothesis, without batch axes; they are given batches by
-    `jax.vmap`. They are called within loops, so they must not change anything: a module
-    reads its parameters and leaves dropout out. Call this under `jax.jit` with the parameters
-    as an argument, as one does a training step: outside, each call compiles anew, since nothing
-    tells that two functions are the same.
+    Both functions are for one hypothesis, without batch axes; `jax.vmap` batches them. They are
+    called inside loops, so they must have no side effects: a module may read its parameters,
+    and must not use dropout. Call this inside `jax.jit` with the parameters as an argument,
+    as a training step: outside, each call compiles again, since JAX can not know that two
+    functions are the same.
 
     Args:
       joint: ``joint(frame [D], output) -> logits [C]``, unnormalised or log-probabilities.
-        Of equal classes the first is taken.
-      predictor: ``predictor(state, label) -> (output, state)``, the label being an int32 scalar
-        and the state like `initial_state` in structure, shapes and dtypes. The first label it
-        is given is the blank, which stands for the start; it is given no blank after that.
+        If classes tie, the first is taken.
+      predictor: ``predictor(state, label) -> (output, state)``. The label is an int32 scalar; the
+        state has the structure, shapes and dtypes of `initial_state`. The first label it gets
+        is the blank, as start symbol; it gets no blank after that.
       initial_state: A pytree of arrays: the predictor's state before the start, for one hypothesis.
       encoder: float ``[*batch, T, D]``, the encoder's output.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       blank_id: The class that is the blank.
       max_symbols: The most labels at one frame; a blank must follow them, and its
         log-probability counts.
-      max_labels: The most labels of a sequence, after which only blanks follow; None means as
-        many as there can be, ``T * max_symbols``, or T if `monotonic`.
+      max_labels: The most labels of a sequence, after which only blanks follow; None means
+        ``T * max_symbols``, or T if `monotonic`.
       monotonic: Whether a label ends its frame as a blank does, so that every frame has one class
-        and `max_symbols` says nothing: for models trained with that topology, or for speed.
+        and `max_symbols` has no effect: for models trained with that topology, or for speed.
 
     Returns:
       `Hypotheses` without an axis N, with L = `max_labels`. ``scores`` is the log-probability
@@ -63,7 +63,7 @@ def rnnt_greedy_decode(
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> def predictor(state, label):  # its output is the label, and it needs no state
       ...     return label, state
-      >>> def joint(frame, label):  # the frame shows a class, but the label before has been said
+      >>> def joint(frame, label):  # the class of the frame, but not the previous label again
       ...     return jnp.where(jnp.arange(4) == label, 0, frame)
       >>> @jax.jit
       ... def decode(encoder):
@@ -101,15 +101,15 @@ def rnnt_beam_search(
 ) -> Hypotheses:
     """The most probable label sequences of a transducer, each summed over its alignments.
 
-    At each frame up to `max_symbols` rounds append a label to hypotheses, of which the `beam_width`
-    best stay; those that left the frame by a blank, whichever round it was in, are merged
-    where their labels are equal. A frame ends early once as many of these as the beam holds are no
-    less probable than any that is still there. With a beam that is wide enough the scores are
-    exact, for at most `max_symbols` labels a frame; they are lower bounds otherwise. Memory grows
-    with the beam times labels, classes and the predictor's state, and not with frames.
+    At each frame, up to `max_symbols` rounds append a label to hypotheses, of which the
+    `beam_width` best are kept. Hypotheses that leave the frame by a blank, in any round, are merged
+    if their labels are equal. A frame ends early once `beam_width` of these are at least as
+    probable as each one still in the frame. With a wide enough beam the scores are exact, for at
+    most `max_symbols` labels per frame; otherwise they are lower bounds. Memory grows with
+    the beam times labels, classes and the predictor's state, not with frames.
 
     Args:
-      joint: As for `rnnt_greedy_decode`, and to be called under `jax.jit` as that.
+      joint: As for `rnnt_greedy_decode`; call this inside `jax.jit` too.
       predictor: Likewise.
       initial_state: Likewise.
       encoder: float ``[*batch, T, D]``, the encoder's output.
@@ -120,7 +120,7 @@ def rnnt_beam_search(
       max_labels: The most labels of a hypothesis; None means ``T * max_symbols``, or T if
         `monotonic`.
       monotonic: Whether a label ends its frame as a blank does: one joint and one predictor
-        call a frame.
+        call per frame.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, the best first. ``scores`` are
@@ -133,9 +133,9 @@ def rnnt_beam_search(
 
     Example:
       >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
-      >>> def predictor(emitted, label):  # one label at most: the state says whether it was there
+      >>> def predictor(emitted, label):  # the state: has a label been emitted?
       ...     return emitted, jnp.ones_like(emitted)
-      >>> def joint(frame, emitted):  # the blank, and a label, but not twice
+      >>> def joint(frame, emitted):  # the blank, or a label if it is the first
       ...     return jnp.where(emitted == 1, jnp.array([0.0, -jnp.inf]), frame)
       >>> encoder = jnp.log(jnp.array([[0.75, 0.25], [0.5, 0.5]]))
       >>> @jax.jit
@@ -151,7 +151,7 @@ def rnnt_beam_search(
       Graves 2012, "Sequence transduction with recurrent neural networks", arXiv 1211.3711,
       algorithm 1.
       Kang, Guo, Kuang, Lin, Luo, Yao, Yang, Żelasko, Povey 2023, "Fast and parallel decoding for
-      transducer", arXiv 2211.00484: one symbol a frame, and merging.
+      transducer", arXiv 2211.00484: one symbol per frame, and merging.
     """
     functions, bounds = (joint, predictor, initial_state), (max_symbols, max_labels, monotonic)
     model, encoder, lengths, bounds = _checked(functions, encoder, logit_lengths, blank_id, bounds)

@@ -1,4 +1,4 @@
-"""Where a transducer's probabilities come from, other than from one array of all logits."""
+"""Transducers with a factorised blank (HAT), or with the joint network computed in chunks."""
 
 import functools
 from collections.abc import Callable
@@ -24,9 +24,9 @@ def hat_log_probs(
     *,
     blank_id: int = 0,
 ) -> TransducerArcs:
-    r"""Log-probabilities of the hybrid autoregressive transducer (HAT): the blank apart.
+    r"""Log-probabilities of the hybrid autoregressive transducer (HAT), with a factorised blank.
 
-    The blank is a Bernoulli variable, and labels share what it leaves:
+    The blank is a Bernoulli variable, and labels share the remaining probability:
 
     .. math:: b = \sigma(x_{blank}), \quad p(y) = (1 - b) \, \mathrm{softmax}(x_{\neq blank})_y
 
@@ -39,7 +39,7 @@ def hat_log_probs(
       >>> import jax.numpy as jnp, jaxctc
       >>> labels = jnp.array([1])
       >>> arcs = jaxctc.hat_log_probs(jnp.zeros((1, 2, 3)), labels)
-      >>> print(jnp.exp(arcs.blank), jnp.exp(arcs.label))  # half for the blank, a quarter a label
+      >>> print(jnp.exp(arcs.blank), jnp.exp(arcs.label))  # a half, and a quarter for each label
       [[0.5 0.5]] [[0.25]]
       >>> loss = jaxctc.rnnt_loss_from_log_probs(*arcs)
 
@@ -60,9 +60,10 @@ def _hat_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
     blank = jnp.where(inside, widen(logits[..., blank_id]), 0)
     classes = lax.broadcasted_iota(jnp.int32, (1, 1, 1, logits.shape[-1]), 3)
     others = jnp.where(classes == blank_id, -jnp.inf, logits)
-    nothing, label = arc_log_probabilities(others, read[:, None, :], inside, blank_id)
-    # What is no number among the labels is in their normaliser, and so seen where none follows.
-    broken = jnp.isnan(nothing) | (blank == jnp.inf)
+    masked, label = arc_log_probabilities(others, read[:, None, :], inside, blank_id)
+    # NaN or +inf in any label makes the labels' normaliser NaN, and so `masked`. The blank's arc
+    # becomes NaN too, since after the last label it is the only one.
+    broken = jnp.isnan(masked) | (blank == jnp.inf)
     label = (jax.nn.log_sigmoid(-blank) + label)[:, :, :-1]
     label = jnp.where(inside[:, :, 1:], label, 0)
     arcs = TransducerArcs(
@@ -85,31 +86,31 @@ def rnnt_loss_from_joint(
     frames_per_chunk: int = 8,
     log_probs: Callable[..., TransducerArcs] = rnnt_log_probs,
 ) -> jax.Array:
-    """The transducer loss with the joint network inside it, so that logits are never all there.
+    """The transducer loss with the joint network inside it, so that it never holds all logits.
 
-    Frames are taken a few at a time: their logits are computed, what the lattice needs of them
-    is kept, and they are forgotten; differentiation computes them again. Memory
-    is that of ``frames_per_chunk * (U + 1) * C`` logits a sequence, instead of T times
-    ``(U + 1) * C``. Loss and gradients are those of `rnnt_loss`.
+    Logits are computed for a few frames at a time; only the log-probabilities of the arcs
+    are kept, and differentiation computes the logits again. Memory
+    is that of ``frames_per_chunk * (U + 1) * C`` logits per sequence, instead of
+    ``T * (U + 1) * C``. Loss and gradients are those of `rnnt_loss`.
 
-    Call it under `jax.jit`, as a training step is: eagerly it is compiled anew each time.
+    Call it inside `jax.jit`, as in a training step: outside, each call compiles again.
 
     Args:
       joint: ``joint(encoder [B, t, 1, D], predictor [B, 1, U + 1, E]) -> logits
-        [B, t, U + 1, C]``, of any number t of frames and one axis of batch. It may
-        close over parameters, which get their gradients.
+        [B, t, U + 1, C]``, for any number t of frames, with one batch axis. It may
+        close over parameters, which get gradients.
       encoder: float ``[*batch, T, D]``.
       predictor: float ``[*batch, U + 1, E]``: after no label, after the first, …
       labels, logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
       frames_per_chunk: How many frames' logits are held at once.
-      log_probs: What turns logits into the arcs' log-probabilities: `rnnt_log_probs`,
-        `hat_log_probs`, or a function of the same arguments.
+      log_probs: The function from logits to the arcs' log-probabilities: `rnnt_log_probs`,
+        `hat_log_probs`, or another one with the same arguments.
 
     Returns:
       float ``[*batch]``, as `rnnt_loss`.
 
     Raises:
-      TypeError: If a dtype is of the wrong kind, or what a function returns.
+      TypeError: If a dtype, or what a function returns, is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
     Example:
@@ -138,7 +139,7 @@ def rnnt_loss_from_joint(
     logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
     label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), spaces - 1)
 
-    # What the joint sees of padding is 0: a NaN there would come back through its gradient.
+    # Padding is set to 0 for the joint: NaN there would make its gradient NaN.
     flat_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
     outer = jnp.arange(frames)[None, :] < flat_lengths[0][:, None]
     inner = jnp.arange(spaces)[None, :] <= flat_lengths[1][:, None]
@@ -166,12 +167,16 @@ def rnnt_loss_from_joint(
         jax.checkpoint(of_chunk, prevent_cse=False), None, (padded.swapaxes(0, 1), starts)
     )
 
-    def in_one(x):
+    def unchunked(x):
         """Chunks ``[chunks, B, t, …]`` as ``[*batch, T, …]``."""
         x = x.swapaxes(0, 1).reshape(len(padded), chunks * size, x.shape[-1])[:, :frames]
         return x.reshape(*batch, *x.shape[1:])
 
     loss = rnnt_loss_from_log_probs(
-        in_one(arcs.blank), in_one(arcs.label), logit_lengths, label_lengths, monotonic=monotonic
+        unchunked(arcs.blank),
+        unchunked(arcs.label),
+        logit_lengths,
+        label_lengths,
+        monotonic=monotonic,
     )
     return recursion.never_negative(loss)

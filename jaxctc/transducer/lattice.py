@@ -1,8 +1,8 @@
-"""Transducers (Graves 2012) on the package's one recursion.
+"""The lattice of transducers (Graves 2012).
 
-A state of the lattice is (t, u): t frames have been read and u labels emitted. A blank goes on to
-(t + 1, u) and label u to (t, u + 1), each with a probability that depends on both. All states
-with n = t + u are one diagonal; they are entered from the one before only (Graves 2012, eq. 16)::
+A state of the lattice is (t, u): t frames have been read and u labels emitted. A blank leads to
+(t + 1, u) and label u to (t, u + 1), with probabilities that depend on t and u. All states with
+n = t + u form a diagonal, which is entered only from the diagonal before (Graves 2012, eq. 16)::
 
     state_n[u] = state_{n-1}[u] · blank(n-1-u, u) + state_{n-1}[u-1] · label(n-u, u-1)
 
@@ -10,9 +10,9 @@ so the recursion runs over diagonals, and arrays are skewed once so that a diago
 the monotonic variant (Tripathi et al. 2019) a label reads a frame as well: then a row is a frame,
 and all else is the same.
 
-What stands on the arcs may come from a joint network's logits (`rnnt_log_probs`), from a
-factorised blank (`hat_log_probs`), or from anything else: `rnnt_loss_from_log_probs`,
-`rnnt_posteriors` and `rnnt_align` take it as it is.
+The arcs' log-probabilities may come from a joint network's logits (`rnnt_log_probs`), from a
+factorised blank (`hat_log_probs`), or from elsewhere: `rnnt_loss_from_log_probs`,
+`rnnt_posteriors` and `rnnt_align` do not normalise them.
 """
 
 import dataclasses
@@ -39,14 +39,14 @@ class TransducerArcs(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class TransducerTopology:
-    """A band of two: a diagonal's (or a frame's) weights stay, or move one label on.
+    """A step keeps each weight of a diagonal (or frame) at its u, and moves it to u + 1.
 
     Scores are `TransducerArcs` of arrays ``[N, B, U + 1]`` with axis 1 or ``[N, U + 1, B]``
     with axis 0.
     """
 
     label_lengths: jax.Array  # [B]
-    spaces: int  # U + 1
+    spaces: int  # U + 1, the number of label positions
     axis: int
 
     @property
@@ -70,7 +70,7 @@ class TransducerTopology:
 
 
 class Lattice(NamedTuple):
-    """What a batch of arcs, ``[B, T, U + 1]`` and ``[B, T, U]``, is to the recursion."""
+    """Arcs ``[B, T, U + 1]`` and ``[B, T, U]`` in the form the recursion reads."""
 
     topology: TransducerTopology
     scores: TransducerArcs
@@ -86,10 +86,10 @@ def lattice(
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read."""
     batch, frames, spaces = blank.shape
-    axis = 0 if batch > spaces else 1  # the longer of the two runs along the vector registers
+    axis = 0 if batch > spaces else 1  # the longer one is last, along the vector registers
     topology = TransducerTopology(label_lengths, spaces, axis)
     inside = cells(frames, spaces, logit_lengths, label_lengths)
-    # Past the end weights stay where they are, so that the answer is found after the last row.
+    # Past the end weights stay where they are, so that the total is found after the last row.
     blank = jnp.where(inside, blank, 0)
     label = jnp.where(inside[:, :, 1:], label, -jnp.inf)
     label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
@@ -114,11 +114,12 @@ def cells(
 def skew(x: jax.Array, fill: float, axis: int) -> jax.Array:
     """``[B, T, U + 1]`` by diagonals, ``[T + U, B, U + 1]``, or with axis 0 ``[T + U, U + 1, B]``.
 
-    Element (t, u) goes to (t + u, u); `fill` comes where there was none.
+    Element (t, u) goes to (t + u, u); all other places get `fill`.
     """
     batch, frames, spaces = x.shape
     rows = frames + spaces - 1
-    # Rows of labels made longer by U + 1 and then read as if by U: each starts one place later.
+    # Rows of labels are padded by U + 1 and then read as rows that are shorter by one: each row
+    # starts one place later than the row before.
     x = jnp.pad(jnp.swapaxes(x, 1, 2), ((0, 0), (0, 0), (0, spaces)), constant_values=fill)
     x = x.reshape(batch, spaces * (rows + 1))[:, : spaces * rows].reshape(batch, spaces, rows)
     return x.transpose((2, 0, 1) if axis == 1 else (2, 1, 0))
@@ -131,9 +132,9 @@ def total(
     monotonic: bool = False,
     semiring: Semiring = PROBABILITY,
 ) -> jax.Array:
-    """``log Z`` of flat batches, ``[B]``; NaN where an arc's number is, or is ``+inf``.
+    """``log Z`` of flat batches, ``[B]``; NaN if an arc within the lengths has NaN or ``+inf``.
 
-    Every arc within the lengths is before the end, and NaN times zero is NaN.
+    A NaN reaches the end even from a state of weight zero, since NaN times zero is NaN.
     """
     topology, scores, possible = lattice(*arcs, logit_lengths, label_lengths, monotonic)
     log_z = recursion.log_partition(topology, scores, semiring)
@@ -143,7 +144,7 @@ def total(
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def total_of_batches(blank, label, logit_lengths, label_lengths, monotonic, semiring=PROBABILITY):
-    """`total` of arcs with any number of batch axes, and of two dtypes."""
+    """`total` of arcs with any number of batch axes, which may have two dtypes."""
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
     blank, label = widen(blank), widen(label)
     dtype = jnp.promote_types(blank.dtype, label.dtype)
@@ -158,7 +159,7 @@ def arcs_of_logits(
     label_lengths: jax.Array,
     blank_id: int,
 ) -> TransducerArcs:
-    """Log-probabilities on the arcs of flat batches; 0 past a length, a wrong label's ``-inf``."""
+    """Log-probabilities of the arcs of flat batches; 0 past a length, ``-inf`` if not a label."""
     _, frames, spaces, classes = logits.shape
     read, valid = readable_labels(labels, classes, blank_id)
     inside = cells(frames, spaces, logit_lengths, label_lengths)
@@ -167,9 +168,9 @@ def arcs_of_logits(
 
 
 def readable_labels(labels: jax.Array, classes: int, blank_id: int) -> tuple[jax.Array, jax.Array]:
-    """The class read after u labels, ``[B, U + 1]``, and which labels are one, ``[B, U]``.
+    """The class to read after u labels, ``[B, U + 1]``, and which labels are valid, ``[B, U]``.
 
-    The blank stands where there is no label, or none that could be read.
+    After the last label, and instead of labels that are not valid, the blank is read.
     """
     valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
     read = jnp.where(valid, labels, blank_id)
@@ -177,7 +178,7 @@ def readable_labels(labels: jax.Array, classes: int, blank_id: int) -> tuple[jax
 
 
 def flat_pair(logits, labels, logit_lengths, label_lengths):
-    """The same with all leading batch axes made one."""
+    """The same with all leading batch axes merged into one."""
     batch = logit_lengths.size
     return (
         logits.reshape(batch, *logits.shape[-3:]),
@@ -188,5 +189,5 @@ def flat_pair(logits, labels, logit_lengths, label_lengths):
 
 
 def unflatten(arcs: TransducerArcs, batch: tuple[int, ...]) -> TransducerArcs:
-    """Arcs of flat batches with their leading axes as they were."""
+    """Arcs of flat batches with their leading batch axes restored."""
     return TransducerArcs(*(x.reshape(*batch, *x.shape[1:]) for x in arcs))

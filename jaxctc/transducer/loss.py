@@ -1,4 +1,4 @@
-"""The transducer loss, whole or in two halves: log-probabilities on the arcs, and their total."""
+"""The transducer loss, in one step or in two: log-probabilities of the arcs, and their total."""
 
 import functools
 
@@ -29,26 +29,26 @@ def rnnt_loss(
 
     .. math:: L = -\log \sum_{a \in \mathcal B^{-1}(y)} \prod_{i=1}^{T+U} p(a_i | t_i, u_i)
 
-    where the sum is over all ways to put U labels and T blanks in a row, the last a blank.
+    where the sum is over all sequences of the U labels and T blanks that end with a blank.
     The gradient is exact in float32 at any length, and all of `jax.grad`, `jax.jvp`,
     `jax.hessian`, `jax.vmap` and `jax.jit` apply. Padding is never read, and its gradient is 0.
 
     Args:
-      logits: float ``[*batch, T, U + 1, C]``, what the joint network says after t frames and u
-        labels; unnormalised or log-probabilities, since they are normalised inside. Half
+      logits: float ``[*batch, T, U + 1, C]``, the joint network's output after t frames and u
+        labels; unnormalised or log-probabilities: they are normalised inside. Half
         precision is computed in float32.
       labels: integer ``[*batch, U]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
       blank_id: The class that is the blank.
-      monotonic: Whether a label takes its frame, so that there is one symbol a frame and
-        frames in all: Tripathi et al.'s monotonic RNN-T, k2's "modified" transducer.
+      monotonic: Whether a label takes its frame, so that every frame has exactly one symbol:
+        Tripathi et al.'s monotonic RNN-T, k2's "modified" transducer.
 
     Returns:
-      float ``[*batch]``, never negative. A pair that no path joins (no frames; a label that is
-      no class or is the blank; monotonic, fewer frames than labels) has loss ``inf`` and
-      gradient 0; under `jit` so has one whose lengths are out of range. A NaN among a sequence's
-      own logits makes its loss NaN, to be seen.
+      float ``[*batch]``, never negative. An infeasible pair has loss ``inf`` and gradient 0: one
+      without frames, with a label that is not a class or is the blank, if monotonic with fewer
+      frames than labels, or, under `jit`, with a length out of range. If a sequence's own logits
+      contain NaN, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -87,14 +87,14 @@ def rnnt_log_probs(
     *,
     blank_id: int = 0,
 ) -> TransducerArcs:
-    """Log-probabilities of the blank and of the next label after every frame and label.
+    """Log-probabilities of the blank and of the next label after t frames and u labels.
 
     Arguments and errors are those of `rnnt_loss`, of which this is the first half; the second is
     `rnnt_loss_from_log_probs`.
 
     Returns:
       `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``; 0 past
-      a length, ``-inf`` for a label that is no class or is the blank.
+      a length, ``-inf`` for a label that is not a class or is the blank.
 
     Example:
       >>> import jax.numpy as jnp, jaxctc
@@ -123,7 +123,7 @@ def rnnt_loss_from_log_probs(
     *,
     monotonic: bool = False,
 ) -> jax.Array:
-    """The transducer loss from the log-probabilities on the lattice's arcs, taken as they are.
+    """The transducer loss from log-probabilities of the lattice's arcs, which are not normalised.
 
     Args:
       blank_log_probs: float ``[*batch, T, U + 1]``, of the blank after t frames and u labels.
@@ -133,8 +133,8 @@ def rnnt_loss_from_log_probs(
       monotonic: Whether a label takes its frame, as in `rnnt_loss`.
 
     Returns:
-      float ``[*batch]``, ``inf`` where there is no path, NaN where a sequence's own arcs have a NaN
-      or ``+inf``. The gradient is minus the posterior of each arc.
+      float ``[*batch]``, ``inf`` where there is no path. If a sequence's own arcs contain NaN or
+      ``+inf``, its loss is NaN. The gradient is minus the posterior of each arc.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

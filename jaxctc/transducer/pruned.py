@@ -1,10 +1,10 @@
-"""Pruned transducer training (Kuang et al. 2022): a cheap joint says where the dear one matters.
+"""Pruned transducer training (Kuang et al. 2022): a cheap joint chooses where to run the full one.
 
-1. `rnnt_loss_simple` (`jaxctc.transducer.simple`) adds encoder and predictor instead of joining
+1. `rnnt_loss_simple` (`jaxctc.transducer.simple`) adds encoder and predictor, instead of joining
    them by a network.
-2. The posteriors of that lattice tell `rnnt_prune_ranges` which few label positions matter at
-   each frame, and `rnnt_prune` picks what the joint network then sees.
-3. `rnnt_loss_pruned` is the transducer loss of the joint's logits at those positions.
+2. From the posteriors of that lattice, `rnnt_prune_ranges` chooses a few label positions at
+   each frame, and `rnnt_prune` picks the inputs of the joint network there.
+3. `rnnt_loss_pruned` is the transducer loss from the joint's logits at those positions.
 
 Both losses are trained together.
 """
@@ -31,20 +31,20 @@ def rnnt_prune_ranges(
     s_range: int,
     monotonic: bool = False,
 ) -> jax.Array:
-    """The `s_range` neighbouring label positions that hold most of the probability of each frame.
+    """The `s_range` neighbouring label positions with most of the probability at each frame.
 
     They start at 0 in the first frame, end at the last label in the last, never go back, and
-    advance by at most ``s_range - 1`` a frame, so that a path through them exists wherever the
-    frames suffice: ``U <= (s_range - 1) * T``. If `monotonic` they advance by at most 1, as a path
-    does, and ``U <= T`` suffices from an `s_range` of 2 on.
+    advance by at most ``s_range - 1`` per frame. So a path through them exists if there are
+    enough frames: ``U <= (s_range - 1) * T``. If `monotonic` they advance by at most 1, as a path
+    does, and with an `s_range` of at least 2, ``U <= T`` is enough.
 
     Args:
       blank_posteriors: float ``[*batch, T, U + 1]``, from `rnnt_posteriors`.
       label_posteriors: float ``[*batch, T, U]``.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
-      s_range: How many positions; more than U + 1 are taken as U + 1.
-      monotonic: Whether a label takes its frame, as in `rnnt_loss`: give it the posteriors of that.
+      s_range: The number of positions; U + 1 if it is larger than that.
+      monotonic: Whether a label takes its frame, as in `rnnt_loss` and in the posteriors given.
 
     Returns:
       int32 ``[*batch, T, min(s_range, U + 1)]``, the positions, each row consecutive.
@@ -83,7 +83,7 @@ def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic
     used = lax.broadcasted_iota(jnp.int32, visits.shape, visits.ndim - 1)
     used = inside[..., None] & (used <= label_lengths[..., None, None])
     visits = jnp.where(used, visits, 0)
-    # One window sum at a time is exact; differences of cumulative sums would not be.
+    # Each window is summed by itself: differences of cumulative sums would not be exact.
     window = (1,) * (blank.ndim - 1) + (s_range,)
     zero = visits.dtype.type(0)
     sums = lax.reduce_window(visits, zero, lax.add, window, (1,) * blank.ndim, "VALID")
@@ -95,14 +95,14 @@ def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic
     begins = jnp.where(inside, begins, last)
     begins = jnp.clip(begins, jnp.maximum(last - step * remaining, 0), last)
     begins = lax.cummax(begins, axis=begins.ndim - 1)
-    # No faster than `step` a frame, from 0 on: what is left is still monotone and ends at `last`.
+    # At most `step` per frame, from 0 on. This keeps them monotone, and they still end at `last`.
     begins = lax.cummin(jnp.minimum(begins - step * time, 0), axis=begins.ndim - 1) + step * time
     places = lax.broadcasted_iota(jnp.int32, (*begins.shape, s_range), begins.ndim)
     return begins[..., None] + places
 
 
 class PrunedInputs(NamedTuple):
-    """What a joint network sees of a pruned lattice."""
+    """The inputs of a joint network at the positions of a pruned lattice."""
 
     encoder: jax.Array  # [*batch, T, s_range, D]
     predictor: jax.Array  # [*batch, T, s_range, E]
@@ -126,8 +126,8 @@ def rnnt_prune(
 
     Returns:
       `PrunedInputs`, float ``encoder [*batch, T, s_range, D]``, the same at every position, and
-      ``predictor [*batch, T, s_range, E]``. Both are 0 past a length, since a NaN there would come
-      back through the joint network's gradient.
+      ``predictor [*batch, T, s_range, E]``. Both are 0 past a length, since NaN there would make
+      the joint network's gradient NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -177,10 +177,10 @@ def rnnt_loss_pruned(
     blank_id: int = 0,
     monotonic: bool = False,
 ) -> jax.Array:
-    """The transducer loss over the paths within `ranges`: with all positions, `rnnt_loss`.
+    """The transducer loss over the paths within `ranges`; with all positions it is `rnnt_loss`.
 
     Args:
-      logits: float ``[*batch, T, s_range, C]``, the joint network's of `rnnt_prune`'s output.
+      logits: float ``[*batch, T, s_range, C]``, the joint network's output for `rnnt_prune`'s.
       labels: integer ``[*batch, U]``, without blanks.
       ranges: integer ``[*batch, T, s_range]``, from `rnnt_prune_ranges`: rows are consecutive.
       logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
@@ -201,7 +201,7 @@ def rnnt_loss_pruned(
       >>> arcs = jaxctc.rnnt_simple_log_probs(encoder, predictor, labels)
       >>> ranges = jaxctc.rnnt_prune_ranges(*jaxctc.rnnt_posteriors(*arcs), s_range=3)
       >>> pruned = jaxctc.rnnt_prune(encoder, predictor, ranges)
-      >>> logits = pruned.encoder + pruned.predictor  # here a joint network belongs
+      >>> logits = pruned.encoder + pruned.predictor  # use a joint network here
       >>> print(jaxctc.rnnt_loss_pruned(logits, labels, ranges).shape)
       ()
 
@@ -241,12 +241,12 @@ def _loss_pruned(logits, labels, ranges, logit_lengths, label_lengths, blank_id,
     begins = ranges[:, :, :1]
     positions = begins + lax.broadcasted_iota(jnp.int32, ranges.shape, 2)
     kept = jnp.take_along_axis(inside, positions, axis=2, mode="fill", fill_value=False)
-    # Rows that are not consecutive, or not of the lattice, are taken to hold nothing.
+    # Rows that are not consecutive, or not in the lattice, have no arcs.
     kept &= (ranges == positions) & (begins >= 0)
     read = jnp.take_along_axis(read[:, None, :], positions, axis=2, mode="clip")
     pruned = arc_log_probabilities(logits, read, kept, blank_id)
 
-    # Back in their places among all positions; elsewhere there is no arc.
+    # Moved back to their places among all label positions; elsewhere there is no arc.
     place = jnp.arange(spaces, dtype=jnp.int32)[None, None, :] - begins
     covered = (place >= 0) & (place < width)
     index = jnp.clip(place, 0, width - 1)

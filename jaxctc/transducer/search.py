@@ -1,14 +1,14 @@
-"""The two searches for what a transducer says: one path, or a beam of label sequences.
+"""Greedy search and beam search of transducers.
 
 At frame t and after labels y the joint network gives a distribution over the labels, which
 append to y, and the blank, which moves on to frame t + 1 (Graves 2012, arXiv 1211.3711, section 2).
 
-* Greedy: every sequence of a batch has its own frame, so that one loop serves them all and ends
-  when the slowest has: after its frames and its labels together.
+* Greedy: every sequence of a batch is at its own frame, so that one loop serves them all. Its
+  number of steps is that of the sequence with the most frames plus labels.
 * Beam: frame by frame. *Open* hypotheses are at the frame, and a round appends one more label to
   the best of them; *ended* ones have left it by a blank. Open hypotheses of one round are different
-  label sequences, since those of the round before were; ended ones of two rounds may be equal,
-  and are merged: what the predictor says of them is the same. As in Graves' algorithm 1, a
+  label sequences, since those of the round before were. Ended ones of two rounds may have equal
+  labels, and so the same predictor output; these are merged. As in Graves' algorithm 1, a
   frame is over when W ended hypotheses are at least as probable as any open one would be.
 """
 
@@ -27,7 +27,7 @@ Tree = Any  # a pytree of arrays
 
 
 class Transducer(NamedTuple):
-    """A transducer's functions, for one hypothesis, and where its predictor starts."""
+    """A transducer's functions for one hypothesis, and the start of its predictor."""
 
     joint: Callable[[jax.Array, Tree], jax.Array]
     predictor: Callable[[Tree, jax.Array], tuple[Tree, Tree]]
@@ -39,20 +39,20 @@ class Transducer(NamedTuple):
     def log_probs(self, frame: jax.Array, output: Tree) -> jax.Array:
         """Log-probabilities ``[C]``."""
         logits = self.joint(frame, output).astype(self.dtype)
-        # Without any possible class log_softmax is NaN, which is for logits that are NaN.
+        # If all classes are -inf, log_softmax is NaN, which is only for NaN or +inf in the logits.
         return jnp.where(jnp.max(logits) == -jnp.inf, -jnp.inf, jax.nn.log_softmax(logits))
 
 
 class Bounds(NamedTuple):
-    """How many labels there may be."""
+    """The most labels there may be."""
 
-    symbols: int  # in a frame, before its blank
-    labels: int  # in a hypothesis
+    symbols: int  # per frame, before its blank
+    labels: int  # per hypothesis
     monotonic: bool  # a label ends its frame, as a blank does
 
 
 class Path(NamedTuple):
-    """Where the greedy search stands in each sequence; all begin with B."""
+    """The state of the greedy search in each sequence; all arrays begin with axis B."""
 
     frame: jax.Array  # int32 [B]
     symbols: jax.Array  # int32 [B]: labels in this frame
@@ -77,7 +77,7 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
         frame = encoder[row, jnp.minimum(path.frame, jnp.maximum(lengths - 1, 0))]
         log_probs = jax.vmap(model.log_probs)(frame, path.output)
         room = (path.symbols < bounds.symbols) & (path.length < bounds.labels)
-        room &= jnp.max(log_probs, axis=1) != -jnp.inf  # where nothing is possible, the blank
+        room &= jnp.max(log_probs, axis=1) != -jnp.inf  # if all classes are -inf, the blank
         choice = jnp.where(room, jnp.argmax(log_probs, axis=1).astype(jnp.int32), model.blank_id)
         gain = jnp.take_along_axis(log_probs, choice[:, None], axis=1)[:, 0]
         emits = active & (choice != model.blank_id)
@@ -87,9 +87,9 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
             new = jax.vmap(model.predictor)(path.state, choice)
             return jax.vmap(_where)(emits, new, (path.output, path.state))
 
-        # Most steps of a few sequences are blanks, which the predictor does not hear of.
+        # With few sequences, most steps have blanks only, which the predictor does not read.
         output, state = lax.cond(jnp.any(emits), advanced, lambda: (path.output, path.state))
-        place = jnp.where(emits, path.length, bounds.labels)  # or outside, where it is dropped
+        place = jnp.where(emits, path.length, bounds.labels)  # else outside, and dropped
         return Path(
             frame=path.frame + ends,
             symbols=jnp.where(ends, 0, path.symbols + emits),
@@ -114,10 +114,10 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
 
 
 class Beam(NamedTuple):
-    """W hypotheses of one sequence; all begin with W. Those of score ``-inf`` are none."""
+    """W hypotheses of one sequence, axis W first. Empty places have the score ``-inf``."""
 
     score: jax.Array  # log-probability of all alignments found
-    best: jax.Array  # and of the best of them
+    best: jax.Array  # log-probability of the best of them
     labels: jax.Array  # int32 [W, L]
     frames: jax.Array  # int32 [W, L]: of the best alignment
     length: jax.Array  # int32
@@ -144,7 +144,7 @@ def beam_search(
     def step(beam, now):
         frame, time = now
         none = beam._replace(score=jnp.full_like(beam.score, -jnp.inf))
-        ended, growth = _visit(model, bounds, frame, beam, none)
+        ended, growth = _end_and_rank(model, bounds, frame, beam, none)
         if bounds.monotonic:
             ended = _merge(ended, _grow(model, beam, growth, time))
         else:
@@ -160,7 +160,7 @@ def beam_search(
         def another(carry):
             symbols, opened, growth, ended = carry
             opened = _grow(model, opened, growth, time)
-            ended, growth = _visit(model, bounds, frame, opened, ended)
+            ended, growth = _end_and_rank(model, bounds, frame, opened, ended)
             return symbols + 1, opened, growth, ended
 
         return lax.while_loop(unfinished, another, (jnp.int32(0), beam, growth, ended))[-1]
@@ -174,14 +174,14 @@ def beam_search(
     return Hypotheses(
         jnp.where(inside, beam.labels, -1),
         length,
-        never_positive(beam.score),  # only here: ranks that rounding tells apart stay so
+        never_positive(beam.score),  # only here, since it would change the ranks
         jnp.where(inside, beam.frames, -1),
         jnp.zeros_like(beam.score),
     )
 
 
 def _start(model: Transducer, width: int, max_labels: int) -> Beam:
-    """No labels, and W - 1 places without a hypothesis."""
+    """A beam of the hypothesis without labels and W - 1 empty places."""
     score = jnp.where(jnp.arange(width) == 0, jnp.zeros((), model.dtype), -jnp.inf)
     labels = jnp.full((width, max_labels), -1, jnp.int32)
     word = jnp.zeros(width, jnp.uint32)
@@ -190,10 +190,10 @@ def _start(model: Transducer, width: int, max_labels: int) -> Beam:
     return Beam(score, score, labels, labels, length, word, word, output, state)
 
 
-def _visit(
+def _end_and_rank(
     model: Transducer, bounds: Bounds, frame: jax.Array, opened: Beam, ended: Beam
 ) -> tuple[Beam, Growth]:
-    """Ends open hypotheses by a blank, and ranks the labels they may go on with instead."""
+    """Ends open hypotheses by a blank, and ranks the labels that may be appended instead."""
     width = opened.score.size
     every = jax.vmap(model.log_probs, (None, 0), axis_size=width)  # the output may be empty
     log_probs = every(frame, opened.output)
@@ -230,12 +230,12 @@ def _grow(model: Transducer, beam: Beam, growth: Growth, time: jax.Array) -> Bea
 
 
 def _merge(ended: Beam, fresh: Beam) -> Beam:
-    """The best of two beams, in case of a tie of the first, with equal label sequences summed."""
+    """The best of two beams, with equal label sequences summed; ties go to the first beam."""
     same = ended.length[:, None] == fresh.length[None, :]
     same &= ended.high[:, None] == fresh.high[None, :]
     same &= ended.low[:, None] == fresh.low[None, :]
     same &= (ended.score > -jnp.inf)[:, None] & (fresh.score > -jnp.inf)[None, :]
-    # Each beam's hypotheses differ, so that there is at most one to add.
+    # Each beam's hypotheses differ, so there is at most one to add.
     found = jnp.max(jnp.where(same, fresh.score[None, :], -jnp.inf), axis=1)
     rival = jnp.where(same, fresh.best[None, :], -jnp.inf)
     better = jnp.max(rival, axis=1) > ended.best

@@ -1,6 +1,6 @@
-"""The transducer of a joint that adds encoder and predictor, instead of joining them by a network.
+"""Transducers whose joint adds encoder and predictor, instead of joining them by a network.
 
-Its normaliser is a product of matrices, and nothing of size T × U × C exists (Kuang et al. 2022).
+The normaliser is a product of matrices, and no array has size T × U × C (Kuang et al. 2022).
 """
 
 import functools
@@ -31,9 +31,9 @@ def rnnt_simple_log_probs(
 ) -> TransducerArcs:
     """Log-probabilities of a joint that adds: ``softmax(encoder_logits + predictor_logits)``.
 
-    They may be smoothed, so that the lattice is not trusted too early: mixed, as logarithms,
-    with what the predictor alone says (`lm_only_scale`) and with what the encoder says when
-    the predictor is replaced by its mean over the sequence (`am_only_scale`).
+    They may be smoothed, so that pruning does not rely on the lattice too early: they are mixed
+    with the log-probabilities of the predictor alone (`lm_only_scale`), and of the encoder with
+    the predictor replaced by its mean over the sequence (`am_only_scale`).
 
     Args:
       encoder_logits: float ``[*batch, T, C]``.
@@ -42,7 +42,7 @@ def rnnt_simple_log_probs(
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
       blank_id: The class that is the blank.
-      lm_only_scale, am_only_scale: Shares from 0 up, together at most 1.
+      lm_only_scale, am_only_scale: Weights in 0…1 with a sum of at most 1.
 
     Returns:
       `TransducerArcs`, for `rnnt_loss_from_log_probs` and `rnnt_posteriors`.
@@ -130,10 +130,10 @@ def _simple_log_probs(
 def _log_mean(log_probs: jax.Array, inside: jax.Array) -> jax.Array:
     """Logarithm of the mean probability of each class, ``[B, C]``, over the places inside.
 
-    Of logarithms: a probability may underflow, and the logarithm of 0 has no derivative.
+    Computed from logarithms: a probability may underflow, and log 0 has no derivative.
     """
     by_class = jnp.where(inside[:, :, None], log_probs, -jnp.inf).swapaxes(1, 2)
-    possible = jnp.max(by_class, axis=2) != -jnp.inf  # NaN is to be seen
+    possible = jnp.max(by_class, axis=2) != -jnp.inf  # NaN is passed on
     total = log_normaliser(by_class, possible)
     count = jnp.maximum(jnp.sum(inside, axis=1, dtype=log_probs.dtype), 1)
     return jnp.where(possible, total - jnp.log(count)[:, None], -jnp.inf)
@@ -156,10 +156,10 @@ def _normaliser(encoder: jax.Array, predictor: jax.Array) -> jax.Array:
         return jnp.log(products) + top
 
     def exact(encoder, predictor):
-        # A frame at a time: there is no array of all frames, labels and classes here either.
+        # Frame by frame: no array has size T × U × C here either.
         def of_frame(_, frame):
             sums = frame[:, None, :] + predictor
-            # It is 0 where there is no class at all: the arcs are -inf.
+            # 0 if all classes are -inf; the arcs are -inf then.
             return None, log_normaliser(sums, jnp.ones(sums.shape[:2], bool))
 
         _, sums = lax.scan(jax.checkpoint(of_frame), None, encoder.swapaxes(0, 1))
@@ -182,7 +182,7 @@ def rnnt_loss_simple(
     lm_only_scale: float = 0.0,
     am_only_scale: float = 0.0,
 ) -> jax.Array:
-    """The transducer loss of a joint that adds; memory is T × C, U × C and T × U.
+    """The transducer loss of a joint that adds; memory is T × C + U × C + T × U.
 
     Arguments and errors are those of `rnnt_simple_log_probs`; `monotonic` is that of `rnnt_loss`.
 
@@ -208,5 +208,5 @@ def rnnt_loss_simple(
         am_only_scale=am_only_scale,
     )
     loss = rnnt_loss_from_log_probs(*arcs, logit_lengths, label_lengths, monotonic=monotonic)
-    # A mixture of logarithms, too, is of probabilities that add up to 1 at most (Hölder).
+    # Mixed logarithms, too, are of probabilities with a sum of at most 1 (Hölder).
     return recursion.never_negative(loss)

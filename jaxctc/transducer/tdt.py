@@ -1,9 +1,9 @@
-"""The token-and-duration transducer (Xu et al. 2023) on the package's one recursion.
+"""The token-and-duration transducer (Xu et al. 2023).
 
-A symbol comes with a duration: how many frames are passed with it. A label may take none,
-a blank takes at least one. On diagonals n = t + u a blank of duration d leads d diagonals on, and
-a label d + 1. The state is therefore the weights under way to each of the diagonals to come,
-and a row's own weights are those that have arrived.
+A symbol has a duration, the number of frames it advances: for a label at least 0, for a
+blank at least 1. On diagonals n = t + u a blank of duration d leads d diagonals ahead, and
+a label d + 1. The state is therefore the weights that have arrived at the current diagonal,
+and those on the way to each of the next diagonals.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class DurationArcs(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class DurationTopology:
-    """Arcs that lead several diagonals on. Duration 1 is among the durations."""
+    """Arcs that lead several diagonals ahead. `durations` includes 1."""
 
     states: TransducerTopology
     durations: tuple[int, ...]
@@ -85,7 +85,7 @@ def tdt_loss(
     """The token-and-duration transducer loss, ``-log p(labels)``, of every sequence.
 
     Every arc has a symbol and a duration, predicted independently after t frames and u labels;
-    paths end with a blank that reaches the last frame's end exactly.
+    paths end with a blank that ends exactly with the last frame.
 
     Args:
       token_logits: float ``[*batch, T, U + 1, C]``, normalised inside.
@@ -93,15 +93,15 @@ def tdt_loss(
       labels: integer ``[*batch, U]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
-      durations: How many frames each class of `duration_logits` passes. Blanks of duration 0
-        do not exist.
+      durations: The number of frames that each class of `duration_logits` advances. Blanks of
+        duration 0 do not exist.
       blank_id: The class that is the blank.
       sigma: Subtracted from every token's log-probability, which favours long durations
         (Xu et al.'s logit under-normalisation).
 
     Returns:
       float ``[*batch]``, never negative unless `sigma` is; ``inf`` with gradient 0 where there is
-      no path, NaN if there is a NaN among a sequence's own logits.
+      no path. If a sequence's own logits contain NaN, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -143,17 +143,17 @@ def _tdt_loss(
     )
     log_z = jnp.where(possible, recursion.log_partition(topology, scores), -jnp.inf)
     log_z = jnp.where(broken, jnp.nan, log_z).reshape(logits.shape[:-3])
-    # A negative sigma makes more of probabilities than there is.
+    # With a negative sigma, probabilities may sum to more than 1.
     return jnp.where(jnp.asarray(sigma) >= 0, recursion.negative_log_likelihood(log_z), -log_z)
 
 
 class Lattice(NamedTuple):
-    """What a batch of token and duration logits is to the recursion."""
+    """Token and duration logits in the form the recursion reads."""
 
     topology: DurationTopology
     scores: DurationArcs
     possible: jax.Array  # bool [B]: are the lengths in range?
-    broken: jax.Array  # bool [B]: is there a NaN among a sequence's own logits?
+    broken: jax.Array  # bool [B]: do a sequence's own logits contain NaN?
 
 
 def lattice(
@@ -173,10 +173,10 @@ def lattice(
     arcs = arcs_of_logits(token_logits, labels, logit_lengths, label_lengths, blank_id)
     label = jnp.where(inside[:, :, 1:], arcs.label, -jnp.inf)
     label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
-    lasting = log_softmax(duration_logits, inside)
-    lasting -= jnp.asarray(sigma, lasting.dtype)
-    # Wherever it is: what no path reaches has a derivative all the same.
-    broken = jnp.isnan(arcs.blank) | jnp.any(jnp.isnan(lasting), axis=3)
+    duration_log_probs = log_softmax(duration_logits, inside)
+    duration_log_probs -= jnp.asarray(sigma, duration_log_probs.dtype)
+    # Any NaN counts, since an arc that no path reaches has a derivative too.
+    broken = jnp.isnan(arcs.blank) | jnp.any(jnp.isnan(duration_log_probs), axis=3)
     left = (logit_lengths[:, None] - jnp.arange(frames, dtype=jnp.int32)[None, :])[:, :, None]
 
     used = tuple(sorted({*durations, 1}))
@@ -184,16 +184,16 @@ def lattice(
     for duration in used:
         # Past the end weights wait where they are, by blanks of duration 1.
         waiting = 0.0 if duration == 1 else -jnp.inf
-        blank = going = jnp.full(inside.shape, -jnp.inf, lasting.dtype)
+        blank = emit = jnp.full(inside.shape, -jnp.inf, duration_log_probs.dtype)
         if duration in durations:
-            score = lasting[..., durations.index(duration)]
+            score = duration_log_probs[..., durations.index(duration)]
             blank = jnp.where(left >= duration, arcs.blank + score, -jnp.inf)
-            going = jnp.where(left > duration, label + score, -jnp.inf)
+            emit = jnp.where(left > duration, label + score, -jnp.inf)
         blank = jnp.where(inside, blank, waiting)
-        by_duration.append((skew(blank, waiting, axis), skew(going, -jnp.inf, axis)))
-    blanks, goings = zip(*by_duration, strict=True)
+        by_duration.append((skew(blank, waiting, axis), skew(emit, -jnp.inf, axis)))
+    blanks, emits = zip(*by_duration, strict=True)
 
     possible = (logit_lengths >= 1) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
     topology = DurationTopology(TransducerTopology(label_lengths, spaces, axis), used)
-    return Lattice(topology, DurationArcs(blanks, goings), possible, jnp.any(broken, axis=(1, 2)))
+    return Lattice(topology, DurationArcs(blanks, emits), possible, jnp.any(broken, axis=(1, 2)))

@@ -1,4 +1,4 @@
-"""The entropy of a sequence's alignments, which keeps CTC from settling on one of them early."""
+"""The entropy of a sequence's alignments, which keeps CTC from choosing one of them too early."""
 
 import functools
 
@@ -22,19 +22,19 @@ def ctc_entropy(
 
     .. math:: H = -\sum_\pi p(\pi | y, x) \log p(\pi | y, x) = \log Z - E[\log p(\pi | x)]
 
-    CTC tends to put all on one alignment early in training, and to stay there. Subtract a part
-    of this from the loss, 0.1 or 0.2 of it, and others stay possible.
+    CTC tends to give all probability to one alignment early in training. Subtract 0.1 or 0.2 of
+    this entropy from the loss, and others stay possible.
 
     Arguments and errors are those of `ctc_loss`.
 
     Returns:
-      float ``[*batch]``, in nats, never negative. Where there is no alignment: 0, and so is the
-      gradient. A NaN or ``+inf`` among a sequence's own logits makes it NaN.
+      float ``[*batch]``, in nats, never negative. For an infeasible pair it is 0, with gradient
+      0. If a sequence's own logits contain NaN or ``+inf``, it is NaN.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> entropy = jaxctc.ctc_entropy(jnp.zeros((4, 3)), jnp.array([1, 2]))
-      >>> print(np.exp(entropy).round(3))  # that many alignments, all equally probable
+      >>> print(np.exp(entropy).round(3))  # the number of alignments, all equally probable
       15.0
 
     References:
@@ -51,9 +51,9 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     topology, scores, possible = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
-    # The derivative of log Z in the direction of the scores is their sum along a path, expected.
-    # What is impossible is on no path. A constant may be taken from all scores of a frame, for both
-    # lose it alike: with their mean, what remains is small and its rounding too.
+    # The derivative of log Z in the direction of the scores is the expected sum of the scores along
+    # a path; scores of -inf are on no path. Subtracting a constant from all scores of a frame
+    # changes log Z and this sum alike: without the scores' mean, both are small and round less.
     _, posteriors = recursion.posteriors(topology, lax.stop_gradient(scores))
     finite = lax.stop_gradient(jnp.where(scores == -jnp.inf, 0, scores))
     scores -= jnp.sum(posteriors * finite, topology.axis + 1, keepdims=True)

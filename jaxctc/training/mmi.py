@@ -1,4 +1,4 @@
-"""Discriminative training: the labels' automaton against that of all label sequences."""
+"""Discriminative training: the score of the labels against that of all label sequences."""
 
 from collections.abc import Iterable, Sequence
 
@@ -29,27 +29,28 @@ def lfmmi_loss(
         - \log \sum_{\pi \in \mathrm{numerator}} w(\pi) e^{x(\pi)}
 
     The numerator has the paths of the labels (`ctc_fsa`), the denominator those of all label
-    sequences, weighted by a language model (`ctc_denominator`). Normalising the logits, or adding
-    anything else to all classes of a frame, changes nothing.
+    sequences, weighted by a language model (`ctc_denominator`). Adding a constant to all classes
+    of a frame, as normalising the logits does, changes nothing.
 
-    With ``ctc_weight`` and the CTC topology this is CTC-CRF: the loss of the conditional random
-    field, and so many times the CTC loss. Its gradient is exact in float32 at any length.
+    With the CTC topology this is the loss of CTC-CRF: that of the conditional random
+    field, plus `ctc_weight` times the CTC loss. Its gradient is exact in float32 at any length.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised.
-      numerator: The automaton of each sequence's labels, a batch (`Fsa.stack`). Give its paths the
-        score of the labels in the language model (``ctc_fsa(..., weight=...)``), and the
-        loss is never negative, but for rounding.
+      numerator: The automaton of each sequence's labels, a batch (`Fsa.stack`). If its paths have
+        the score of the labels in the language model (``ctc_fsa(..., weight=...)``), the
+        loss is never negative, except for rounding.
       denominator: One automaton for all sequences, or a batch.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      boost: Makes paths of the denominator more probable the less they are like the numerator:
-        their scores lose so much for each frame times the numerator's posterior of the class
-        they have there.
-      ctc_weight: How many times minus the numerator's score, with logits normalised, is added.
+      boost: Makes paths of the denominator more probable the more they differ from the numerator:
+        at each frame, a path's score is reduced by `boost` times the numerator's posterior of
+        its class.
+      ctc_weight: The factor of the CTC loss that is added: the numerator's negative score with
+        normalised logits.
 
     Returns:
-      float ``[*batch]``. Where numerator or denominator have no path of that many frames it is
-      ``inf``, with gradient 0. A NaN or ``+inf`` among a sequence's own logits makes it NaN.
+      float ``[*batch]``. If numerator or denominator has no path of that many frames, it is
+      ``inf`` with gradient 0. If a sequence's own logits contain NaN or ``+inf``, it is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -79,7 +80,7 @@ def lfmmi_loss(
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
     boost = checks.real_from_zero("boost", boost)
     ctc_weight = checks.real_from_zero("ctc_weight", ctc_weight)
-    # What is known to be 0 is left out; any other number may change, and nothing is compiled again.
+    # A factor known to be 0 is left out. Any other is traced, so that a new value compiles nothing.
     used = (None if checks.concrete(x) == 0 else x for x in (boost, ctc_weight))
     return _lfmmi_loss(numerator, denominator, logits, lengths, *used)
 
@@ -90,7 +91,7 @@ def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
     inside = frame < lengths[..., None]
     x = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     x = jnp.where(inside[..., None], x, 0)
-    # The two scores lose alike, and what remains of them is their difference: keep them small.
+    # Both scores change alike, and only their difference counts: smaller scores round less.
     top = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     x = x - jnp.where(jnp.isfinite(top), top, 0)
     if boost is not None:
@@ -103,7 +104,7 @@ def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
     possible = (correct != -jnp.inf) & (everything != -jnp.inf)
     loss = everything - correct
     if ctc_weight is not None:
-        # Where a path exists, so does a class in every frame.
+        # If a path exists, every frame has a possible class.
         finite = jnp.where(possible[..., None, None], x, 0)
         normaliser = jnp.where(inside, jax.nn.logsumexp(finite, axis=-1), 0)
         own = jnp.where(possible, correct, 0)
@@ -117,7 +118,7 @@ def ctc_denominator(
     """All alignments of all label sequences, weighted by an n-gram model of those given.
 
     Args:
-      sequences: Label sequences to count, such as those trained on.
+      sequences: Label sequences to count, such as those of the training set.
       order: See `ngram_fsa`.
       discount: See `ngram_fsa`.
       blank_id: The class that is the blank.

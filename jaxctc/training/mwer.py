@@ -5,7 +5,7 @@ With hypotheses y_i of probability P(y_i) and W_i errors, renormalised over the 
 
     P̂_i = P(y_i) / Σ_j P(y_j),   L = Σ_i P̂_i (W_i − W̄),   ∂L/∂log P(y_i) = P̂_i (W_i − Σ_j P̂_j W_j)
 
-W̄, the list's mean number of errors, moves the value towards 0 and leaves the gradient as it is.
+W̄, the list's mean number of errors, moves the value towards 0 and does not change the gradient.
 """
 
 import functools
@@ -26,19 +26,19 @@ def mwer_loss(
 ) -> jax.Array:
     """The expected number of errors over an N-best list, minus the list's mean (MWER).
 
-    Scores may come from anything: a CTC, a transducer, an attention decoder. They are
-    differentiated; errors are constants, of words, characters or whatever is to be few.
+    Scores may come from any model: CTC, a transducer, an attention decoder. They are
+    differentiated. Errors, of words, characters or anything else, are constants.
 
     Args:
       hypothesis_scores: float ``[*batch, N]``, log-probabilities, which are renormalised over the
         list; ``-inf`` where there is no hypothesis. Half precision is computed in float32.
-      hypothesis_errors: integer or float ``[*batch, N]``, how wrong each hypothesis is; not read
-        where there is none.
+      hypothesis_errors: integer or float ``[*batch, N]``, the number of errors of each hypothesis;
+        not read where there is none.
 
     Returns:
       float ``[*batch]``, negative if better hypotheses are more probable than worse ones. With
-      less than two hypotheses there is nothing to choose between: 0, and so is the gradient. A
-      NaN among the scores makes the loss NaN.
+      fewer than two hypotheses it is 0, with gradient 0. If the scores of a list contain NaN, its
+      loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -66,7 +66,7 @@ def mwer_loss(
 @jax.jit
 def _mwer_loss(scores, errors):
     scores = widen(scores)
-    exists = scores != -jnp.inf  # NaN is to be seen
+    exists = scores != -jnp.inf  # NaN is passed on
     errors = jnp.where(exists, lax.stop_gradient(errors).astype(scores.dtype), 0)
     top = jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf)
     top = lax.stop_gradient(jnp.where(top != -jnp.inf, top, 0))
@@ -93,22 +93,22 @@ def ctc_mwer_loss(
 
     The hypotheses are those of `ctc_beam_search`. No gradient goes through the search; each
     hypothesis is then scored by `ctc_loss`, exactly and over all its alignments. Start
-    from a model that was trained with `ctc_loss`: what is never found is never learnt.
+    from a model that was trained with `ctc_loss`: only hypotheses that are found are learnt.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
-      beam_width: How many hypotheses there are, N.
-      ctc_weight: What is added of the CTC loss, which keeps training stable.
+      beam_width: The number of hypotheses, N.
+      ctc_weight: The factor of the CTC loss, which is added and keeps training stable.
       max_labels: The most labels of a hypothesis; None means 2 S, but no more than T. Time grows
         with it.
       blank_id: The class that is the blank.
 
     Returns:
-      float ``[*batch]``, `mwer_loss` and `ctc_weight` times `ctc_loss`. A pair that no alignment
-      joins has loss ``inf`` and gradient 0, whatever `ctc_weight`.
+      float ``[*batch]``, `mwer_loss` plus `ctc_weight` times `ctc_loss`. An infeasible pair has
+      loss ``inf`` and gradient 0, whatever `ctc_weight` is.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -157,7 +157,7 @@ def _ctc_mwer_loss(
     def errors(labels, lengths):
         return edit_distance(labels, references, lengths, label_lengths)
 
-    # One sequence of logits for all hypotheses: it is normalised once.
+    # All hypotheses share one sequence of logits, which is normalised once.
     over_list = functools.partial(jax.vmap, in_axes=(-2, -1), out_axes=-1)
     references = labels
     scores = -over_list(loss)(found.labels, found.lengths)

@@ -1,8 +1,8 @@
 """Label priors against peaky alignments.
 
 Trained by its loss alone, CTC gives nearly every frame to the blank, and each label only the
-one frame where it is most certain. The labels are right, but where they begin and end is lost.
-Dividing probabilities by the classes' priors makes the blank as expensive as it is frequent.
+one frame where it is most certain. The labels are right, but their first and last frames are lost.
+Dividing probabilities by the classes' priors makes the blank less probable the more frequent it is.
 """
 
 import functools
@@ -19,16 +19,16 @@ from jaxctc.ctc.loss import ctc_loss
 def ctc_label_priors(
     logits: checks.ArrayLike, logit_lengths: checks.ArrayLike | None = None
 ) -> jax.Array:
-    """Log of how much of all frames each class takes, for `ctc_prior_loss`.
+    """Log of the mean probability of each class over all frames, for `ctc_prior_loss`.
 
-    Average the probabilities over an epoch, or over batches with a moving average.
+    Average the probabilities, not their logarithms, over an epoch, or use a moving average.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
 
     Returns:
-      float ``[C]``, log-probabilities. Without any frame all classes are alike.
+      float ``[C]``, log-probabilities. Without any frame all classes are equally probable.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -72,8 +72,8 @@ def ctc_prior_loss(
 
     .. math:: L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_t p_t(\pi_t) / p(\pi_t)^\alpha
 
-    A peaky model leaves nearly all frames to the blank, whose prior is then large. Divided by it,
-    alignments whose labels last longer win, and their ends are where the labels' are. Align with
+    A peaky model gives nearly all frames to the blank, whose prior is then large. Dividing by it
+    favours alignments with longer labels, whose first and last frames are right. Align with
     ``forced_align(logits - prior_weight * log_priors, ...)``.
 
     Args:
@@ -81,14 +81,14 @@ def ctc_prior_loss(
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
-      log_priors: float ``[C]``, what `ctc_label_priors` gives; a constant to differentiation. A
-        class whose prior is 0 is taken as it is.
+      log_priors: float ``[C]``, from `ctc_label_priors`; a constant for differentiation. A
+        class whose prior is 0 is not divided.
       prior_weight: The exponent α; 0 gives `ctc_loss`.
       blank_id: The class that is the blank.
 
     Returns:
-      float ``[*batch]``. It may be negative, since what it sums are no probabilities. Where there
-      is no alignment it is ``inf``, and the gradient 0.
+      float ``[*batch]``. It may be negative, since it is not a sum of probabilities. An infeasible
+      pair has loss ``inf`` and gradient 0.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -99,7 +99,7 @@ def ctc_prior_loss(
       >>> logits = jnp.log(jnp.array([[0.8, 0.2], [0.8, 0.2]]))
       >>> priors = jaxctc.ctc_label_priors(logits)
       >>> loss = jaxctc.ctc_prior_loss(logits, jnp.array([1]), log_priors=priors, prior_weight=1.0)
-      >>> print(np.exp(-loss).round(3))  # three alignments, every class as good as expected
+      >>> print(np.exp(-loss).round(3))  # three alignments, each with a product of quotients of 1
       3.0
 
     References:
@@ -124,7 +124,7 @@ def _ctc_prior_loss(logits, labels, logit_lengths, label_lengths, log_priors, we
     log_probs = log_softmax(logits, inside)
     divided = log_probs - (weight * log_priors).reshape((1,) * (logits.ndim - 1) + (-1,))
     loss = ctc_loss(divided, labels, logit_lengths, label_lengths, blank_id=blank_id)
-    # The loss normalises again; what it divided by is put back.
+    # `ctc_loss` normalises again, which is undone here.
     put_back = log_normaliser(divided, inside)
     possible = loss != jnp.inf
     total = loss - jnp.where(possible, jnp.sum(put_back, axis=-1), 0)

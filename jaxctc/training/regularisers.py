@@ -1,13 +1,13 @@
-"""What CTC training is given beside its loss: each a small function, to be added and weighted.
+"""Regularisers of CTC training: small functions that are used with `ctc_loss`.
 
-| function                | what it wants                              | where it stands          |
-|-------------------------|--------------------------------------------|--------------------------|
-| `consistency_loss`      | one answer to two views of the same input  | added, times a weight    |
-| `intermediate_ctc_loss` | lower layers that know the labels already  | instead of `ctc_loss`    |
-| `self_condition`        | higher layers that know what lower ones do | between two layers       |
-| `focal_loss`            | attention to sequences that are hard       | around `ctc_loss`        |
+| function                | purpose                                       | use                   |
+|-------------------------|-----------------------------------------------|-----------------------|
+| `consistency_loss`      | equal outputs for two views of the same input | added, times a weight |
+| `intermediate_ctc_loss` | lower layers that predict the labels too      | instead of `ctc_loss` |
+| `self_condition`        | higher layers that read lower predictions     | between two layers    |
+| `focal_loss`            | more weight for hard sequences                | around `ctc_loss`     |
 
-`jaxctc.training.entropy` and `jaxctc.training.priors` have those that concern alignments.
+For regularisers of alignments see `jaxctc.training.entropy` and `jaxctc.training.priors`.
 """
 
 import functools
@@ -30,8 +30,8 @@ def consistency_loss(
 
     .. math:: L = \tfrac12 \sum_t D_{KL}(\bar q_t \| p_t) + D_{KL}(\bar p_t \| q_t)
 
-    with bars over what is a constant to differentiation. The two views are two augmentations
-    (masks at other places) of the same input; add 0.2 of this to the mean of their CTC losses.
+    where bars mark constants for differentiation. The two views are two augmentations (masks at
+    different places) of the same input; add 0.2 of this to the mean of their CTC losses.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
@@ -71,7 +71,7 @@ def _consistency_loss(logits, other, logit_lengths):
     def divergence(target, log_probs):
         target = lax.stop_gradient(target)
         used = target != -jnp.inf  # 0 · log 0 is 0
-        missing = used & (log_probs == -jnp.inf)  # so it is where the probability underflows
+        missing = used & (log_probs == -jnp.inf)  # inf, even if exp(target) underflows
         terms = jnp.exp(target) * (target - jnp.where(used & ~missing, log_probs, 0))
         terms = jnp.where(missing, jnp.inf, jnp.where(used, terms, 0))
         return jnp.sum(terms, axis=(-2, -1))
@@ -99,11 +99,11 @@ def intermediate_ctc_loss(
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
-      intermediate_weight: How much the K layers count together, w.
+      intermediate_weight: The weight of the K layers together, w.
       blank_id: The class that is the blank.
 
     Returns:
-      float ``[*batch]``. Where there is no alignment it is ``inf``, and the gradient 0.
+      float ``[*batch]``. An infeasible pair has loss ``inf`` and gradient 0.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -135,7 +135,7 @@ def _intermediate_ctc_loss(logits, labels, logit_lengths, label_lengths, layers,
         return ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id=blank_id)
 
     last, before = loss(logits), jnp.mean(jax.vmap(loss)(layers), axis=0)
-    possible = (last != jnp.inf) & (before != jnp.inf)  # 0 · inf is no loss
+    possible = (last != jnp.inf) & (before != jnp.inf)  # 0 · inf would be NaN
     total = (1 - weight) * jnp.where(possible, last, 0) + weight * jnp.where(possible, before, 0)
     return jnp.where(possible, total, jnp.inf)
 
@@ -146,17 +146,17 @@ def self_condition(
     projection: checks.ArrayLike,
     logit_lengths: checks.ArrayLike | None = None,
 ) -> jax.Array:
-    """What a layer found, told to the layers above it (self-conditioned CTC).
+    """Adds a layer's predictions to the input of the layers above it (self-conditioned CTC).
 
-    ``hidden + softmax(logits) @ projection``: between two layers of an encoder, with `logits` which
+    ``hidden + softmax(logits) @ projection``: between two layers of an encoder, with `logits` that
     `intermediate_ctc_loss` trains.
 
     Args:
-      hidden: float ``[*batch, T, D]``, what the layers above would have got.
-      logits: float ``[*batch, T, C]``, made from it.
+      hidden: float ``[*batch, T, D]``, the output of the layer.
+      logits: float ``[*batch, T, C]``, predicted from it.
       projection: float ``[C, D]``, one for all layers.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T. Past them
-        `hidden` stays what it is.
+        `hidden` is not changed.
 
     Returns:
       An array of the shape and dtype of `hidden`.
@@ -192,24 +192,24 @@ def self_condition(
 @jax.jit
 def _self_condition(hidden, logits, projection, lengths):
     inside = frames_inside(logits, lengths)
-    found = jnp.exp(log_softmax(logits, inside))
-    told = jnp.where(inside[..., None], found, 0) @ widen(projection)
-    return (widen(hidden) + told).astype(hidden.dtype)
+    probabilities = jnp.exp(log_softmax(logits, inside))
+    condition = jnp.where(inside[..., None], probabilities, 0) @ widen(projection)
+    return (widen(hidden) + condition).astype(hidden.dtype)
 
 
 def focal_loss(
     losses: checks.ArrayLike, *, alpha: float | jax.Array = 1.0, gamma: float | jax.Array = 2.0
 ) -> jax.Array:
-    r"""Losses weighted by how improbable the right answer is (focal CTC).
+    r"""Losses weighted by how improbable the labels are (focal CTC).
 
     .. math:: \alpha (1 - p)^\gamma L \quad\text{with}\quad p = e^{-L}
 
-    Sequences that are read with confidence count little, and rare labels more.
+    Sequences that the model predicts with confidence count less, and so rare labels count more.
 
     Args:
-      losses: float, of any shape: negative log-probabilities, such as `ctc_loss` gives.
-      alpha: What all are multiplied by.
-      gamma: From 0 up; 0 weights all alike.
+      losses: float, of any shape: negative log-probabilities, such as those of `ctc_loss`.
+      alpha: A factor of all losses.
+      gamma: At least 0; with 0 all losses have the same weight.
 
     Returns:
       An array of the shape of `losses`. ``inf`` stays ``inf``, with a finite gradient.

@@ -2,10 +2,10 @@
 
 The families, each a package whose docstring says what is in it; imports point upwards in this list:
 
-* `core`: extended-range floats, semirings, the one recursion, checks of arguments.
+* `core`: extended-range floats, semirings, the recursion, checks of arguments.
 * `metrics`: `edit_distance`, `edit_operations`, `error_rate`.
 * `language`: language models and constraints for searches.
-* `automata`: any weighted automaton in the place of one label sequence.
+* `automata`: losses of any weighted automaton, instead of one label sequence.
 * `decoding`: what the searches of CTC and of transducers share.
 * `ctc`: loss, posteriors, alignment and decoding of CTC.
 * `transducer`: the same for transducers (RNN-T), with pruned training and durations.

@@ -1,7 +1,10 @@
-"""Drop-ins with the names, argument orders and reductions of other frameworks.
+"""Drop-in replacements with the names, argument orders and reductions of other frameworks.
 
-* `jaxctc.compat.torch`: `torch.nn.CTCLoss` and `torch.nn.functional.ctc_loss`.
+* `jaxctc.compat.torch`: `torch.nn.CTCLoss`, `torch.nn.functional.ctc_loss` and
+  `torchaudio.functional.rnnt_loss`.
 * `jaxctc.compat.optax`: `optax.ctc_loss` and `optax.ctc_loss_with_forward_probs`.
+* `jaxctc.compat.flax`: the error rate as a metric of Flax NNX. It needs flax and is not imported
+  here.
 """
 
 from jaxctc.compat import optax as optax

@@ -1,4 +1,4 @@
-"""Metrics for Flax NNX. This module needs flax, so import it by its name: `jaxctc.compat.flax`."""
+"""Metrics for Flax NNX. This module needs flax, so import it by itself: `jaxctc.compat.flax`."""
 
 import jax
 import jax.numpy as jnp
@@ -48,5 +48,5 @@ class ErrorRate(nnx.Metric):
         self.labels[...] += jnp.sum(jnp.asarray(reference_lengths), dtype=jnp.int32)
 
     def compute(self) -> jax.Array:
-        """All edits over all labels of references; empty references count as one label."""
+        """All edits divided by all labels of the references; by 1 if these have none."""
         return self.edits[...] / jnp.maximum(self.labels[...], 1)

@@ -1,4 +1,4 @@
-"""`optax.ctc_loss` with its own arguments, on this package's recursion.
+"""`optax.ctc_loss` with optax's arguments, computed by this package.
 
 Losses are those of `optax.ctc_loss` on every feasible pair. An infeasible pair has
 loss ``inf`` and gradient 0, where optax gives a large finite loss with a gradient.
@@ -30,7 +30,7 @@ def ctc_loss(
       labels: integer ``(B, N)``.
       label_paddings: ``(B, N)``, 1 at padded labels and 0 elsewhere; padding comes last.
       blank_id: The class that is the blank.
-      log_epsilon: Accepted for compatibility; no probability is replaced by it.
+      log_epsilon: Accepted for compatibility, but not used.
 
     Returns:
       float ``(B,)``.
@@ -64,13 +64,13 @@ def ctc_loss_with_forward_probs(
 
     Args:
       logits, logit_paddings, labels, label_paddings, blank_id: As for `ctc_loss`.
-      log_epsilon: The forward variables of states that can't be reached.
+      log_epsilon: The value of forward variables of states that can not be reached.
 
     Returns:
       ``(loss, logalpha_phi, logalpha_emit)``: float ``(B,)``; ``(T, B, N + 1)``, the
       log-probability of the first t frames ending in the blank after n labels; ``(T, B, N)``,
-      of their ending in the n-th label. Past a sequence's length they stay as they were. In
-      the last row of `logalpha_phi`, ending in the n-th label counts too, as in optax.
+      of their ending in the n-th label. Past a sequence's length they keep their last values.
+      The last row of `logalpha_phi` also includes paths that end in the n-th label, as in optax.
 
     Example:
       >>> import jax.numpy as jnp

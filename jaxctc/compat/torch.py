@@ -2,11 +2,11 @@
 
 `CTCLoss` and `ctc_loss` are time-major, with any blank, padded or concatenated targets.
 
-Differences from torch, all of them where torch's answer can't be trained on:
+Differences from torch:
 
-* An infeasible pair has an ``inf`` loss with a gradient of zeros, where torch's is NaN.
+* An infeasible pair has loss ``inf`` and gradient 0, where torch's gradient is NaN.
 * `log_probs` are normalised again, which changes nothing if they are log-probabilities.
-* A target that is no class, or is the blank, makes its pair infeasible.
+* A target that is not a class, or is the blank, makes its pair infeasible.
 * With ``reduction="none"`` unbatched input gives a scalar, and half precision gives float32.
 
 `rnnt_loss` is batch-major, with a gradient that may be clamped.
@@ -37,9 +37,9 @@ def ctc_loss(
 ) -> jax.Array:
     """`torch.nn.functional.ctc_loss`: the same arguments, values and gradients.
 
-    Works under `jax.jit`. Concatenated targets are cut where `target_lengths` say; while these
-    are traced, the longest target is taken to be as long as the input or all targets together,
-    whichever is shorter, so prefer lengths that are known.
+    Works under `jax.jit`. Concatenated targets are split by `target_lengths`. If these
+    are traced, each target is padded to the length of the input or of all targets together,
+    whichever is shorter, so prefer concrete lengths.
 
     Args:
       log_probs: float ``(T, N, C)``, or ``(T, C)`` for one sequence.
@@ -48,7 +48,7 @@ def ctc_loss(
       input_lengths: integer ``(N,)``, an array, tuple or list; a scalar for one sequence.
       target_lengths: integer ``(N,)``, like `input_lengths`.
       blank: The class that is the blank.
-      reduction: ``"none"``: a loss a sequence. ``"sum"``: their sum. ``"mean"``: each
+      reduction: ``"none"``: one loss per sequence. ``"sum"``: their sum. ``"mean"``: each
         loss is divided by its target length (at least 1), then their mean.
       zero_infinity: Whether infinite losses become 0.
 
@@ -95,7 +95,7 @@ def ctc_loss(
 
 
 def _lengths(name: str, value: checks.ArrayLike, batch: int) -> checks.ArrayLike:
-    """Lengths with the shape (N,), still a numpy array if they are known."""
+    """Lengths with the shape (N,), a numpy array if they are concrete."""
     known = checks.concrete(value)
     lengths = checks.integer_array(name, value) if known is None else known
     checks.integer_array(name, lengths)
@@ -107,7 +107,7 @@ def _lengths(name: str, value: checks.ArrayLike, batch: int) -> checks.ArrayLike
 def _padded_targets(
     targets: checks.ArrayLike, lengths: checks.ArrayLike, batch: int, frames: int, batched: bool
 ) -> jax.Array:
-    """Targets as int32 (N, S), whichever way they came."""
+    """Padded or concatenated targets as int32 (N, S)."""
     targets = checks.integer_array("targets", targets)
     known = checks.concrete(lengths)
     if targets.ndim == 2 and targets.shape[0] == batch:
@@ -124,7 +124,7 @@ def _padded_targets(
         if known.sum() != targets.size and (batched or known.sum() > targets.size):
             raise ValueError(
                 f"targets has {targets.size} elements; "
-                f"there must be as many as target_lengths add up to, {known.sum()}."
+                f"it must have {known.sum()}, the sum of target_lengths."
             )
         longest = int(known.max(initial=0))
     if targets.size == 0:
@@ -132,7 +132,7 @@ def _padded_targets(
     lengths = checks.integer_array("target_lengths", lengths)
     ends = jnp.cumsum(jnp.maximum(lengths, 0))
     index = (ends - lengths)[:, None] + np.arange(longest)[None, :]
-    # Traced lengths may not add up to what there is; -1 is no class, so such pairs are infeasible.
+    # The sum of traced lengths may be wrong; -1 is not a class, so such pairs are infeasible.
     fits = (ends == targets.size)[-1] & (lengths >= 0).all()
     return jnp.where(fits, jnp.take(targets, index, mode="clip"), -1)
 
@@ -200,11 +200,11 @@ def rnnt_loss(
       clamp: If above 0, every element of the gradient of each sequence's loss is clipped to
         ``-clamp…clamp``. There is then no forward-mode or second derivative.
       reduction: ``"none"``, ``"sum"`` or ``"mean"``, which here divides by N only.
-      fused_log_softmax: Whether `logits` are to be normalised; else they are log-probabilities.
+      fused_log_softmax: Whether to normalise `logits`; if not, they must be log-probabilities.
 
     Returns:
-      float ``(N,)``, or a scalar when reduced. A pair without any path has an ``inf`` loss and a
-      gradient of zeros.
+      float ``(N,)``, or a scalar when reduced. An infeasible pair has loss ``inf`` and
+      gradient 0.
 
     Raises:
       TypeError, ValueError: If an argument is not as described.
@@ -224,7 +224,7 @@ def rnnt_loss(
     blank = checks.class_from_either_end("blank", blank, logits.shape[-1])
     clamp = float(checks.finite("clamp", checks.static_real("clamp", clamp)))
     fused_log_softmax = checks.flag("fused_log_softmax", fused_log_softmax)
-    # Checked here: what may be clamped is differentiated apart, where values can't be seen.
+    # Checked here, since inside the custom derivative of a clamped loss values are traced.
     targets = checks.labels_array("targets", targets, logits.shape[:1])
     checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
     pair = transducer_checks.pair(logits, targets, logit_lengths, target_lengths, blank)
@@ -239,7 +239,7 @@ def rnnt_loss(
 
 
 def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.TransducerArcs:
-    """What stands in `log_probs` for the blank and for each label."""
+    """The log-probabilities of the blank and of each label, picked from `log_probs`."""
     read, valid = readable_labels(pair.labels, log_probs.shape[-1], pair.blank_id)
     labels = jnp.take_along_axis(log_probs[:, :, :-1], read[:, None, :-1, None], axis=3)[..., 0]
     return transducer.TransducerArcs(
@@ -248,7 +248,7 @@ def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.Transdu
 
 
 def _clamped(loss, clamp: float):
-    """The same function of logits, the gradient of each sequence's loss clipped."""
+    """The same function of logits, with the gradient of each sequence's loss clipped."""
 
     @jax.custom_vjp
     def clamped(logits):

@@ -110,7 +110,10 @@ TARGETS = np.array([[1, 2], [3, 1]])
             r"^target_lengths has the value 3; it must be in 0…2",
         ),
         ((LOG_PROBS, TARGETS, (5, 5), (2, -1)), r"^target_lengths has the value -1; it must be"),
-        ((LOG_PROBS, [1, 2, 3], (5, 5), (2, 2)), r"^targets has 3 elements; there must be as many"),
+        (
+            (LOG_PROBS, [1, 2, 3], (5, 5), (2, 2)),
+            r"^targets has 3 elements; it must have 4, the sum",
+        ),
         ((LOG_PROBS, [1, 2, 3], (5, 5), (4, -1)), r"^target_lengths has the value -1; it must be"),
         (
             (LOG_PROBS, TARGETS[:1], (5, 5), (2, 2)),

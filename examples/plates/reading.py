@@ -27,7 +27,7 @@ def plate_grammar(charset: str) -> jaxctc.Automaton:
     """Returns what a blue plate may say: a province, a letter, and five letters or digits."""
     places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 5]
     classes = [{charset.index(c) for c in place if c in charset} for place in places]
-    return jaxctc.Grammar([classes], len(charset) + 1).automaton()
+    return jaxctc.Grammar([classes], len(charset) + 1, blank_id=len(charset)).automaton()
 
 
 # How many pixels to the right the views of an image are moved, the image itself first. A model

@@ -56,7 +56,9 @@ class Fsa(NamedTuple):
 
         Raises:
           ValueError: If a state or label is negative or not a whole number, a weight is NaN or
-            ``inf``, or no path leads from a start state to a final one.
+            ``inf``, or no path leads from a start state to a final one. Also if a state number is
+            1000 + 10 n or more, n being how many different states there are: every number up to
+            the largest takes memory, used or not.
 
         Example:
           >>> import jaxctc
@@ -91,6 +93,7 @@ class Fsa(NamedTuple):
                 raise ValueError(
                     f"{name} is {weights[~good][0]}; it must be finite or -inf, in float32."
                 )
+        automata_checks.few_gaps(states)
         source, destination, label = table[:, :3].T.astype(np.int32)
         at_start, at_final = np.full((2, int(states.max(initial=0)) + 1), -np.inf, np.float32)
         for weights, end in zip((at_start, at_final), ends, strict=True):

@@ -34,6 +34,18 @@ def _of_type_fsa(name: str, value: Any) -> None:
         raise TypeError(f"{name} has type {type(value).__name__}; it must be an Fsa.")
 
 
+def few_gaps(states: np.ndarray) -> None:
+    """Checks that state numbers are not far above how many there are: arrays have all of them."""
+    different = np.unique(states).size
+    limit = 1000 + 10 * different
+    highest = states.max(initial=0)
+    if highest >= limit:
+        raise ValueError(
+            f"state is {highest:.0f}; it must be below {limit}, since only {different} states "
+            "are used. Number them from 0 without large gaps."
+        )
+
+
 def one_automaton(name: str, value: Any) -> None:
     """Checks that `value` is an Fsa without batch axes."""
     _of_type_fsa(name, value)

@@ -117,11 +117,11 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
     if not 0 <= checks.non_negative("discount", discount) <= 1:
         raise ValueError(f"discount is {discount}; it must be in 0…1.")
     counts: dict[tuple[str, ...], Counter[str]] = {}
-    classes = 0
+    occurring: set[int] = set()
     for sequence in sequences:
         labels = automata_checks.label_list("sequence", sequence)
         words = [START, *map(str, labels), END]
-        classes = max(classes, *(label + 1 for label in labels), 0)
+        occurring.update(labels)
         for i in range(1, len(words)):
             for n in range(min(order, i + 1)):
                 counts.setdefault(tuple(words[i - n : i]), Counter())[words[i]] += 1
@@ -143,8 +143,11 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
             ngram: (float(np.log10(p)), float(np.log10(backoff.get(ngram, 1.0))))
             for ngram, p in probability.items()
         }
-    vocabulary = [str(label) for label in range(classes)]
-    return from_automaton(NGram(ngrams, vocabulary, unknown_log10=-np.inf).automaton())
+    # Tables of the labels that occur: a large label takes no memory for those below it.
+    labels = sorted(occurring)
+    model = NGram(ngrams, [*map(str, labels)], unknown_log10=-np.inf)
+    fsa = from_automaton(model.automaton())
+    return fsa._replace(label=np.array(labels, np.int32)[fsa.label])
 
 
 def from_k2_text(text: str) -> Fsa:

@@ -80,7 +80,7 @@ def ctc_beam_search(
     width = checks.positive("beam_width", beam_width)
     most = frames if max_labels is None else checks.positive("max_labels", max_labels)
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
-    weight = _weight(automaton, automaton_weight, classes)
+    weight = _weight(automaton, automaton_weight, classes, blank_id)
     return _beam_search(logits, lengths, automaton, weight, width, blank_id, most, prune)
 
 
@@ -152,7 +152,7 @@ def ctc_beam_extend(
             "the dtype in which the logits are computed."
         )
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
-    weight = _weight(automaton, automaton_weight, logits.shape[-1])
+    weight = _weight(automaton, automaton_weight, logits.shape[-1], blank_id)
     return _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune)
 
 
@@ -183,7 +183,7 @@ def ctc_beam_finish(
       (4, 12)
     """
     _check_state(state)
-    return _beam_finish(state, automaton, _weight(automaton, automaton_weight, None))
+    return _beam_finish(state, automaton, _weight(automaton, automaton_weight))
 
 
 def _checked(logits, logit_lengths, blank_id):
@@ -198,9 +198,16 @@ def _check_state(state) -> None:
         raise TypeError(f"state has type {type(state).__name__}; it must be a BeamState.")
 
 
-def _weight(automaton: Automaton | None, weight: checks.ArrayLike, classes: int | None):
+def _weight(
+    automaton: Automaton | None,
+    weight: checks.ArrayLike,
+    classes: int | None = None,
+    blank_id: int | None = None,
+):
     if automaton is not None:
         language_checks.tables("automaton", automaton, classes)
+        if blank_id is not None:
+            language_checks.readable("automaton", automaton, blank_id)
     return jnp.asarray(checks.finite("automaton_weight", weight))
 
 

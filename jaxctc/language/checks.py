@@ -1,8 +1,41 @@
 """Checks of the automata that a search reads."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from jaxctc.core import checks
+
+
+def no_blank(name: str, labels: Iterable[Any], blank_id: Any) -> None:
+    """Checks that none of the labels is the blank: no search would ever read it."""
+    blank_id = checks.at_least("blank_id", blank_id, 0)
+    labels = [*labels]
+    if any(label == blank_id for label in labels):
+        raise ValueError(f"{name} has {labels}; it must not contain the blank, class {blank_id}.")
+
+
+def readable(name: str, value: Any, blank_id: int) -> None:
+    """Checks that an Automaton with known values does not need the blank in every sequence."""
+    transition, score, final = map(checks.concrete, (value.transition, value.score, value.final))
+    if transition is None or score is None or final is None:
+        return
+    # Usually a final state is near: only a few rows of the tables are looked at.
+    seen, stack, blank_is_read = {0}, [0], False
+    while stack:
+        state = stack.pop()
+        if final[state] > -np.inf:
+            return
+        labels = np.flatnonzero(score[state] > -np.inf)
+        blank_is_read |= blank_id in labels
+        following = {*transition[state, labels[labels != blank_id]].tolist()} - seen
+        seen |= following
+        stack.extend(following)
+    if blank_is_read:
+        raise ValueError(
+            f"{name} reads no sequence without the blank, class {blank_id}; it must read some."
+        )
 
 
 def tables(name: str, value: Any, classes: int | None = None) -> None:

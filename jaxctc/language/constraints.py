@@ -21,6 +21,7 @@ class Grammar:
       templates: One or more sequences of sets of labels. A sequence of labels is allowed if
         it is as long as one of the templates and each label is in the set of its place.
       classes: The number of classes C.
+      blank_id: The class that is the blank, which no label may be.
 
     Example:
       >>> import jaxctc
@@ -33,6 +34,7 @@ class Grammar:
 
     templates: Sequence[Sequence[Collection[int]]]
     classes: int
+    blank_id: int = 0
 
     def automaton(self) -> Automaton:
         """The grammar as an automaton: scores are 0 or ``-inf``."""
@@ -42,6 +44,8 @@ class Grammar:
                 raise TypeError(
                     f"templates has {template!r}; a template must be a sequence of sets of labels."
                 )
+            for place in template:
+                language_checks.no_blank("templates", place, self.blank_id)
 
         # A state is a place and the templates that fit so far.
         def expand(state):
@@ -68,6 +72,7 @@ class Lexicon:
       separator: The label between words; None if a sequence is one word.
       language_model: An automaton whose label i is the word ``words[i]``, such as that of an
         `NGram` with these words as vocabulary. Its score of a word is added when the word ends.
+      blank_id: The class that is the blank, which neither a label nor the separator may be.
 
     Example:
       >>> import jaxctc
@@ -80,13 +85,17 @@ class Lexicon:
     classes: int
     separator: int | None = None
     language_model: Automaton | None = None
+    blank_id: int = 0
 
     def automaton(self) -> Automaton:
         """The trie of the words as an automaton; a state is a node and the model's state."""
         root: Labels = ()
         children: dict[Labels, dict[int, Labels]] = {root: {}}
         word_at: dict[Labels, int] = {}
+        if self.separator is not None:
+            language_checks.no_blank("separator", [self.separator], self.blank_id)
         for index, word in enumerate(_labels(word) for word in self.words):
+            language_checks.no_blank("words", word, self.blank_id)
             if not word or word in word_at or self.separator in word:
                 raise ValueError(
                     f"words has {list(word)}; a word must not be empty, repeated, or contain the "
@@ -133,6 +142,7 @@ class Hotwords:
     Attributes:
       words: The boost, a natural logarithm, of each word, a tuple of labels.
       classes: The number of classes C.
+      blank_id: The class that is the blank, which no label may be.
 
     Example:
       >>> import jaxctc
@@ -147,6 +157,7 @@ class Hotwords:
 
     words: Mapping[Sequence[int], float]
     classes: int
+    blank_id: int = 0
 
     def automaton(self) -> Automaton:
         """The automaton whose states are the prefixes of words (Aho and Corasick 1975)."""
@@ -156,6 +167,7 @@ class Hotwords:
             )
         words = {_labels(word): boost for word, boost in self.words.items()}
         for word, boost in words.items():
+            language_checks.no_blank("words", word, self.blank_id)
             if not word or not np.isfinite(boost):
                 raise ValueError(
                     f"words has {list(word)} with the boost {boost}; a word must not be empty, and "

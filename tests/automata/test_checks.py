@@ -78,12 +78,29 @@ def test_malformed_calls(function, error, change, message):
         (([(0, 1, 1, 0.0), (0, 1, 1)], {1}), r"arcs has rows that are not four numbers; it must"),
         (([(0, 1, 1)], {1}), r"arcs has shape \(1, 3\); it must be \[A, 4\]"),
         (([], {}), r"no final state can be reached"),
+        (
+            ([(0, 10**9, 1, 0.0)], {10**9}),
+            r"state is 1000000000; it must be below 1020, since only 2 states are used\. Number",
+        ),
+        (([(0, 1, 1, 0.0)], {1, 10**9}), r"state is 1000000000; it must be below 1030, since only"),
     ],
 )
 def test_arcs_that_are_no_automaton(arguments, message):
     arcs, final = arguments
     with pytest.raises(ValueError, match=f"^{message}.*\\.$"):
         jaxctc.Fsa.from_arcs(arcs, final=final)
+
+
+def test_numbers_may_have_gaps_but_take_memory_only_for_what_there_is():
+    assert jaxctc.Fsa.from_arcs([(0, 1019, 1, 0.0)], final={1019}).final.shape == (1020,)
+    with pytest.raises(ValueError, match=r"^state is 1020; it must be below 1020"):
+        jaxctc.graphs.from_openfst_text("0 1020 1\n1020")
+    assert jaxctc.linear_fsa(range(5000)).final.shape == (5001,)
+    huge = 2**31 - 2  # of a label only its number is kept
+    far, near = jaxctc.ngram_fsa([[huge, 7], [7]]), jaxctc.ngram_fsa([[2, 1], [1]])
+    assert far.score_sequence([7, huge]) == near.score_sequence([1, 2])
+    assert set(far.label.tolist()) == {7, huge}
+    assert jaxctc.compose(jaxctc.topologies.CTC(), far).final.shape[0] < 20
 
 
 @pytest.mark.parametrize(

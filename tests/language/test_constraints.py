@@ -100,6 +100,31 @@ A_WORD = {("a",): (-1.0, 0.0)}
         (lambda: jaxctc.Hotwords({(): 2.0}, 4), ValueError, r"words has \[\] with the boost 2.0;"),
         (lambda: jaxctc.Hotwords({(1,): math.inf}, 4), ValueError, "words has .* the boost inf;"),
         (lambda: jaxctc.Hotwords({(4,): 1.0}, 4), ValueError, "label is 4; it must be a class"),
+        (
+            lambda: jaxctc.Grammar([[{1}, {2, 0}]], 4),
+            ValueError,
+            r"templates has \[0, 2\]; it must not contain the blank, class 0\.$",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1], [1, 0, 2]], 4),
+            ValueError,
+            r"words has \[1, 0, 2\]; it must not contain the blank, class 0\.$",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, 3, blank_id=3),
+            ValueError,
+            r"separator has \[3\]; it must not contain the blank, class 3\.$",
+        ),
+        (
+            lambda: jaxctc.Hotwords({(1, 3): 1.0}, 4, blank_id=3),
+            ValueError,
+            r"words has \[1, 3\]; it must not contain the blank, class 3\.$",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, blank_id=-1),
+            ValueError,
+            r"blank_id is -1; it must be at least 0\.$",
+        ),
     ],
 )
 def test_errors_name_the_argument(make, error, message):
@@ -131,7 +156,7 @@ def test_published_bigram_of_words():
         return "".join(symbols[c] for c in found.labels[0, : found.lengths[0]].tolist())
 
     scorer = jaxctc.combine([model.automaton(), one_each], weights=[0.5, 1.5])
-    found = read(jaxctc.Lexicon(spelling, 8, 0, scorer).automaton())
+    found = read(jaxctc.Lexicon(spelling, 8, 0, scorer, blank_id=7).automaton())
     want = case["expected"]
     assert text(found) == want["decoded_text"]
     np.testing.assert_allclose(found.scores[0], want["logit_score"], atol=1e-5)
@@ -139,7 +164,25 @@ def test_published_bigram_of_words():
     np.testing.assert_allclose(total, want["lm_score"], atol=1e-5)
 
     # test_decoder and test_hotwords of the same file; hotwords are whole words there
-    words = jaxctc.Lexicon(spelling, 8, 0).automaton()
+    words = jaxctc.Lexicon(spelling, 8, 0, blank_id=7).automaton()
     assert text(read(words)) == "bunny bunny"
-    hot = jaxctc.Hotwords({tuple(spelling[0]): 10.0}, classes=8).automaton()
+    hot = jaxctc.Hotwords({tuple(spelling[0]): 10.0}, classes=8, blank_id=7).automaton()
     assert text(read(words, hot)) == "bugs bunny"
+
+
+def test_a_word_with_the_blank_of_the_search_is_refused():
+    logits = np.zeros((6, 4), np.float32)
+    other = jaxctc.Lexicon([[1, 3, 2]], classes=4).automaton()  # made for the blank 0
+    state = jaxctc.ctc_beam_start(beam_width=2, max_labels=4)
+    sentence = r"^automaton reads no sequence without the blank, class 3; it must read some\.$"
+    with pytest.raises(ValueError, match=sentence):
+        jaxctc.ctc_beam_search(logits, blank_id=3, automaton=other)
+    with pytest.raises(ValueError, match=sentence):
+        jaxctc.ctc_beam_extend(state, logits, blank_id=3, automaton=other)
+    readable = jaxctc.Lexicon([[1, 3, 2], [2, 1]], classes=4).automaton()
+    best = jaxctc.ctc_beam_search(logits, blank_id=3, automaton=readable, beam_width=8)
+    assert best.labels[0, :2].tolist() == [2, 1]
+    # Constraints that contradict each other are no such mistake.
+    one, other = (jaxctc.Grammar([[{label}]], classes=4).automaton() for label in (1, 2))
+    nothing = jaxctc.ctc_beam_search(logits, automaton=jaxctc.combine([one, other]), beam_width=2)
+    assert (nothing.scores == -np.inf).all()

@@ -135,21 +135,3 @@ def test_errors_name_the_argument():
         jaxctc.edit_distance([[1]], [1])
     with pytest.raises(ValueError, match="reference_lengths has the value 3"):
         jaxctc.edit_distance([1], [1], None, 3)
-
-
-def test_nnx_metric_sums_over_batches():
-    nnx = pytest.importorskip("flax.nnx", reason="needs flax")
-    from jaxctc.compat.flax import ErrorRate
-
-    metrics = nnx.MultiMetric(cer=ErrorRate())
-    assert float(metrics.compute()["cer"]) == 0
-
-    @nnx.jit
-    def update(metrics, hypotheses, references):
-        metrics.update(hypotheses=hypotheses, references=references)
-
-    update(metrics, jnp.array([[1, 2, -1], [3, -1, -1]]), jnp.array([[1, 2], [3, 4]]))
-    update(metrics, jnp.array([[1, 2, 3], [3, 4, -1]]), jnp.array([[1, -1], [-1, -1]]))
-    assert float(metrics.compute()["cer"]) == pytest.approx(5 / 5)
-    metrics.reset()
-    assert float(metrics.compute()["cer"]) == 0

@@ -1,4 +1,4 @@
-"""What holds for both transducer decoders: batches, precision, ties, Flax modules, errors."""
+"""What holds for both transducer decoders: batches, precision, ties, errors."""
 
 import functools
 import math
@@ -7,13 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from transducer_searches import (
     BATCH,
     BLANK,
     LENGTHS,
     START,
-    C,
     D,
     Plain,
     T,
@@ -116,56 +114,6 @@ def test_masked_classes_ties_and_nan():
     np.testing.assert_allclose(list(ties.values()), math.log(0.25), rtol=1e-6)
     assert as_dict(one(found, 2)) == {}
     assert np.isnan(found.scores[3]).any()
-
-
-class Model(nnx.Module):
-    """A recurrent predictor and a joint network, as one would train them."""
-
-    def __init__(self, classes, size, rngs):
-        self.embed = nnx.Embed(classes, size, rngs=rngs)
-        self.cell = nnx.LSTMCell(size, size, rngs=rngs)
-        self.out = nnx.Linear(size, classes, rngs=rngs)
-
-    def predictor(self, state, label):
-        state, output = self.cell(state, self.embed(label))
-        return output, state
-
-    def joint(self, frame, output):
-        return self.out(jax.nn.tanh(frame + output))
-
-
-def test_a_flax_module_decodes(encoder):
-    size = 8
-    with jax.numpy_rank_promotion("allow"):
-        model = Model(C, size, nnx.Rngs(0))
-        model.out.kernel[...] = 4 * model.out.kernel[...]
-        frames = np.random.default_rng(2).normal(size=(3, 6, size)).astype(np.float32)
-        lengths = np.array([6, 3, 5])
-        start = (jnp.zeros(size), jnp.zeros(size))
-
-        @nnx.jit
-        def decode(model, frames, lengths):
-            args = model.joint, model.predictor, start, frames, lengths
-            return jaxctc.rnnt_greedy_decode(*args), jaxctc.rnnt_beam_search(*args, beam_width=6)
-
-        @nnx.jit
-        def log_probs(model, frames, labels):  # [T, U + 1, C], as for training
-            def after(state, label):
-                return model.predictor(state, label)[::-1]
-
-            outputs = jax.lax.scan(after, start, jnp.pad(labels, (1, 0)))[1]
-            return jax.nn.log_softmax(model.joint(frames[:, None], outputs[None]))
-
-        path, found = jax.tree.map(np.asarray, decode(model, frames, lengths))
-        assert path.lengths.max() > 1
-        assert (found.scores[:, 0] >= path.scores - 1e-5).all()
-        for b, n in enumerate(lengths):
-            labels, at = path.labels[b, : path.lengths[b]], path.frames[b, : path.lengths[b]]
-            table = np.asarray(log_probs(model, frames[b], np.maximum(path.labels[b], 0)))
-            emitted = np.searchsorted(at, np.arange(n), side="right")  # by the end of each frame
-            want = table[np.arange(n), emitted, 0].sum()
-            want += table[at, np.arange(len(labels)), labels].sum()
-            np.testing.assert_allclose(path.scores[b], want, rtol=1e-5)
 
 
 def wrong_state(state, label):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 
 
 class EditOperations(NamedTuple):
@@ -133,7 +133,7 @@ def _lengths(name: str, lengths: checks.ArrayLike | None, labels: jax.Array) -> 
     return checks.lengths_array(name, lengths, labels.shape[:-1], labels.shape[-1])
 
 
-@jax.jit
+@meshes.jit(trailing=(1, 1, 0, 0))
 def _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengths):
     batch = hypotheses.shape[:-1]
     hypotheses, hypothesis_lengths = _flat(hypotheses, hypothesis_lengths)
@@ -142,13 +142,13 @@ def _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengt
     return jax.tree.map(lambda x: x.reshape(batch), edits)
 
 
-@jax.jit
+@meshes.jit(trailing=(1, 1, 0, 0))
 def _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths):
     # The compiler drops what only the other counts need.
     return _edit_operations(hypotheses, references, hypothesis_lengths, reference_lengths).distance
 
 
-@jax.jit
+@meshes.jit(trailing=())
 def _error_rate(hypotheses, references, hypothesis_lengths, reference_lengths):
     distance = _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths)
     labels = jnp.sum(_flat(references, reference_lengths)[1])
@@ -199,7 +199,7 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
     start = jnp.where(i == 0, nothing, far)
     answer = jnp.zeros((2, reference.shape[1]), jnp.int32)
     carry = (start, nothing + far, nothing, nothing, answer)
-    carry, _ = lax.scan(step, carry, jnp.arange(1, h_size + r_size + 1))
+    carry, _ = meshes.scan(step, carry, jnp.arange(1, h_size + r_size + 1))
     distance, deletions = carry[-1]
     insertions = deletions + h_lengths - r_lengths
     return EditOperations(distance, distance - insertions - deletions, insertions, deletions)

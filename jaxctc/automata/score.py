@@ -9,7 +9,6 @@ One frame moves weight along all arcs at once. The sum into each state is a scat
 depends on the number of arcs only, however uneven the degrees are. There are no epsilon arcs.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxctc.automata import checks as automata_checks
 from jaxctc.automata.arcs import Fsa
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, take
 
 
@@ -181,7 +180,7 @@ def _flat_lattice(fsa, log_probs, lengths):
     return lattice(fsa, log_probs, lengths.reshape(-1))
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@meshes.jit(trailing=(None, 2, 0), static_argnums=3)
 def _fsa_score(fsa, log_probs, lengths, semiring):
     topology, scores, valid = _flat_lattice(fsa, log_probs, lengths)
     log_z = recursion.log_partition(topology, scores, semiring)
@@ -255,7 +254,7 @@ def fsa_best_path(
     return _fsa_best_path(*_checked(fsa, log_probs, logit_lengths))
 
 
-@jax.jit
+@meshes.jit(trailing=(None, 2, 0))
 def _fsa_best_path(fsa, log_probs, lengths):
     topology, scores, valid = _flat_lattice(fsa, jax.lax.stop_gradient(log_probs), lengths)
     numbered = _Numbered(scores, jnp.zeros_like(scores.stay))

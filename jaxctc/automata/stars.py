@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.semirings import LOG
 
 
@@ -37,7 +37,11 @@ def with_star(
     """
     log_probs = checks.logits_array("log_probs", log_probs)
     blank_id = checks.class_id("blank_id", blank_id, log_probs.shape[-1])
-    excluding = checks.flag("excluding", excluding)
+    return _with_star(log_probs, blank_id, checks.flag("excluding", excluding))
+
+
+@meshes.jit(trailing=(1,), static_argnums=(1, 2))
+def _with_star(log_probs, blank_id, excluding):
     is_label = lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1) != blank_id
     labels = jnp.where(is_label, log_probs, -jnp.inf)
     top = lax.stop_gradient(jnp.max(labels, axis=-1, keepdims=True))

@@ -4,13 +4,11 @@ Losses are those of `optax.ctc_loss` on every feasible pair. An infeasible pair 
 loss ``inf`` and gradient 0, where optax gives a large finite loss with a gradient.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from jaxctc import ctc
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.ctc.lattice import lattice
 
 
@@ -84,11 +82,11 @@ def ctc_loss_with_forward_probs(
     """
     arguments = _lengths(logits, logit_paddings, labels, label_paddings)
     pair = checks.sequence_pair(*arguments, blank_id)
-    blank, label = _forward(*pair, float(log_epsilon))
+    blank, label = (x.swapaxes(0, 1) for x in _forward(*pair, float(log_epsilon)))
     return ctc.ctc_loss(*arguments, blank_id=blank_id), blank, label
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
 def _forward(logits, labels, logit_lengths, label_lengths, blank_id, log_epsilon):
     topology, scores, *_ = lattice(logits, labels, logit_lengths, label_lengths, blank_id)
     frames = logits.shape[1]
@@ -102,7 +100,7 @@ def _forward(logits, labels, logit_lengths, label_lengths, blank_id, log_epsilon
     blank, label = map(as_in_optax, recursion.forward_log_weights(topology, scores))
     if frames:
         blank = blank.at[-1].set(jnp.logaddexp(blank[-1], label[-1]))
-    return blank, label[:, :, 1:]
+    return blank.swapaxes(0, 1), label[:, :, 1:].swapaxes(0, 1)
 
 
 def _lengths(logits, logit_paddings, labels, label_paddings):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxctc import ctc, transducer
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer.lattice import readable_labels
 
@@ -228,13 +228,14 @@ def rnnt_loss(
     targets = checks.labels_array("targets", targets, logits.shape[:1])
     checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
     pair = transducer_checks.pair(logits, targets, logit_lengths, target_lengths, blank)
+    pair = checks.SequencePair(*meshes.alike(pair[:4]), pair.blank_id)
 
     def loss(logits):
         if fused_log_softmax:
             return transducer.rnnt_loss(logits, *pair[1:4], blank_id=pair.blank_id)
         return transducer.rnnt_loss_from_log_probs(*_arcs(logits, pair), *pair[2:4])
 
-    losses = _clamped(loss, clamp)(logits) if clamp > 0 else loss(logits)
+    losses = _clamped(loss, clamp)(pair.logits) if clamp > 0 else loss(pair.logits)
     return {"none": lambda x: x, "sum": jnp.sum, "mean": jnp.mean}[reduction](losses)
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core import meshes
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight
 
 # In `Probability`, a step multiplies a mantissa by at most the number of terms in a sum times the
@@ -150,7 +151,7 @@ def _scan(
             state = topology.step(semiring, state, weights)
             return state, observe(state, scale)
 
-        state, observed = lax.scan(run_frame, state, weights)
+        state, observed = meshes.scan(run_frame, state, weights)
         state, factor = semiring.rescale(state, topology.axis)
         return (state, semiring.times(scale, factor)), observed
 
@@ -158,7 +159,7 @@ def _scan(
         # Inside a scan, XLA can not merge the recomputation with the first computation anyway.
         run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
     chunked_scores = jax.tree.map(chunked, scores, topology.neutral)
-    (state, scale), observed = lax.scan(run_chunk, (state, scale), chunked_scores)
+    (state, scale), observed = meshes.scan(run_chunk, (state, scale), chunked_scores)
     return state, scale, observed
 
 

@@ -6,14 +6,13 @@ of the best total score with respect to the variable is the state of the best pa
 So neither back-pointers nor anything else of size T × S is kept.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
 from jaxctc.core.semirings import MAX_TROPICAL, Semiring, State, Weight, where
 from jaxctc.ctc.lattice import CTCTopology
@@ -128,7 +127,7 @@ class _AlignmentTopology(NamedTuple):
         return self.lattice.finish(semiring, state)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
 def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildcard_id):
     batch, (frames, classes), width = logits.shape[:-2], logits.shape[-2:], labels.shape[-1]
     given = logits.reshape(logit_lengths.size, frames, classes)
@@ -192,7 +191,7 @@ def _best_states(topology, logits, inside) -> tuple[jax.Array, jax.Array]:
         emissions = _Emissions(logits, inside.T, position)
         return recursion.log_partition(topology, emissions, MAX_TROPICAL)
 
-    total, pullback = jax.vjp(best, jnp.zeros(inside.T.shape, logits.dtype))
+    total, pullback = jax.vjp(best, jnp.zeros_like(inside.T, logits.dtype))
     (states,) = pullback(jnp.ones_like(total))
     return states.T.astype(jnp.int32), total != -jnp.inf
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import wide, widen
 from jaxctc.ctc import beam_state
 from jaxctc.ctc.beam_state import BeamState
@@ -211,7 +211,7 @@ def _weight(
     return jnp.asarray(checks.finite("automaton_weight", weight))
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
+@meshes.jit(trailing=(2, 0), static_argnums=(4, 5, 6, 7))
 def _beam_search(logits, lengths, automaton, weight, width, blank_id, max_labels, prune):
     batch, frames = logits.shape[:-2], logits.shape[-2]
     logits = _flat_logits(logits, lengths)
@@ -222,7 +222,7 @@ def _beam_search(logits, lengths, automaton, weight, width, blank_id, max_labels
     return _unflatten(beam_state.finish(state, automaton, weight), batch)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
+@meshes.jit(trailing=(1, 2, 0), static_argnums=(5, 6))
 def _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune):
     batch = state.frame_count.shape
     logits = _flat_logits(logits, lengths)
@@ -232,7 +232,7 @@ def _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune):
     return _unflatten(state, batch)
 
 
-@jax.jit
+@meshes.jit(trailing=(1,))
 def _beam_finish(state, automaton, weight):
     batch = state.frame_count.shape
     return _unflatten(beam_state.finish(_flatten(state, batch), automaton, weight), batch)

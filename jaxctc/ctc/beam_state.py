@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
 from jaxctc.ctc.prefix_search import Beam
@@ -47,7 +48,7 @@ def extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -
     def step(beam, frame):
         return prefix_search.step(beam, frame, chosen, max_labels, automaton, weight)
 
-    beam, traces = lax.scan(step, state.beam, frames)
+    beam, traces = meshes.scan(step, state.beam, frames)
     begun, origin = prefix_search.trace_back(traces)
     return _append(state, beam, begun, origin)._replace(frame_count=state.frame_count + lengths)
 

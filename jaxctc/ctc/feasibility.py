@@ -1,12 +1,10 @@
 """Whether labels fit into frames."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 
 
 def is_feasible(
@@ -50,7 +48,7 @@ def is_feasible(
     return _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
+@meshes.jit(trailing=(1, 0, 0), static_argnums=(3, 4))
 def _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes):
     position = lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)
     used = position < label_lengths[..., None]

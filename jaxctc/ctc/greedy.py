@@ -1,11 +1,9 @@
 """Greedy decoding of CTC: the best class of every frame."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
 from jaxctc.decoding.hypotheses import Hypotheses
 
@@ -52,7 +50,7 @@ def ctc_greedy_decode(
     return _greedy_decode(logits, lengths, checks.class_id("blank_id", blank_id, classes))
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@meshes.jit(trailing=(2, 0), static_argnums=2)
 def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
     batch, (frames, classes) = logits.shape[:-2], logits.shape[-2:]
     logits = logits.reshape(logit_lengths.size, frames, classes)

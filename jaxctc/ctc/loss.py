@@ -1,12 +1,11 @@
 """The CTC loss and the posteriors of its lattice, both computed by `jaxctc.core.recursion`."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.ctc.lattice import flatten, lattice
 
 
@@ -65,7 +64,7 @@ def ctc_loss(
     return _ctc_loss(*checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id))
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
     padded = _fill_registers(labels, logit_lengths.size, blank_id)
     topology, scores, possible = lattice(
@@ -130,7 +129,7 @@ def ctc_posteriors(
     )
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
 def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
     batch, frames = logits.shape[:-2], logits.shape[-2]
     topology, scores, possible = lattice(

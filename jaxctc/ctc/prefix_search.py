@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxctc.core import meshes
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.language.tables import Automaton
 
@@ -297,5 +298,5 @@ def trace_back(traces: Trace) -> tuple[jax.Array, jax.Array]:
     place = jnp.broadcast_to(
         jnp.arange(before.shape[2], dtype=jnp.int32)[None, :], before.shape[1:]
     )
-    place, begun = lax.scan(back, place, (before, begun), reverse=True)
+    place, begun = meshes.scan(back, place, (before, begun), reverse=True)
     return begun, place

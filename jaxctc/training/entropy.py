@@ -1,12 +1,10 @@
 """The entropy of a sequence's alignments, which keeps CTC from choosing one of them too early."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.ctc.lattice import flatten, lattice
 
 
@@ -46,7 +44,7 @@ def ctc_entropy(
     )
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
 def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     topology, scores, possible = lattice(
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id

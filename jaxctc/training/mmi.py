@@ -11,7 +11,7 @@ from jaxctc.automata.arcs import Fsa
 from jaxctc.automata.graphs import ngram_fsa
 from jaxctc.automata.score import fsa_score
 from jaxctc.automata.topologies import CTC, compose
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 
 
 def lfmmi_loss(
@@ -85,7 +85,7 @@ def lfmmi_loss(
     return _lfmmi_loss(numerator, denominator, logits, lengths, *used)
 
 
-@jax.jit
+@meshes.jit(trailing=(None, None, 2, 0))
 def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
     frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
     inside = frame < lengths[..., None]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
 from jaxctc.ctc.beam import ctc_beam_search
 from jaxctc.ctc.loss import ctc_loss
@@ -63,7 +63,7 @@ def mwer_loss(
     return _mwer_loss(scores, errors)
 
 
-@jax.jit
+@meshes.jit(trailing=(1, 1))
 def _mwer_loss(scores, errors):
     scores = widen(scores)
     exists = scores != -jnp.inf  # NaN is passed on
@@ -139,7 +139,7 @@ def ctc_mwer_loss(
     return _ctc_mwer_loss(*pair[:4], weight, pair.blank_id, beam_width, max_labels)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(5, 6, 7))
 def _ctc_mwer_loss(
     logits, labels, logit_lengths, label_lengths, ctc_weight, blank_id, beam_width, max_labels
 ):

@@ -5,13 +5,11 @@ one frame where it is most certain. The labels are right, but their first and la
 Dividing probabilities by the classes' priors makes the blank less probable the more frequent it is.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import frames_inside, log_normaliser, log_softmax, widen
 from jaxctc.ctc.loss import ctc_loss
 
@@ -47,7 +45,7 @@ def ctc_label_priors(
     return _ctc_label_priors(*checks.logits_with_lengths(logits, logit_lengths))
 
 
-@jax.jit
+@meshes.jit(trailing=())
 def _ctc_label_priors(logits, logit_lengths):
     inside = frames_inside(logits, logit_lengths)
     log_probs = log_softmax(logits, inside)
@@ -115,7 +113,7 @@ def ctc_prior_loss(
     return _ctc_prior_loss(*pair[:4], log_priors, weight, pair.blank_id)
 
 
-@functools.partial(jax.jit, static_argnums=6)
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=6)
 def _ctc_prior_loss(logits, labels, logit_lengths, label_lengths, log_priors, weight, blank_id):
     log_priors = widen(lax.stop_gradient(log_priors))
     log_priors = jnp.where(log_priors == -jnp.inf, 0, log_priors)

@@ -10,13 +10,11 @@
 For regularisers of alignments see `jaxctc.training.entropy` and `jaxctc.training.priors`.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import frames_inside, log_softmax, widen
 from jaxctc.ctc.loss import ctc_loss
 
@@ -63,7 +61,7 @@ def consistency_loss(
     return _consistency_loss(logits, other, logit_lengths)
 
 
-@jax.jit
+@meshes.jit(trailing=(2, 2, 0))
 def _consistency_loss(logits, other, logit_lengths):
     inside = frames_inside(logits, logit_lengths)
     p, q = log_softmax(logits, inside), log_softmax(other, inside)
@@ -129,7 +127,7 @@ def intermediate_ctc_loss(
     return _intermediate_ctc_loss(*pair[:4], layers, weight, pair.blank_id)
 
 
-@functools.partial(jax.jit, static_argnums=6)
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=6)
 def _intermediate_ctc_loss(logits, labels, logit_lengths, label_lengths, layers, weight, blank_id):
     def loss(logits):
         return ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id=blank_id)
@@ -189,7 +187,7 @@ def self_condition(
     return _self_condition(hidden, logits, projection, lengths)
 
 
-@jax.jit
+@meshes.jit(trailing=(2, 2, None, 0))
 def _self_condition(hidden, logits, projection, lengths):
     inside = frames_inside(logits, lengths)
     probabilities = jnp.exp(log_softmax(logits, inside))
@@ -233,7 +231,7 @@ def focal_loss(
     return _focal_loss(losses, alpha, gamma)
 
 
-@jax.jit
+@meshes.jit(trailing=(0,))
 def _focal_loss(losses, alpha, gamma):
     losses = widen(losses)
     # Powers and products have no derivative at the ends, where the weight is 0 or 1.

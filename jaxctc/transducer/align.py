@@ -3,14 +3,13 @@
 Both are the gradient of log Z, in the semirings `Probability` and `MaxTropical`.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY
 from jaxctc.transducer import checks as transducer_checks
@@ -45,7 +44,7 @@ def rnnt_posteriors(
     return _posteriors(*arcs, checks.flag("monotonic", monotonic), PROBABILITY)[1]
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
 def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring):
     """``log Z`` and its gradient in any semiring."""
 
@@ -102,7 +101,7 @@ def rnnt_align(
     return _rnnt_align(*arcs, checks.flag("monotonic", monotonic))
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=4)
 def _rnnt_align(blank, label, logit_lengths, label_lengths, monotonic):
     score, path = _posteriors(blank, label, logit_lengths, label_lengths, monotonic, MAX_TROPICAL)
     label = widen(label)

@@ -1,13 +1,12 @@
 """Transducers with a factorised blank (HAT), or with the joint network computed in chunks."""
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer.lattice import TransducerArcs, cells, flat_pair, readable_labels, unflatten
@@ -51,7 +50,7 @@ def hat_log_probs(
     return _hat_log_probs(*pair)
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@meshes.jit(trailing=(3, 1, 0, 0), static_argnums=4)
 def _hat_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
     batch = logits.shape[:-3]
     logits, labels, *lengths = flat_pair(logits, labels, logit_lengths, label_lengths)
@@ -163,7 +162,7 @@ def rnnt_loss_from_joint(
         return None, transducer_checks.returned("log_probs", arcs, TransducerArcs)
 
     starts = size * jnp.arange(chunks, dtype=jnp.int32)
-    _, arcs = lax.scan(
+    _, arcs = meshes.scan(
         jax.checkpoint(of_chunk, prevent_cse=False), None, (padded.swapaxes(0, 1), starts)
     )
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import recursion
+from jaxctc.core import meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
 from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, first_one, select, shift
 
@@ -142,7 +142,7 @@ def total(
     return jnp.where(possible, log_z, -jnp.inf)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
 def total_of_batches(blank, label, logit_lengths, label_lengths, monotonic, semiring=PROBABILITY):
     """`total` of arcs with any number of batch axes, which may have two dtypes."""
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)

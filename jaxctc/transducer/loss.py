@@ -1,10 +1,8 @@
 """The transducer loss, in one step or in two: log-probabilities of the arcs, and their total."""
 
-import functools
-
 import jax
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer.lattice import (
     TransducerArcs,
@@ -72,7 +70,7 @@ def rnnt_loss(
     return _rnnt_loss(*pair, checks.flag("monotonic", monotonic))
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@meshes.jit(trailing=(3, 1, 0, 0), static_argnums=(4, 5))
 def _rnnt_loss(logits, labels, logit_lengths, label_lengths, blank_id, monotonic):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     log_z = total(arcs_of_logits(*flat, blank_id), *flat[2:], monotonic)
@@ -109,7 +107,7 @@ def rnnt_log_probs(
     )
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@meshes.jit(trailing=(3, 1, 0, 0), static_argnums=4)
 def _rnnt_log_probs(logits, labels, logit_lengths, label_lengths, blank_id):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     return unflatten(arcs_of_logits(*flat, blank_id), logits.shape[:-3])

@@ -9,14 +9,13 @@
 Both losses are trained together.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, frames_inside, widen
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, total
@@ -74,7 +73,7 @@ def rnnt_prune_ranges(
     return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]), monotonic)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
+@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
 def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic):
     time = lax.broadcasted_iota(jnp.int32, blank.shape[:-1], blank.ndim - 2)
     inside = time < logit_lengths[..., None]
@@ -154,7 +153,7 @@ def rnnt_prune(
     return _prune(encoder, predictor, ranges, logit_lengths, label_lengths)
 
 
-@jax.jit
+@meshes.jit(trailing=(2, 2, 2, 0, 0))
 def _prune(encoder, predictor, ranges, logit_lengths, label_lengths):
     read_frames = frames_inside(encoder, logit_lengths)
     read_spaces = frames_inside(predictor, label_lengths + 1)
@@ -228,7 +227,7 @@ def rnnt_loss_pruned(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
+@meshes.jit(trailing=(3, 1, 2, 0, 0), static_argnums=(5, 6))
 def _loss_pruned(logits, labels, ranges, logit_lengths, label_lengths, blank_id, monotonic):
     batch, (frames, width, classes) = logits.shape[:-3], logits.shape[-3:]
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.decoding.hypotheses import Hypotheses
@@ -88,7 +89,7 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
             return jax.vmap(_where)(emits, new, (path.output, path.state))
 
         # With few sequences, most steps have blanks only, which the predictor does not read.
-        output, state = lax.cond(jnp.any(emits), advanced, lambda: (path.output, path.state))
+        output, state = meshes.cond(jnp.any(emits), advanced, lambda: (path.output, path.state))
         place = jnp.where(emits, path.length, bounds.labels)  # else outside, and dropped
         return Path(
             frame=path.frame + ends,
@@ -107,7 +108,7 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
     score = jnp.zeros(batch, model.dtype)
     path = Path(zeros, zeros, nothing, nothing, zeros, score, output, state)
     if frames:
-        path = lax.while_loop(unfinished, step, path)
+        path = meshes.while_loop(unfinished, step, path)
     return Hypotheses(
         path.labels, path.length, never_positive(path.score), path.frames, jnp.zeros_like(score)
     )
@@ -163,11 +164,11 @@ def beam_search(
             ended, growth = _end_and_rank(model, bounds, frame, opened, ended)
             return symbols + 1, opened, growth, ended
 
-        return lax.while_loop(unfinished, another, (jnp.int32(0), beam, growth, ended))[-1]
+        return meshes.while_loop(unfinished, another, (jnp.int32(0), beam, growth, ended))[-1]
 
     beam = _start(model, width, bounds.labels)
     times = jnp.arange(encoder.shape[0], dtype=jnp.int32)
-    beam, _ = lax.scan(step, beam, (encoder, times))
+    beam, _ = meshes.scan(step, beam, (encoder, times))
     exists = beam.score != -jnp.inf
     length = jnp.where(exists, beam.length, 0)
     inside = jnp.arange(bounds.labels)[None, :] < length[:, None]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import log_normaliser, log_softmax, widen
 from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, unflatten
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs
@@ -83,7 +83,7 @@ def rnnt_simple_log_probs(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+@meshes.jit(trailing=(2, 2, 1, 0, 0), static_argnums=(5, 6, 7))
 def _simple_log_probs(
     encoder, predictor, labels, logit_lengths, label_lengths, blank_id, lm_scale, am_scale
 ):
@@ -162,7 +162,7 @@ def _normaliser(encoder: jax.Array, predictor: jax.Array) -> jax.Array:
             # 0 if all classes are -inf; the arcs are -inf then.
             return None, log_normaliser(sums, jnp.ones(sums.shape[:2], bool))
 
-        _, sums = lax.scan(jax.checkpoint(of_frame), None, encoder.swapaxes(0, 1))
+        _, sums = meshes.scan(jax.checkpoint(of_frame), None, encoder.swapaxes(0, 1))
         return sums.swapaxes(0, 1)
 
     products, _ = by_product(*lax.stop_gradient((encoder, predictor)))

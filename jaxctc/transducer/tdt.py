@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import checks, recursion
+from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import log_softmax
 from jaxctc.core.semirings import Semiring, State, Weight, shift
 from jaxctc.transducer import checks as transducer_checks
@@ -132,7 +132,7 @@ def tdt_loss(
     return _tdt_loss(duration_logits, *pair, durations, checks.finite("sigma", sigma))
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
+@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6))
 def _tdt_loss(
     duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations, sigma
 ):

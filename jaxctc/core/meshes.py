@@ -1,0 +1,149 @@
+"""Programs for many devices: what `jax.shard_map` and meshes with explicit axes ask of functions.
+
+Within `jax.shard_map` the type of an array tells over which axes of the mesh it varies. What a loop
+carries must vary over the same axes before a step and after it, and what it starts from, mostly a
+constant, varies over none. `scan`, `while_loop` and `cond` are those of `jax.lax`, but for that.
+
+With explicit axes the type of an array tells how it is sharded, and every operation on two arrays
+must be told so too. `jit` leaves that to the compiler within a function, and tells of the results:
+they are sharded as the batch is.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+Tree = Any  # a pytree of arrays
+
+
+def jit(*, trailing: Sequence[int | None], static_argnums: int | tuple[int, ...] = ()) -> Callable:
+    """`jax.jit` of a function whose first arguments, and all results, begin with the same axes.
+
+    Args:
+      trailing: How many axes follow those of the batch in each of the first arguments (of a
+        pytree, in its first array); None for one that says nothing of the batch. Without any,
+        results have no axes of the batch.
+      static_argnums: As in `jax.jit`.
+    """
+
+    def decorate(function):
+        jitted = jax.jit(function, static_argnums=static_argnums)
+        static = (static_argnums,) if isinstance(static_argnums, int) else static_argnums
+
+        @functools.wraps(function)
+        def call(*args):
+            given = {i: x for i, x in enumerate(args) if i not in static}
+
+            def with_static(given):
+                return jitted(*(given.get(i, x) for i, x in enumerate(args)))
+
+            if mesh := _explicit_mesh(given):
+                spec = _batch_spec([(given[i], n) for i, n in enumerate(trailing)])
+                given = jax.tree.map(jnp.asarray, given)
+                return jax.sharding.auto_axes(
+                    with_static, axes=mesh.explicit_axes, out_sharding=NamedSharding(mesh, spec)
+                )(given)
+            return with_static(alike(given))
+
+        return call
+
+    return decorate
+
+
+def _explicit_mesh(arrays: Tree) -> jax.sharding.AbstractMesh | None:
+    """The mesh with explicit axes that is set, or that arrays are spread over."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(arrays)]
+        mesh = next((m for m in meshes if not m.empty), mesh)
+    return mesh if AxisType.Explicit in mesh.axis_types else None
+
+
+def _batch_spec(arguments: Iterable[tuple[Any, int | None]]) -> PartitionSpec:
+    """How the batch's axes are sharded: as the first argument's where these are at all."""
+    specs = []
+    for x, trailing in arguments:
+        if trailing is not None and x is not None:
+            kind = jax.typeof(jax.tree.leaves(x)[0])
+            specs.append(kind.sharding.spec[: kind.ndim - trailing])
+    found = [spec for spec in specs if any(name is not None for name in spec)]
+    return PartitionSpec(*found[0]) if found else PartitionSpec()
+
+
+def alike(arrays: Tree) -> Tree:
+    """Arrays that all vary over the axes that any of them does.
+
+    The derivative with respect to an array that does not vary is a sum over the devices. That is
+    what who gave it expects, and not what a function wants that differentiates within.
+    """
+    if not _is_manual():
+        return arrays
+    leaves = jax.tree.leaves(arrays)
+    return _vary(arrays, _union(map(jax.typeof, leaves)))
+
+
+def scan(f: Callable, init: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Tree, Tree]:
+    """`jax.lax.scan`."""
+
+    def first(carry):
+        return f(carry, jax.tree.map(lambda x: jnp.zeros_like(x, shape=x.shape[1:]), xs))[0]
+
+    axes = _carried(first, init)
+
+    def step(carry, x):
+        carry, y = f(carry, x)
+        return _vary(carry, axes), y
+
+    return lax.scan(step, _vary(init, axes), xs, reverse=reverse)
+
+
+def while_loop(condition: Callable, body: Callable, init: Tree) -> Tree:
+    """`jax.lax.while_loop`."""
+    axes = _carried(body, init)
+    return lax.while_loop(condition, lambda carry: _vary(body(carry), axes), _vary(init, axes))
+
+
+def cond(condition: jax.Array, yes: Callable, no: Callable, *operands: Tree) -> Tree:
+    """`jax.lax.cond`."""
+    axes = _carried(yes, *operands) | _carried(no, *operands)
+    branches = ((lambda *xs, f=f: _vary(f(*xs), axes)) for f in (yes, no))
+    return lax.cond(condition, *branches, *operands)
+
+
+def _carried(step: Callable, *init: Tree) -> frozenset[str]:
+    """The axes over which anything varies that a step takes or gives.
+
+    An array's step may depend on every other array, so that they are best all alike.
+    """
+    if not _is_manual():
+        return frozenset()
+    given = map(jax.typeof, jax.tree.leaves(init))
+    return _union([*given, *jax.make_jaxpr(step)(*init).out_avals])
+
+
+def _is_manual() -> bool:
+    return AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
+
+
+def _vary(arrays: Tree, axes: frozenset[str]) -> Tree:
+    def vary(x):
+        missing = tuple(sorted(axes - _varying(jax.typeof(x))))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, arrays) if axes else arrays
+
+
+def _union(kinds: Iterable[jax.core.ShapedArray]) -> frozenset[str]:
+    return frozenset().union(*map(_varying, kinds))
+
+
+def _varying(kind: jax.core.ShapedArray) -> frozenset[str]:
+    """The axes of the mesh over which an array of that type varies."""
+    if hasattr(kind, "manual_axis_type"):
+        return frozenset(kind.manual_axis_type.varying)
+    return frozenset(kind.vma)  # before jax 0.10

@@ -1,0 +1,264 @@
+"""Every public function with small arguments, for the modes of JAX in `test_modes.py`."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxctc
+from jaxctc.compat import optax, torch
+
+B, T, S, C = 4, 4, 2, 4  # sequences, frames, labels, classes
+
+
+class Case(NamedTuple):
+    """A function of arrays whose first axis is the batch's, and of arrays that all share."""
+
+    call: Callable[..., Any]
+    batched: tuple  # of arrays or of pytrees of them, all [B, ...]
+    shared: tuple = ()  # given after those
+    differentiable: tuple[int, ...] = ()  # places among both
+    batch_rank: int | None = None  # the only number of batch axes, or any
+    over_classes: tuple[int, ...] = ()  # places whose last axis may be sharded over a mesh's axis
+    reduces: bool = False  # whether the answer is one for the whole batch
+
+
+def _random(*shape, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+LOGITS, OTHER_LOGITS = _random(B, T, C), _random(B, T, C, seed=1)
+LABELS = np.array([[1, 2], [3, 3], [2, 0], [1, 3]], np.int32)
+FRAMES = np.array([4, 4, 3, 4], np.int32)  # the frames of each sequence
+LENGTHS = np.array([2, 2, 1, 2], np.int32)  # and the labels
+PAIR = (LOGITS, LABELS, FRAMES, LENGTHS)
+
+JOINT_LOGITS = _random(B, T, S + 1, C)
+JOINT_PAIR = (JOINT_LOGITS, LABELS, FRAMES, LENGTHS)
+PREDICTOR_LOGITS = _random(B, S + 1, C, seed=2)
+BLANKS, ARCS = -1 - _random(B, T, S + 1) ** 2, -1 - _random(B, T, S, seed=1) ** 2
+ARC_PAIR = (BLANKS, ARCS, FRAMES, LENGTHS)
+RANGES = np.broadcast_to(np.array([[0, 1], [0, 1], [1, 2], [1, 2]], np.int32), (B, T, 2))
+DURATION_LOGITS = _random(B, T, S + 1, 2, seed=3)
+PROJECTION = _random(C, C, seed=4)
+HYPOTHESES = np.array([[1, 2, 3], [3, -1, -1], [2, 2, -1], [3, 1, 2]], np.int32)
+
+NUMERATOR = jaxctc.Fsa.stack(
+    [jaxctc.ctc_fsa(row[:n]) for row, n in zip(LABELS.tolist(), LENGTHS, strict=True)]
+)
+DENOMINATOR = jaxctc.ctc_denominator([[1, 2], [3, 3], [2], [1, 3]])
+GRAMMAR = jaxctc.Grammar([[{1, 2, 3}, {1, 2, 3}]], classes=C).automaton()
+
+
+def _state() -> jaxctc.BeamState:
+    return jax.tree.map(np.asarray, jaxctc.ctc_beam_start(batch=(B,), beam_width=3, max_labels=T))
+
+
+def _predictor(projection):
+    """A predictor whose output is a row of its parameters, and whose state counts labels."""
+    return lambda state, label: (jnp.asarray(projection)[label], state + 1)
+
+
+def _joint(projection):
+    return lambda frame, output: jnp.tanh(frame + output) @ projection
+
+
+def _decoder(decode):
+    def call(encoder, lengths, projection):
+        functions = _joint(projection), _predictor(projection)
+        return decode(*functions, jnp.int32(0), encoder, lengths, max_symbols=2, max_labels=4)
+
+    return call
+
+
+def _start(logits):
+    return jaxctc.ctc_beam_start(batch=logits.shape[:-2], beam_width=3, max_labels=T)
+
+
+def _time_major(loss):
+    def call(logits, *rest):
+        return loss(jax.nn.log_softmax(jnp.swapaxes(logits, 0, 1)), *rest)
+
+    return call
+
+
+def _padding(lengths: np.ndarray, size: int) -> np.ndarray:
+    return (np.arange(size)[None, :] >= lengths[:, None]).astype(np.float32)
+
+
+def _flax_error_rate(hypotheses, references):
+    from jaxctc.compat.flax import ErrorRate
+
+    metric = ErrorRate()
+    metric.update(hypotheses=hypotheses, references=references)
+    return metric.compute()
+
+
+PADDED = (LOGITS, _padding(FRAMES, T), LABELS, _padding(LENGTHS, S))
+REFERENCES = np.where(np.arange(S) < LENGTHS[:, None], LABELS, -1).astype(np.int32)
+
+CASES = {
+    "ctc_loss": Case(jaxctc.ctc_loss, PAIR, (), (0,)),
+    "ctc_posteriors": Case(jaxctc.ctc_posteriors, PAIR, (), (0,)),
+    "is_feasible": Case(jaxctc.is_feasible, PAIR[1:]),
+    "forced_align": Case(jaxctc.forced_align, PAIR, (), (0,)),
+    "ctc_greedy_decode": Case(jaxctc.ctc_greedy_decode, (LOGITS, FRAMES)),
+    "ctc_beam_search": Case(
+        lambda *a: jaxctc.ctc_beam_search(*a[:2], beam_width=3, automaton=a[2]),
+        (LOGITS, FRAMES),
+        (GRAMMAR,),
+    ),
+    "ctc_beam_start": Case(_start, (LOGITS,)),
+    "ctc_beam_extend": Case(jaxctc.ctc_beam_extend, (_state(), LOGITS, FRAMES)),
+    "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (_state(),)),
+    "edit_distance": Case(jaxctc.edit_distance, (HYPOTHESES, REFERENCES)),
+    "edit_operations": Case(jaxctc.edit_operations, (HYPOTHESES, REFERENCES)),
+    "error_rate": Case(jaxctc.error_rate, (HYPOTHESES, REFERENCES), reduces=True),
+    "fsa_score": Case(
+        lambda x, frames, fsa: jaxctc.fsa_score(fsa, x, frames),
+        (LOGITS, FRAMES),
+        (DENOMINATOR,),
+        (0,),
+    ),
+    "fsa_best_path": Case(
+        lambda fsa, x, frames: jaxctc.fsa_best_path(fsa, x, frames), (NUMERATOR, LOGITS, FRAMES)
+    ),
+    "with_star": Case(lambda x: jaxctc.with_star(x, excluding=True), (LOGITS,), (), (0,)),
+    "ctc_entropy": Case(jaxctc.ctc_entropy, PAIR, (), (0,)),
+    "ctc_label_priors": Case(jaxctc.ctc_label_priors, (LOGITS, FRAMES), (), (0,), reduces=True),
+    "ctc_prior_loss": Case(
+        lambda *a: jaxctc.ctc_prior_loss(*a[:4], log_priors=a[4]),
+        PAIR,
+        (np.log(np.full(C, 1 / C, np.float32)),),
+        (0,),
+    ),
+    "ctc_mwer_loss": Case(lambda *a: jaxctc.ctc_mwer_loss(*a, beam_width=2), PAIR, (), (0,)),
+    "mwer_loss": Case(
+        jaxctc.mwer_loss, (-(_random(B, 3) ** 2), np.arange(12).reshape(B, 3)), (), (0,)
+    ),
+    "lfmmi_loss": Case(
+        lambda numerator, x, frames, denominator: jaxctc.lfmmi_loss(
+            x, numerator, denominator, frames, boost=0.5, ctc_weight=0.1
+        ),
+        (NUMERATOR, LOGITS, FRAMES),
+        (DENOMINATOR,),
+        (1,),
+    ),
+    "consistency_loss": Case(jaxctc.consistency_loss, (LOGITS, OTHER_LOGITS, FRAMES), (), (0, 1)),
+    "intermediate_ctc_loss": Case(
+        lambda x, y, *rest: jaxctc.intermediate_ctc_loss(x, y[None], *rest),
+        (LOGITS, OTHER_LOGITS, *PAIR[1:]),
+        (),
+        (0, 1),
+    ),
+    "self_condition": Case(
+        lambda h, x, frames, p: jaxctc.self_condition(h, x, p, frames),
+        (OTHER_LOGITS, LOGITS, FRAMES),
+        (PROJECTION,),
+        (0, 1, 3),
+    ),
+    "focal_loss": Case(jaxctc.focal_loss, (_random(B) ** 2,), (), (0,)),
+    "rnnt_loss": Case(jaxctc.rnnt_loss, JOINT_PAIR, (), (0,)),
+    "rnnt_log_probs": Case(jaxctc.rnnt_log_probs, JOINT_PAIR, (), (0,)),
+    "hat_log_probs": Case(jaxctc.hat_log_probs, JOINT_PAIR, (), (0,)),
+    "rnnt_loss_from_log_probs": Case(jaxctc.rnnt_loss_from_log_probs, ARC_PAIR, (), (0, 1)),
+    "rnnt_posteriors": Case(jaxctc.rnnt_posteriors, ARC_PAIR, (), (0, 1)),
+    "rnnt_align": Case(jaxctc.rnnt_align, ARC_PAIR, (), (0, 1)),
+    "rnnt_loss_from_joint": Case(
+        lambda *a: jaxctc.rnnt_loss_from_joint(_joint(a[5]), *a[:5], frames_per_chunk=2),
+        (LOGITS, PREDICTOR_LOGITS, *PAIR[1:]),
+        (PROJECTION,),
+        (0, 1, 5),
+    ),
+    "rnnt_loss_simple": Case(
+        lambda *a: jaxctc.rnnt_loss_simple(*a, am_only_scale=0.2),
+        (LOGITS, PREDICTOR_LOGITS, *PAIR[1:]),
+        (),
+        (0, 1),
+    ),
+    "rnnt_simple_log_probs": Case(
+        jaxctc.rnnt_simple_log_probs, (LOGITS, PREDICTOR_LOGITS, *PAIR[1:]), (), (0, 1)
+    ),
+    "rnnt_prune_ranges": Case(
+        lambda *a: jaxctc.rnnt_prune_ranges(*a, s_range=2),
+        (np.exp(BLANKS), np.exp(ARCS), FRAMES, LENGTHS),
+    ),
+    "rnnt_prune": Case(
+        jaxctc.rnnt_prune, (LOGITS, PREDICTOR_LOGITS, RANGES, FRAMES, LENGTHS), (), (0, 1)
+    ),
+    "rnnt_loss_pruned": Case(
+        jaxctc.rnnt_loss_pruned,
+        (JOINT_LOGITS[:, :, :2], LABELS, RANGES, FRAMES, LENGTHS),
+        (),
+        (0,),
+    ),
+    "tdt_loss": Case(
+        lambda *a: jaxctc.tdt_loss(*a, durations=(1, 2)),
+        (JOINT_LOGITS, DURATION_LOGITS, *PAIR[1:]),
+        (),
+        (0, 1),
+    ),
+    "rnnt_greedy_decode": Case(
+        _decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,)
+    ),
+    "rnnt_beam_search": Case(_decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,)),
+    "CTCLoss": Case(
+        _time_major(jaxctc.CTCLoss(reduction="mean")), PAIR, (), (0,), batch_rank=1, reduces=True
+    ),
+    "torch.ctc_loss": Case(
+        _time_major(lambda *a: torch.ctc_loss(*a, reduction="none", zero_infinity=True)),
+        PAIR,
+        (),
+        (0,),
+        batch_rank=1,
+    ),
+    "torch.rnnt_loss": Case(
+        lambda *a: torch.rnnt_loss(*a, clamp=0.1, blank=0, reduction="none"),
+        JOINT_PAIR,
+        (),
+        (0,),
+        batch_rank=1,
+    ),
+    "optax.ctc_loss": Case(optax.ctc_loss, PADDED, (), (0,), batch_rank=1),
+    "optax.ctc_loss_with_forward_probs": Case(
+        lambda *a: jax.tree.map(
+            lambda x, axis: jnp.moveaxis(x, axis, 0),
+            optax.ctc_loss_with_forward_probs(*a),
+            (0, 1, 1),
+        ),
+        PADDED,
+        (),
+        (0,),
+        batch_rank=1,
+    ),
+    "flax.ErrorRate": Case(_flax_error_rate, (HYPOTHESES, REFERENCES), batch_rank=1, reduces=True),
+}
+
+# Built with numpy, on the host.
+HOST = {
+    "linear_fsa": lambda: jaxctc.linear_fsa([1, 2], weights=[-0.5, -0.25]),
+    "union_fsa": lambda: jaxctc.union_fsa([jaxctc.linear_fsa([1, 2]), jaxctc.linear_fsa([1])]),
+    "ngram_fsa": lambda: jaxctc.ngram_fsa([[1, 2], [2, 2]]),
+    "ctc_fsa": lambda: jaxctc.ctc_fsa([1, 2, 2]),
+    "compose": lambda: jaxctc.compose(jaxctc.topologies.CTC(), jaxctc.linear_fsa([1, 2])),
+    "ctc_denominator": lambda: jaxctc.ctc_denominator([[1, 2], [2, 2]]),
+    "combine": lambda: jaxctc.combine([GRAMMAR, GRAMMAR], weights=[1.0, 0.5]),
+}
+
+
+def public_functions() -> set[str]:
+    """The names of all public functions, and of classes that are called like one."""
+    names = {
+        name for name, value in vars(jaxctc).items() if inspect.isfunction(value) and name[0] != "_"
+    }
+    for family in (torch, optax):
+        module = family.__name__.split(".")[-1]
+        names |= {
+            f"{module}.{name}"
+            for name, value in vars(family).items()
+            if inspect.isfunction(value) and value.__module__ == family.__name__ and name[0] != "_"
+        }
+    return names | {"CTCLoss", "flax.ErrorRate"}

@@ -1,4 +1,4 @@
-"""What is measured of the package, beside its peers. Each module is run by its name, from the root:
+"""Benchmarks of the package and its peers. Run a module by its name from the repository's root:
 
     python -m benchmarks.ctc.speed
 

@@ -1,8 +1,8 @@
 """What the benchmarks share: the machine, fair timing, tables and JSON.
 
 Peers are timed in turn, A B C A B C …, in one process, so that a machine whose speed drifts
-slows all of them alike. Each turn starts with a call that is not counted, since the threads of
-the one before may still be spinning. What is reported is the median, and the quartiles as spread.
+slows all of them equally. Each turn starts with a call that is not counted, since the threads of
+the peer before may still be spinning. The median is reported, with the quartiles as spread.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Timing(NamedTuple):
 def time_in_turn(
     contestants: dict[str, Callable[[], object]], rounds: int, calls: int = 3
 ) -> dict[str, Timing]:
-    """Times functions that return when their work is done, in turn."""
+    """Times functions in turn; each must return only when its work is done."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for function in contestants.values():
         function()
@@ -97,7 +97,7 @@ def time_in_turn(
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """The machine and the versions that the numbers were measured with."""
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -137,9 +137,9 @@ def table(header: list[str], rows: list[list[object]]) -> str:
 
 
 def report(name: str, sections: dict[str, str], data: object, *, keep: bool = True) -> None:
-    """Prints tables under their headings and keeps them, with the data, for the docs.
+    """Prints tables under their headings, and saves them with the data for the docs.
 
-    A part of a benchmark is not kept: it would take the place of the whole.
+    A part of a benchmark is not saved, since it would replace the whole.
     """
     about = machine()
     print(f"{name} on {about['cores']} cores of {about['processor']}\n")
@@ -158,7 +158,7 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def options(description: str | None, rounds: int, shapes: Iterable[str] = ()) -> argparse.Namespace:
-    """The command line of a timing benchmark; with names of shapes, some of them may be chosen."""
+    """The command line of a timing benchmark; with names of shapes, it can choose among them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contestant")
     if names := list(shapes):
@@ -167,16 +167,16 @@ def options(description: str | None, rounds: int, shapes: Iterable[str] = ()) ->
             nargs="+",
             choices=names,
             default=names,
-            help="shapes to print, and not to keep for the documents",
+            help="shapes to print; the results are not saved for the documents",
         )
     return parser.parse_args()
 
 
-# The least that can be done with logits, to normalise them and to write a gradient: one exp each.
+# The floor: the least work to normalise logits, and to write a gradient too, one exp each.
 read_once = jax.jit(lambda logits: jnp.exp(logits).sum(axis=-1))
 write_once = jax.jit(lambda logits: (jnp.exp(logits).sum(axis=-1), 2 * jnp.exp(logits)))
 
 
 def finished(value: object) -> object:
-    """Waits for jax to have computed it."""
+    """`value`, once jax has computed it."""
     return jax.block_until_ready(value)

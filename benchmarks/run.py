@@ -20,44 +20,44 @@ TITLES = {
     "ctc.speed": "Speed of the CTC loss",
     "ctc.memory": "Memory of the CTC loss",
     "ctc.exactness": "Exactness of the CTC loss",
-    "ctc.soak": "Random batches against the CTC loss",
-    "ctc.two_ended": "An idea that did not pay: the lattice from both ends",
+    "ctc.soak": "A soak test of the CTC loss with random batches",
+    "ctc.two_ended": "Tried and not faster: the lattice from both ends",
     "transducer.speed": "Speed and memory of the transducer loss",
     "ctc.decode_speed": "Speed and accuracy of decoding",
     "automata.speed": "Speed of general automata",
 }
 NOTES = {
-    "ctc.memory": """Gradients of half precision are added up in float32 and rounded last, which
-takes a float32 array of the gradient's shape: rounded before, what is left of two nearly equal
-numbers would be lost.""",
+    "ctc.memory": """Gradients of half precision are summed in float32 and rounded at the end, which
+takes a float32 array of the gradient's shape: rounded earlier, differences of nearly equal numbers
+would be lost.""",
     "ctc.soak": """Faults are a NaN, a negative loss, a gradient that is not finite, whose rows do
-not sum to 0 or that is not 0 in padding, and an infeasible pair with another answer than `inf` and
-zeros. Among the batches are ragged, empty, zero-frame and infeasible pairs, float32, bfloat16 and
+not sum to 0 or that is not 0 in padding, and an infeasible pair without loss `inf` and gradient 0.
+The batches include ragged, empty, zero-frame and infeasible pairs, in float32, bfloat16 and
 float16, with NaN in padding.""",
     "ctc.two_ended": """Running the lattice from both ends to the middle halves the number of
-steps and doubles what each does. It needs the scores in another order, and that costs more on
-this machine than the saved steps bring. The package runs from one end. Where the latency of a step
-rules, on a GPU or TPU, this may be otherwise; it was not measured there.""",
-    "ctc.speed": """On OCR, loss and gradient take little more than reading the logits and writing
-the gradient once (the table of the floor), so a larger factor is not to be had from anything that
-returns the gradient in memory of its own. In a training step it need not: logits are an array in
-between there, and the gradient can take their place, as in the table above where they are donated
-to the call (`jax.jit(..., donate_argnums=0)`). On plates one exp of every logit is a good part of
-the loss alone, and much of the rest is the launch of some forty small kernels. Elsewhere the
-recursion rules: a frame costs some forty passes over its states, of forward, recomputed and
-backward step together. Tried to have fewer, and slower on this machine: steps of two frames, all
-states in one array, one sum of three terms in the place of two sums, keeping other things than the
-state of each chunk, and the lattice from both ends (below). Keeping the scores of short sequences
-from being converted and transposed in one kernel, which XLA does not vectorise, makes the loss
-alone faster and, at small batches, loss and gradient slower. Peers and package alike pay for
-memory that the C library gives back and fetches again, page by page, at each call when arrays are
-larger than it keeps: of writing OCR's gradient that is the greater part. Huge pages
-(`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) take most of it away, from all contestants. A jitted call
-on a tiny input takes a few times as long as one of optax, for the same reason as on plates: more
-and smaller kernels.""",
-    "transducer.speed": """At the small shape, passes over the logits, which the plain scan makes as
-well, are most of the time, so that the plain scan is close: the last column of the halves is what
-would be gained if the lattice cost nothing.""",
+steps and doubles the work of each. It needs the scores in another order, and on this machine that
+costs more than the saved steps gain. The package runs from one end. On a GPU or TPU, where the
+latency of a step matters most, this may be different; it was not measured there.""",
+    "ctc.speed": """On OCR, loss and gradient take little more time than reading the logits and
+writing the gradient once (see the table of the floor), so nothing that returns the gradient in new
+memory can be much faster. A training step needs no new memory: there the logits are an intermediate
+array, whose memory the gradient can take. This is the table above where the logits are donated to
+the call (`jax.jit(..., donate_argnums=0)`). On plates, one exp of every logit is a large part of
+the loss alone, and much of the rest is the launch of about forty small kernels. For the other
+shapes the recursion takes most of the time: a frame costs about forty passes over its states, in
+forward, recomputed and backward step together. These attempts to have fewer were slower on this
+machine: steps of two frames, all states in one array, one sum of three terms instead of two sums,
+storing something else than the state of each chunk, and the lattice from both ends (below). XLA
+converts and transposes the scores of short sequences in one kernel, which it does not vectorise.
+With two kernels the loss alone is faster but, at small batches, loss and gradient are slower.
+If arrays are large, the C library returns their memory to the system after each call and fetches it
+again page by page. This costs time for the package and its peers, and is most of the time of
+writing OCR's gradient. Huge pages (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) remove most of it, for
+all. A jitted call on a tiny input takes a few times as long as optax's, for the same reason as on
+plates: more and smaller kernels.""",
+    "transducer.speed": """At the small shape, most of the time is passes over the logits, which the
+plain scan needs too, so the plain scan is nearly as fast. The last column of the table of halves is
+the ratio there would be if the lattice took no time.""",
 }
 
 
@@ -69,7 +69,7 @@ def document(results: dict[str, dict]) -> str:
         "repository's root (`pip install -e '.[bench]'`; for torch without CUDA, first `pip "
         "install torch --index-url https://download.pytorch.org/whl/cpu`). Peers are timed in turn "
         "in one process, and medians are reported with quartiles: absolute times drift with the "
-        "machine, ratios less so.",
+        "machine, ratios less.",
     ]
     for name, content in results.items():
         about = content["machine"]
@@ -87,7 +87,7 @@ def document(results: dict[str, dict]) -> str:
 
 
 def readme_tables(results: dict[str, dict]) -> dict[str, str]:
-    """What stands between the README's markers."""
+    """The tables between the README's markers."""
     exactness, speed = results["ctc.exactness"], results["ctc.speed"]
     memory = results["ctc.memory"]["data"]
     rows = []
@@ -129,13 +129,13 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
 
 
 def last_results() -> dict[str, dict]:
-    """What each benchmark left when it last ran."""
+    """The last results of each benchmark."""
     files = {name: RESULTS / f"{name}.json" for name in TITLES}
     return {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
 
 
 def readme(text: str, results: dict[str, dict]) -> str:
-    """The README with its tables written anew."""
+    """The README with new tables."""
     for marker, tables in readme_tables(results).items():
         pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
         text = re.sub(pattern, lambda m, t=tables: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.S)

@@ -40,7 +40,7 @@ def edit_distance(
       references: integer ``[*batch, R]``.
       hypothesis_lengths: integer ``[*batch]``; None means up to the first negative label (the
         padding of `Hypotheses`), or H where there is none.
-      reference_lengths: integer ``[*batch]``; None likewise.
+      reference_lengths: integer ``[*batch]``; None means the same, or R.
 
     Returns:
       int32 ``[*batch]``. Labels past a length are ignored.

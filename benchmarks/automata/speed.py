@@ -1,11 +1,11 @@
-"""How fast is the total weight of an automaton's paths, beside dense matrices?
+"""Speed of the total weight of an automaton's paths, compared with dense matrices.
 
     python -m benchmarks.automata.speed
 
 Loss and gradient with respect to the scores of 42 classes, jitted, eight sequences of 200 frames.
-Peers work on the matrix of all pairs of states: one in log-space, as exact as log-space is; one
-with matrix products and one scale a frame, which is what numbers without an exponent of their
-own allow, and loses what is less probable than 1e-38 of the best. Memory is XLA's temporary memory.
+Peers work on the matrix of all pairs of states: one in log-space; one with matrix products and one
+scale per frame, as plain floats allow, which loses states that are less probable than 1e-38 of the
+best. Memory is XLA's temporary memory.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def compiled(score, fsa, log_probs):
 
 
 def compare(fsa, scores, rounds, calls):
-    """Milliseconds and megabytes of each, and that they agree."""
+    """Milliseconds, megabytes, and the difference of the gradients, of each."""
     log_probs = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (BATCH, FRAMES, CLASSES)))
     programs = {name: compiled(score, fsa, log_probs) for name, score in scores.items()}
     timings = time_in_turn(

@@ -17,7 +17,7 @@ def ours(logits, labels, logit_lengths, label_lengths):
 
 
 def optax_loss(logits, labels, logit_lengths, label_lengths):
-    """Losses [B] from optax, its paddings made of lengths."""
+    """Losses [B] from optax, with paddings made from lengths."""
     frames, spaces = jnp.arange(logits.shape[1]), jnp.arange(labels.shape[1])
     return optax.ctc_loss(
         logits,
@@ -31,7 +31,7 @@ JAX_LOSSES = {"jaxctc": ours, "optax": optax_loss}
 
 
 def jax_functions(loss: Callable[..., Any]) -> tuple[Any, Any]:
-    """Jitted: the summed loss, and it with its gradient with respect to the logits."""
+    """Jitted: the summed loss, and the loss with its gradient with respect to the logits."""
 
     def total(*arguments):
         return loss(*arguments).sum()

@@ -1,4 +1,4 @@
-"""How fast and how good is beam search, beside Keras and the compiled decoders on PyPI?
+"""Speed and accuracy of beam search, compared with Keras and the compiled decoders on PyPI.
 
     python -m benchmarks.ctc.decode_speed
 
@@ -28,13 +28,13 @@ Decoder = Callable[[], Read]
 
 
 def noise(frames: int, classes: int, batch: int, seed: int = 0) -> np.ndarray:
-    """Log-probabilities [B, T, C] as of an untrained model: everything is about as likely."""
+    """Log-probabilities [B, T, C] as from an untrained model: all classes are similarly likely."""
     generator = np.random.default_rng(seed)
     return _log_softmax(2 * generator.standard_normal((batch, frames, classes), np.float32))
 
 
 def speech(frames: int, classes: int, batch: int, seed: int = 0) -> np.ndarray:
-    """Log-probabilities [B, T, C] as of a trained model: mostly blank, labels in peaks."""
+    """Log-probabilities [B, T, C] as from a trained model: mostly blank, labels in peaks."""
     generator = np.random.default_rng(seed)
     path = generator.integers(1, classes, (batch, frames))
     path[generator.random((batch, frames)) < 0.7] = BLANK
@@ -49,7 +49,7 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def decoders(log_probs: np.ndarray, beam: int) -> dict[str, Decoder]:
-    """What is installed, by name; each decodes the whole batch."""
+    """The installed decoders by name; each decodes the whole batch."""
     frames, classes = log_probs.shape[1:]
     on_device = jnp.asarray(log_probs)
     symbols = [chr(0x4E00 + c) for c in range(classes)]
@@ -134,7 +134,7 @@ def keras_decoder(log_probs: np.ndarray, beam: int) -> dict[str, Decoder]:
 
 
 def log_probabilities(log_probs: np.ndarray, read: Read) -> np.ndarray:
-    """What each reading's probability really is, summed over all alignments."""
+    """The exact log-probability of each result, summed over all alignments."""
     frames = log_probs.shape[1]
     labels = np.full((len(read), frames), -1)
     for row, sequence in zip(labels, read, strict=True):
@@ -161,7 +161,7 @@ def exhaustive(log_probs: np.ndarray) -> Read:
 
 
 def speed(rounds: int, with_keras: bool):
-    """Milliseconds for the batch, and the mean log-probability of what was read."""
+    """Milliseconds for the batch, and the mean log-probability of the results."""
     tables, data = {}, {}
     for name, make in (("noise", noise), ("speech", speech)):
         log_probs = make(FRAMES, CLASSES, BATCH)
@@ -187,7 +187,7 @@ def speed(rounds: int, with_keras: bool):
 
 
 def accuracy(count: int = 300):
-    """How often each decoder reads what exhaustive search reads."""
+    """How often each decoder finds the same labels as exhaustive search."""
     rows, data = [], {}
     log_probs = noise(6, 5, count, seed=1)
     best = exhaustive(log_probs)
@@ -205,7 +205,7 @@ def accuracy(count: int = 300):
 
 
 def many_classes(rounds: int):
-    """What pruning does where there are thousands of classes."""
+    """The effect of pruning with thousands of classes."""
     log_probs = jnp.asarray(speech(80, 6625, 16))
     search = jaxctc.ctc_beam_search
     timings = time_in_turn(
@@ -225,7 +225,9 @@ def many_classes(rounds: int):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="turns of each decoder")
-    parser.add_argument("--without-keras", action="store_true", help="leave the slow one out")
+    parser.add_argument(
+        "--without-keras", action="store_true", help="leave out Keras, which is slow"
+    )
     arguments = parser.parse_args()
     sections, data = speed(arguments.rounds, not arguments.without_keras)
     sections["Small inputs beside exhaustive search: T=6, C=5"], data["accuracy"] = accuracy()

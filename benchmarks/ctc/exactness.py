@@ -1,4 +1,4 @@
-"""How exact are loss and gradient in float32, beside torch's and optax's?
+"""Errors of loss and gradient in float32, compared with torch's and optax's.
 
     python -m benchmarks.ctc.exactness
 
@@ -50,7 +50,7 @@ def with_jax(loss, logits, labels):
 
 
 def with_torch(logits, labels):
-    """Loss and gradient of one pair; half precision widened, since torch's loss takes none."""
+    """Loss and gradient of one pair; half precision as float32, which torch's loss needs."""
     import torch
 
     x = torch.tensor(np.asarray(logits, np.float32)[:, None], requires_grad=True)

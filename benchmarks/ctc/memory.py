@@ -1,4 +1,4 @@
-"""How much memory does loss and gradient take beside its input and output?
+"""Memory of loss and gradient, besides their input and output.
 
     python -m benchmarks.ctc.memory
 

@@ -1,9 +1,9 @@
-"""Ten thousand random batches: is there any input that breaks the loss?
+"""A soak test: ten thousand random batches, and whether any of them breaks the loss.
 
     python -m benchmarks.ctc.soak [--batches 10000] [--seed 0]
 
 Ragged, infeasible, empty and zero-frame pairs, masked classes, logits up to ±1e4 and ±1e30, pairs
-as confident as 1e-30, bfloat16 and float16, NaN in padding. Of each: no NaN, no negative loss, the
+as confident as 1e-30, bfloat16 and float16, NaN in padding. For each: no NaN, no negative loss, the
 gradient finite with rows that sum to 0 and zeros in padding, and infeasible pairs exactly inf and
 0. Shapes are few, so that programs are compiled once. The exit code is 1 if anything broke.
 """
@@ -33,7 +33,7 @@ def loss_and_gradient(logits, labels, frames, lengths):
 
 
 def random_case(generator):
-    """Arguments, the number of classes with a probability at each frame, and what they are."""
+    """The kind of the logits, and the arguments of the loss."""
     batch, frames, classes, width = SHAPES[generator.integers(len(SHAPES))]
     kind = generator.choice(["plain", "huge", "vast", "confident", "masked", "flat"])
     labels = generator.integers(1, classes, (batch, width))
@@ -69,7 +69,7 @@ def random_case(generator):
 
 
 def faults(arguments):
-    """What is wrong with the loss of a case; nothing, it is hoped."""
+    """The faults of the loss of a case; none are expected."""
     logits, labels, frames, lengths = arguments
     losses, gradient = (np.asarray(x, np.float64) for x in loss_and_gradient(*arguments))
     feasible = np.asarray(jaxctc.is_feasible(labels, frames, lengths, num_classes=logits.shape[2]))

@@ -1,11 +1,11 @@
-"""How fast is the CTC loss, beside optax's and torch's?
+"""Speed of the CTC loss, compared with optax's and torch's.
 
     python -m benchmarks.ctc.speed
 
 Loss and gradient with respect to the logits, and the loss alone, jitted, on ragged batches; torch
-with its log_softmax and two threads; as processes get their memory by default, and in huge pages.
-Then: how time grows with each size, what remains above the floor, what one call costs on next to no
-data, and how long compiling takes.
+with its log_softmax and two threads; with default memory pages and with huge pages.
+Then: how time grows with each size, the time above the floor, the time of a call on a tiny
+input, and the time of compiling.
 """
 
 import concurrent.futures
@@ -35,7 +35,7 @@ from benchmarks.ctc.contestants import JAX_LOSSES, contestants, jax_functions
 
 
 def to_the_faster_peer(timings):
-    """How many times as long the faster of the two peers takes."""
+    """The time of the faster of the two peers, divided by ours."""
     return min(timings["optax"].median, timings["torch"].median) / timings["jaxctc"].median
 
 
@@ -61,8 +61,8 @@ def against_peers(names, rounds):
 def with_huge_pages(names, rounds):
     """The same in a process whose memory comes in huge pages, if the system has them.
 
-    A large array that is new at every call is fetched from the system page by page, and for some
-    shapes that takes longer than to fill it.
+    The memory of a large new array is fetched from the system page by page at every call, and for
+    some shapes that takes longer than filling it.
     """
     huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # read when a process starts
     spawn = multiprocessing.get_context("spawn")
@@ -74,8 +74,8 @@ def with_huge_pages(names, rounds):
 def in_place(names, rounds):
     """Loss and gradient where the gradient may take the logits' memory, as in a training step.
 
-    There the logits are not an argument but an array in between. Here they are donated, and each
-    call's gradient is the next one's logits.
+    There the logits are not an argument but an intermediate array. Here they are donated, and the
+    gradient of each call is the logits of the next one.
     """
     rows, data = [], {}
     for name in names:
@@ -122,7 +122,7 @@ def growth(rounds):
 
 
 def floor(names, rounds):
-    """Each shape beside the least that could be done with its logits."""
+    """Each shape compared with the floor, the least work on its logits."""
     rows, data = [], {}
     for name in names:
         batch = random_batch(SHAPES[name])

@@ -1,10 +1,10 @@
-"""Would it be faster to run the lattice from both ends to the middle?
+"""Speed of the lattice run from both ends to the middle, compared with the package's.
 
     python -m benchmarks.ctc.two_ended
 
 The CTC lattice read backwards is the lattice of the reversed labels. Both halves then run as one
-batch, twice as wide and half as many steps, and are joined in the middle. The loss is the same; the
-package does not do it unless it is faster, and this measures whether it is.
+batch, twice as wide with half as many steps, and are joined in the middle. The loss is the same.
+The package does this only if it is faster, which is measured here.
 """
 
 import jax
@@ -22,7 +22,7 @@ class TwoEnded(CTCTopology):
     """Twice the batch: the sequences from the front, then the same from the back."""
 
     def start(self, semiring, dtype):
-        # From the back the padding of the labels comes first, so the lattice starts behind it.
+        # Reversed, the padding of the labels comes first, so the lattice starts after it.
         batch = self.label_lengths.size // 2
         spaces = self.skip.shape[self.axis]
         behind = spaces - 1 - self.label_lengths[batch:]
@@ -79,7 +79,7 @@ def two_ended(logits, labels, logit_lengths, label_lengths):
         jnp.concatenate([label_lengths, label_lengths]),
         axis,
     )
-    # The scale of the two halves of a sequence is one: keep it out of the join.
+    # The two halves of a sequence have one scale each: they are added after the join.
     state, scale, _ = recursion._scan(
         both, jnp.concatenate([front, back], 2 - axis), PROBABILITY, lambda state, scale: None
     )

@@ -1,12 +1,12 @@
-"""How fast is the transducer loss, and how much memory does it take?
+"""Speed and memory of the transducer loss.
 
     python -m benchmarks.transducer.speed
 
-Loss and gradient with respect to the logits, on ragged batches, beside warprnnt-numba (CPU, its
-log_softmax included) and a plain log-space scan over the diagonals in JAX; and beside torch's
-log_softmax with its backward pass of the same logits, which is how times of another machine can be
-compared. Then memory: the loss beside its logits, and the chunked joint and the pruned loss beside
-the full one as frames, labels and classes grow.
+Loss and gradient with respect to the logits, on ragged batches, compared with warprnnt-numba (CPU,
+its log_softmax included) and a plain log-space scan over the diagonals in JAX; and with torch's
+log_softmax and its backward pass on the same logits, a unit in which times of another machine can
+be compared. Then memory: the loss compared with its logits, and the chunked joint and the pruned
+loss compared with the full one as frames, labels and classes grow.
 """
 
 from typing import NamedTuple
@@ -85,7 +85,7 @@ def jax_function(loss):
 
 
 def contestants(batch):
-    """By name, functions without arguments that take loss and gradient; warprnnt-numba apart."""
+    """By name, functions that compute loss and gradient; warprnnt-numba separately."""
     import torch
     from warprnnt_numba import RNNTLossNumba
 
@@ -117,7 +117,7 @@ def contestants(batch):
 
 
 def halves(arrays):
-    """By name, functions without arguments that take the two halves of loss and gradient."""
+    """By name, functions that compute the two halves of loss and gradient."""
     to_arcs = jax.jit(jaxctc.rnnt_log_probs)
     arcs = to_arcs(*arrays)
 
@@ -141,7 +141,7 @@ def speed(rounds):
         batch = random_batch(shape)
         functions, numba = contestants(batch)
         timings = time_in_turn(functions, rounds)
-        # A call of it takes seconds, and what matters is the order of magnitude.
+        # A call of warprnnt-numba takes seconds, and only its order of magnitude matters.
         slow = time_in_turn({"jaxctc": functions["jaxctc"], "warprnnt-numba": numba}, 2, calls=1)
         timings["warprnnt-numba"] = slow["warprnnt-numba"]
         median = {name: t.median for name, t in timings.items()}

@@ -57,8 +57,8 @@ class Fsa(NamedTuple):
         Raises:
           ValueError: If a state or label is negative or not a whole number, a weight is NaN or
             ``inf``, or no path leads from a start state to a final one. Also if a state number is
-            1000 + 10 n or more, n being how many different states there are: every number up to
-            the largest takes memory, used or not.
+            1000 + 10 n or more, where n is the number of states used: every number up to
+            the largest takes memory.
 
         Example:
           >>> import jaxctc

@@ -35,7 +35,7 @@ def _of_type_fsa(name: str, value: Any) -> None:
 
 
 def few_gaps(states: np.ndarray) -> None:
-    """Checks that state numbers are not far above how many there are: arrays have all of them."""
+    """Checks that state numbers have no large gaps, since arrays have a place for each number."""
     different = np.unique(states).size
     limit = 1000 + 10 * different
     highest = states.max(initial=0)

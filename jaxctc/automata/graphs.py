@@ -143,7 +143,7 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
             ngram: (float(np.log10(p)), float(np.log10(backoff.get(ngram, 1.0))))
             for ngram, p in probability.items()
         }
-    # Tables of the labels that occur: a large label takes no memory for those below it.
+    # Tables have only the labels that occur: a large label takes no memory for those below it.
     labels = sorted(occurring)
     model = NGram(ngrams, [*map(str, labels)], unknown_log10=-np.inf)
     fsa = from_automaton(model.automaton())

@@ -173,7 +173,7 @@ def _checked(fsa, log_probs, logit_lengths):
 
 
 def _flat_lattice(fsa, log_probs, lengths):
-    """The lattice with all leading batch axes made one."""
+    """The lattice with all leading batch axes merged into one."""
     if fsa.label.ndim > 1:
         fsa = Fsa(*(x.reshape(lengths.size, x.shape[-1]) for x in fsa))
     log_probs = log_probs.reshape(lengths.size, *log_probs.shape[-2:])

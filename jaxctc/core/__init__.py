@@ -4,5 +4,6 @@
 * `semirings`: sums and products of path weights.
 * `recursion`: the one scan; posteriors and best paths are its gradients.
 * `emissions`: log-probabilities of a few classes, without the log-softmax of all.
+* `meshes`: support for `jax.shard_map` and for meshes with explicit axes.
 * `checks`: checks of arguments, with one error message per mistake.
 """

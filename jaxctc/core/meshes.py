@@ -1,12 +1,12 @@
-"""Programs for many devices: what `jax.shard_map` and meshes with explicit axes ask of functions.
+"""Programs for many devices: support for `jax.shard_map` and for meshes with explicit axes.
 
-Within `jax.shard_map` the type of an array tells over which axes of the mesh it varies. What a loop
-carries must vary over the same axes before a step and after it, and what it starts from, mostly a
-constant, varies over none. `scan`, `while_loop` and `cond` are those of `jax.lax`, but for that.
+Within `jax.shard_map` the type of an array has the mesh axes over which the array varies. The carry
+of a loop must vary over the same axes before and after a step, but its initial value, mostly a
+constant, varies over none. `scan`, `while_loop` and `cond` are those of `jax.lax`, and first make
+all arrays that are carried vary over the same axes.
 
-With explicit axes the type of an array tells how it is sharded, and every operation on two arrays
-must be told so too. `jit` leaves that to the compiler within a function, and tells of the results:
-they are sharded as the batch is.
+With explicit axes the type of an array has its sharding, and every operation on two arrays needs
+it. `jit` leaves shardings inside a function to the compiler, and shards the results as the batch.
 """
 
 import functools
@@ -22,12 +22,12 @@ Tree = Any  # a pytree of arrays
 
 
 def jit(*, trailing: Sequence[int | None], static_argnums: int | tuple[int, ...] = ()) -> Callable:
-    """`jax.jit` of a function whose first arguments, and all results, begin with the same axes.
+    """`jax.jit` of a function whose first arguments, and all results, begin with the batch axes.
 
     Args:
-      trailing: How many axes follow those of the batch in each of the first arguments (of a
-        pytree, in its first array); None for one that says nothing of the batch. Without any,
-        results have no axes of the batch.
+      trailing: The number of axes after the batch axes in each of the first arguments (of a
+        pytree, in its first array); None for an argument without batch axes. If empty,
+        results have no batch axes.
       static_argnums: As in `jax.jit`.
     """
 
@@ -56,7 +56,7 @@ def jit(*, trailing: Sequence[int | None], static_argnums: int | tuple[int, ...]
 
 
 def _explicit_mesh(arrays: Tree) -> jax.sharding.AbstractMesh | None:
-    """The mesh with explicit axes that is set, or that arrays are spread over."""
+    """The mesh with explicit axes that is set, or over which arrays are sharded."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(arrays)]
@@ -65,7 +65,7 @@ def _explicit_mesh(arrays: Tree) -> jax.sharding.AbstractMesh | None:
 
 
 def _batch_spec(arguments: Iterable[tuple[Any, int | None]]) -> PartitionSpec:
-    """How the batch's axes are sharded: as the first argument's where these are at all."""
+    """The sharding of the batch axes: that of the first argument that has one."""
     specs = []
     for x, trailing in arguments:
         if trailing is not None and x is not None:
@@ -76,10 +76,10 @@ def _batch_spec(arguments: Iterable[tuple[Any, int | None]]) -> PartitionSpec:
 
 
 def alike(arrays: Tree) -> Tree:
-    """Arrays that all vary over the axes that any of them does.
+    """Arrays that all vary over the axes over which any of them varies.
 
-    The derivative with respect to an array that does not vary is a sum over the devices. That is
-    what who gave it expects, and not what a function wants that differentiates within.
+    The derivative with respect to an array that does not vary is a sum over the devices. A caller
+    expects this sum, but a function that differentiates inside must not use it.
     """
     if not _is_manual():
         return arrays
@@ -93,7 +93,7 @@ def scan(f: Callable, init: Tree, xs: Tree, *, reverse: bool = False) -> tuple[T
     def first(carry):
         return f(carry, jax.tree.map(lambda x: jnp.zeros_like(x, shape=x.shape[1:]), xs))[0]
 
-    axes = _carried(first, init)
+    axes = _carried_axes(first, init)
 
     def step(carry, x):
         carry, y = f(carry, x)
@@ -104,21 +104,21 @@ def scan(f: Callable, init: Tree, xs: Tree, *, reverse: bool = False) -> tuple[T
 
 def while_loop(condition: Callable, body: Callable, init: Tree) -> Tree:
     """`jax.lax.while_loop`."""
-    axes = _carried(body, init)
+    axes = _carried_axes(body, init)
     return lax.while_loop(condition, lambda carry: _vary(body(carry), axes), _vary(init, axes))
 
 
 def cond(condition: jax.Array, yes: Callable, no: Callable, *operands: Tree) -> Tree:
     """`jax.lax.cond`."""
-    axes = _carried(yes, *operands) | _carried(no, *operands)
+    axes = _carried_axes(yes, *operands) | _carried_axes(no, *operands)
     branches = ((lambda *xs, f=f: _vary(f(*xs), axes)) for f in (yes, no))
     return lax.cond(condition, *branches, *operands)
 
 
-def _carried(step: Callable, *init: Tree) -> frozenset[str]:
-    """The axes over which anything varies that a step takes or gives.
+def _carried_axes(step: Callable, *init: Tree) -> frozenset[str]:
+    """The axes over which any input or output of a step varies.
 
-    An array's step may depend on every other array, so that they are best all alike.
+    A step may make each array depend on all others, so all get the same axes.
     """
     if not _is_manual():
         return frozenset()
@@ -143,7 +143,7 @@ def _union(kinds: Iterable[jax.core.ShapedArray]) -> frozenset[str]:
 
 
 def _varying(kind: jax.core.ShapedArray) -> frozenset[str]:
-    """The axes of the mesh over which an array of that type varies."""
+    """The mesh axes over which an array of this type varies."""
     if hasattr(kind, "manual_axis_type"):
         return frozenset(kind.manual_axis_type.varying)
     return frozenset(kind.vma)  # before jax 0.10

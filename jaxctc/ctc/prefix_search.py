@@ -4,7 +4,7 @@ A beam holds W different prefixes. For each it keeps the total probability of it
 far, separately for those that end in a blank and those that end in its last label
 (Graves 2008, "Supervised sequence labelling", section 7.5; Hannun et al. 2014, "First-pass large
 vocabulary continuous speech recognition using bi-directional recurrent DNNs", algorithm 1).
-At each frame every prefix stays as it is, by a blank or by its last label again, and becomes
+At each frame every prefix stays as it is, by a blank or by its last label again, and also yields
 prefixes longer by one label. A longer prefix that is already in the beam is merged with it.
 
 * Merging. Prefixes in the beam differ, so a longer prefix can be equal to one in the beam only,

@@ -9,7 +9,7 @@ from jaxctc.core import checks
 
 
 def no_blank(name: str, labels: Iterable[Any], blank_id: Any) -> None:
-    """Checks that none of the labels is the blank: no search would ever read it."""
+    """Checks that no label is the blank, which a search never reads."""
     blank_id = checks.at_least("blank_id", blank_id, 0)
     labels = [*labels]
     if any(label == blank_id for label in labels):
@@ -17,11 +17,11 @@ def no_blank(name: str, labels: Iterable[Any], blank_id: Any) -> None:
 
 
 def readable(name: str, value: Any, blank_id: int) -> None:
-    """Checks that an Automaton with known values does not need the blank in every sequence."""
+    """Checks that an Automaton with concrete values does not need the blank in every sequence."""
     transition, score, final = map(checks.concrete, (value.transition, value.score, value.final))
     if transition is None or score is None or final is None:
         return
-    # Usually a final state is near: only a few rows of the tables are looked at.
+    # A final state is usually near, so only a few rows of the tables are read.
     seen, stack, blank_is_read = {0}, [0], False
     while stack:
         state = stack.pop()

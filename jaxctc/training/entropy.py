@@ -51,7 +51,7 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     )
     # The derivative of log Z in the direction of the scores is the expected sum of the scores along
     # a path; scores of -inf are on no path. Subtracting a constant from all scores of a frame
-    # changes log Z and this sum alike: without the scores' mean, both are small and round less.
+    # changes log Z and this sum alike: the mean is subtracted, so both are small and round less.
     _, posteriors = recursion.posteriors(topology, lax.stop_gradient(scores))
     finite = lax.stop_gradient(jnp.where(scores == -jnp.inf, 0, scores))
     scores -= jnp.sum(posteriors * finite, topology.axis + 1, keepdims=True)

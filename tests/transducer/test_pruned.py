@@ -175,6 +175,39 @@ def test_ranges_follow_the_posteriors():
     np.testing.assert_array_equal(ranges[:-1, 0], [0, 0, 1, 1, 3, 4])
 
 
+def ranges_of_k2(blank, label, s_range):
+    """k2's rule: of each frame alone, the window within which most probability passes it."""
+    frames, spaces = blank.shape
+    starts = spaces - s_range + 1
+    entering = np.pad(label, ((0, 0), (1, 0)))
+    within = [blank[:, s : s + s_range].sum(axis=1) - entering[:, s] for s in range(starts)]
+    begins, step = np.argmax(within, axis=0), s_range - 1
+    for t in range(frames):
+        begins[t] = max(begins[t], starts - 1 - step * (frames - 1 - t), *begins[:t])
+    for t in range(frames):
+        begins[t] = min(begins[t], begins[t - 1] + step) if t else 0
+    return begins[:, None] + np.arange(s_range)
+
+
+def test_the_rule_loses_less_than_that_of_k2_on_random_models():
+    generator, size = np.random.default_rng(0), 100
+    encoder = generator.standard_normal((size, 30, 20)).astype(np.float32)
+    predictor = generator.standard_normal((size, 11, 20)).astype(np.float32)
+    labels = generator.integers(1, 20, (size, 10))
+    posteriors = jaxctc.rnnt_posteriors(*jaxctc.rnnt_simple_log_probs(encoder, predictor, labels))
+
+    @jax.jit
+    def loss(ranges):
+        pruned = jaxctc.rnnt_prune(encoder, predictor, ranges)
+        return jaxctc.rnnt_loss_pruned(pruned.encoder + pruned.predictor, labels, ranges).mean()
+
+    ours = loss(jaxctc.rnnt_prune_ranges(*posteriors, s_range=3))
+    arrays = zip(*map(np.asarray, posteriors), strict=True)
+    theirs = loss(np.stack([ranges_of_k2(blank, label, 3) for blank, label in arrays]))
+    assert np.isfinite(theirs)
+    assert ours < theirs
+
+
 @pytest.mark.parametrize("monotonic", [False, True])
 def test_with_all_positions_pruned_is_full(monotonic):
     logits = GENERATOR.standard_normal((3, 7, 5, 6)).astype(np.float32)

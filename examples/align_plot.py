@@ -1,4 +1,4 @@
-"""Draws alignments: of a licence plate, and of spoken digits whose boundaries are known.
+"""Draws alignments of a licence plate, and of spoken digits whose boundaries are known.
 
     python examples/align_plot.py --plate RUN IMAGE --digits RECORDINGS --out align.png
 
@@ -6,8 +6,8 @@ RUN is a checkpoint of plate_train.py or plate_import.py, IMAGE a plate with its
 RECORDINGS a directory of the Free Spoken Digit Dataset. Either part may be left out.
 
 The digits need no trained network: each frame of the sound is compared with the mean of each
-digit's first, second and third part in other recordings, the blank being silence. So what is
-shown is alignment itself. How far the found boundaries are from the true ones is printed.
+digit's first, second and third part in other recordings; the blank is silence. The mean distance
+of the found boundaries from the true ones is printed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PARTS, BLANK = 3, 0
 
 
 def digit_string(folder: Path, speaker: str, digits: list[int], generator: np.random.Generator):
-    """Returns recordings one after another between silences, and where each begins and ends."""
+    """Returns recordings joined with silence between them, and the start and end of each."""
     pieces, bounds, place = [], [], 0
     for digit in digits:
         silence = np.zeros(int(generator.uniform(0.1, 0.3) * RATE), np.float32)
@@ -80,7 +80,7 @@ def plot_digits(axis, folder: Path, speaker: str, digits: list[int]) -> float:
 
 
 def plot_plate(axis, checkpoint: str, image_file: str) -> None:
-    """Draws the alignment of a plate's label with what a network sees."""
+    """Draws the alignment of a plate's label with a network's output."""
     from matplotlib.font_manager import FontProperties
 
     import training

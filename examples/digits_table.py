@@ -1,4 +1,4 @@
-"""Prints what digit runs were measured to do, one line for runs that differ in their seed only.
+"""Prints a table of the results of digit runs, one line for all runs that differ only in seed.
 
 python examples/digits_table.py runs/digits-*
 """
@@ -21,7 +21,7 @@ COLUMNS = {
 
 
 def minutes(run: Path, batch_size: int) -> float:
-    """Returns how long a run trained, whether or not it was stopped in between."""
+    """Returns how long a run trained, without the time it was stopped."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]
     counts = [b - a for a, b in zip([0, *steps], steps, strict=False)]
@@ -30,7 +30,7 @@ def minutes(run: Path, batch_size: int) -> float:
 
 
 def options(settings: dict) -> str:
-    """Returns the options that a run was given, without those that every line of a table shares."""
+    """Returns the options of a run that are not the default, without data, unseen and seed."""
     given = []
     for name, default in vars(digits_train.parse_arguments([])).items():
         value = settings.get(name, default)
@@ -40,7 +40,7 @@ def options(settings: dict) -> str:
 
 
 def read(run: Path) -> tuple[str, dict[str, float]]:
-    """Returns the options a run has in common with those of other seeds, and its numbers."""
+    """Returns the options of a run, without its seed, and its results."""
     try:
         result = json.loads((run / "result.json").read_text())
     except (OSError, ValueError):
@@ -50,7 +50,7 @@ def read(run: Path) -> tuple[str, dict[str, float]]:
 
 
 def cell(column: str, values: Sequence[float]) -> str:
-    """The mean of the seeds, and their extremes."""
+    """Returns the mean over seeds, with the lowest and the highest value."""
     mean = sum(values) / len(values)
     if column.endswith("rate"):
         return f"{100 * mean:.2f} % ({100 * min(values):.2f}–{100 * max(values):.2f})"

@@ -1,8 +1,8 @@
-"""Trains a recogniser of spoken digit strings. Without arguments: on tones of a telephone's keys.
+"""Trains a recogniser of spoken digit strings. Without arguments: on tones of telephone keys.
 
     python examples/digits_train.py --data RECORDINGS
 
-See examples/README.md for what the objectives do, and for what they were measured to do.
+See examples/README.md for the objectives and their results.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from digits.data import Recording
 from digits.objectives import OBJECTIVES, Loss, make_loss, model_name
 
 EVALUATION_SEED = 0, 20_240_101  # a pair: training seeds are single numbers
-UNSETTLED = ("out", "save_every", "log_every", "eval_strings")  # may change when a run goes on
+UNSETTLED = ("out", "save_every", "log_every", "eval_strings")  # may change when a run continues
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -30,16 +30,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", default="runs/digits", help="directory of checkpoints, metrics and results")
     add("--data", metavar="DIR", help="Free Spoken Digit recordings; default: tones")
-    add("--unseen", metavar="SPEAKER", help="who is never trained on; default: the third by name")
-    add("--objective", choices=OBJECTIVES, default="ctc", help="what is minimised")
+    add("--unseen", metavar="SPEAKER", help="not in the training set; default: the third by name")
+    add("--objective", choices=OBJECTIVES, default="ctc", help="the loss")
     add("--init", metavar="RUN", help="start from the weights of this run")
     add("--steps", type=int, default=1500, help="training steps")
-    add("--batch-size", type=int, default=32, help="strings a step")
+    add("--batch-size", type=int, default=32, help="strings per step")
     add("--learning-rate", type=float, default=4e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
-    add("--seed", type=int, default=0, help="what initial weights and strings are drawn from")
+    add("--seed", type=int, default=0, help="seed of initial weights and strings")
     add("--strings", type=int, default=3000, help="strings to train on")
-    add("--eval-strings", type=int, default=500, help="strings to be judged by, of each kind")
+    add("--eval-strings", type=int, default=500, help="test strings of each kind")
     add("--save-every", type=int, default=250, help="steps between checkpoints")
     add("--log-every", type=int, default=25, help="steps between lines of metrics.jsonl")
     args = parser.parse_args(arguments)
@@ -56,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 @nnx.jit(static_argnames=("loss", "seed"))
 def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.Array]:
     """Takes one step of training in place; returns the batch's loss."""
-    # Every step has its own dropout, whatever happened before: a resumed run depends on it.
+    # The dropout of a step depends only on its number, so that a run can be continued exactly.
     key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
     value, gradients = nnx.value_and_grad(lambda model: loss(model, batch, key).mean())(model)
     optimizer.update(model, gradients)
@@ -64,7 +64,7 @@ def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.
 
 
 def make_model(args: argparse.Namespace) -> nnx.Module:
-    """Returns the objective's model, with the weights of --init: all, or those of its encoder."""
+    """Returns the objective's model, with all weights of --init, or with those of its encoder."""
     name = model_name(args.objective)
     model = models.build(name, args.seed)
     if args.init:
@@ -84,12 +84,15 @@ def split(args: argparse.Namespace) -> tuple[list[Recording], list[Recording], l
     speakers = sorted({r.speaker for r in recordings})
     args.unseen = args.unseen or speakers[min(2, len(speakers) - 1)]
     if args.unseen not in speakers or len(speakers) < 2:
-        raise SystemExit(f"--unseen {args.unseen} is not one of several: {' '.join(speakers)}")
+        raise SystemExit(
+            f"--unseen is {args.unseen}; it must be one of at least two speakers: "
+            f"{' '.join(speakers)}"
+        )
     known = [r for r in recordings if r.speaker != args.unseen]
     tests = [r for r in known if r.index in data.TEST_INDICES]
     others = [r for r in known if r.index not in data.TEST_INDICES]
     if not tests or not others:
-        raise SystemExit(f"{args.data}: there must be indices below 5, to test, and others")
+        raise SystemExit(f"{args.data}: must have recordings with indices below 5 and others")
     return others, tests, [r for r in recordings if r.speaker == args.unseen]
 
 

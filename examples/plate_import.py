@@ -1,4 +1,4 @@
-"""Turns published torch weights of LPRNet into a checkpoint for plate_read.py and plate_train.py.
+"""Converts published torch weights of LPRNet to a checkpoint for plate_read.py and plate_train.py.
 
     python examples/plate_import.py WEIGHTS.pth OUT
 
@@ -18,7 +18,7 @@ from plates.torch_file import load_state_dict
 
 
 def fill_lprnet(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Copies weights by their torch names into `model`; every one must fit and be used."""
+    """Copies weights by their torch names into `model`; all must fit and be used."""
     unused = {name for name in weights if not name.endswith("num_batches_tracked")}
 
     def take(variable: nnx.Variable | None, name: str) -> None:
@@ -28,7 +28,7 @@ def fill_lprnet(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
         if value.ndim == 4:
             value = value.transpose(2, 3, 1, 0)  # out, in, height, width → height, width, in, out
         if value.shape != variable.shape:
-            raise ValueError(f"{name} is {value.shape}, the model's is {variable.shape}")
+            raise ValueError(f"{name} has shape {value.shape}; it must be {variable.shape}")
         variable[...] = value
         unused.discard(name)
 
@@ -57,7 +57,7 @@ def fill_lprnet(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
         take_norm(norm, f"backbone.{index + 1}")
     take_conv(model.container, "container.0")
     if unused:
-        raise ValueError(f"the model has no place for {', '.join(sorted(unused))}")
+        raise ValueError(f"the model has no weights named {', '.join(sorted(unused))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

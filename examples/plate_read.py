@@ -2,10 +2,10 @@ r"""Reads licence plates with a trained or imported checkpoint.
 
     python examples/plate_read.py --checkpoint RUN IMAGE_OR_DIR…
 
-Prints `file<TAB>text<TAB>confidence` a line; the confidence is the model's probability of the
-text. A tab, a line feed, a carriage return or a backslash in a file's name is written as \t, \n,
-\r or \\. If file names hold labels, the last line is JSON: how many were read exactly. Files that
-can't be read are named on stderr, and the exit code is then 1.
+Prints a line `file<TAB>text<TAB>confidence` per image; the confidence is the model's probability
+of the text. A tab, a line feed, a carriage return or a backslash in a file's name is written as \t,
+\n, \r or \\. If file names have labels, the last line is the scores as JSON. Files that can't be
+read are listed on stderr, and the exit code is then 1.
 """
 
 import argparse
@@ -29,14 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("paths", nargs="+", metavar="IMAGE_OR_DIR")
     add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
-    add("--batch-size", type=int, default=256, help="images a batch; imported weights depend on it")
+    add(
+        "--batch-size",
+        type=int,
+        default=256,
+        help="images per batch; results of imported weights depend on it",
+    )
     add("--decoder", choices=DECODERS, default="greedy", help="grammar: a beam over blue plates")
     add(
         "--views",
         type=int,
         choices=range(1, len(SHIFTS) + 1),
-        help="read each image this often, moved by a pixel or two, and take the likeliest reading; "
-        f"default: {len(SHIFTS)}, or 1 for published weights, as they were published",
+        help="read each image this many times, moved by a pixel or two, and take the most probable "
+        f"text; default: {len(SHIFTS)}, or 1 for published weights",
     )
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failures += 1
             print(f"{file}: {error}", file=sys.stderr)
     if not files:
-        print("no image to read", file=sys.stderr)
+        print("there is no image to read", file=sys.stderr)
         return 1
     published = config["model"].get("normalise") == "batch"
     views = args.views or (1 if published else len(SHIFTS))
@@ -77,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif label:
             unscored += 1
     if unscored:
-        print(
-            f"{unscored} labels have characters the model can't read: not scored", file=sys.stderr
-        )
+        print(f"{unscored} labels have characters without a class: not scored", file=sys.stderr)
     if labelled:
         print(json.dumps(scores(*zip(*labelled, strict=True))))
     return 1 if failures else 0

@@ -33,17 +33,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
     add("--steps", type=int, default=4400, help="training steps")
-    add("--batch-size", type=int, default=32, help="images a step")
+    add("--batch-size", type=int, default=32, help="images per step")
     add("--learning-rate", type=float, default=3e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
-    add("--seed", type=int, default=0, help="what initial weights and images are drawn from")
+    add("--seed", type=int, default=0, help="seed of initial weights and images")
     add("--model", choices=sorted(models.MODELS), help="default: that of --init, or light")
     add("--init", metavar="RUN", help="start from the weights of this run or import")
     add("--charset", metavar="FILE", help="characters in class order; default: those of plates")
     add("--train-data", nargs="+", metavar="DIR", default=[], help="real plates to train on")
     add("--real-share", type=float, default=0.5, help="part of a batch drawn from --train-data")
-    add("--eval-data", nargs="+", metavar="DIR", default=[], help="real plates to be judged by")
-    add("--eval-images", type=int, default=1000, help="rendered plates to be judged by")
+    add("--eval-data", nargs="+", metavar="DIR", default=[], help="real plates to test on")
+    add("--eval-images", type=int, default=1000, help="rendered plates to test on")
     add("--save-every", type=int, default=500, help="steps between checkpoints")
     add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
     args = parser.parse_args(arguments)
@@ -53,29 +53,31 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not 0 <= args.real_share <= 1:
         parser.error("--real-share must be between 0 and 1")
     if args.charset and not Path(args.charset).is_file():
-        parser.error(f"--charset {args.charset} is no file")
+        parser.error(f"--charset is {args.charset}; it must be a file")
     return args
 
 
 def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
-    """Returns what to build: the model asked for, or the one whose weights are taken."""
+    """Returns the description of the model: the one asked for, or that of --init."""
     description = {"name": args.model or "light"}
     if args.init:
         initial = training.load_config(args.init)
         description = initial["model"]
         if args.model not in (None, description["name"]):
-            raise SystemExit(f"--init {args.init} is not a {args.model}: {description['name']}")
+            raise SystemExit(
+                f"--init {args.init} has the model {description['name']}; it must be {args.model}"
+            )
         if charset != initial["charset"]:
             raise SystemExit(f"--init {args.init} has another character set: {initial['charset']}")
-    # Published weights divide by a mean over the batch; training is better off without that.
+    # Published weights divide by a mean over the batch; training is better without that.
     return {**description, "normalise": "image"} if description["name"] == "lprnet" else description
 
 
 @nnx.jit(static_argnames="seed")
 def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
-    """Takes one step of training in place; returns the batch's loss and how well it was read."""
+    """Takes one step of training in place; returns loss, exact matches and errors of the batch."""
     labels, lengths = batch["labels"], batch["label_lengths"]
-    # Every step has its own dropout, whatever happened before: a resumed run depends on it.
+    # The dropout of a step depends only on its number, so that a run can be continued exactly.
     key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
 
     def mean_loss(model):
@@ -96,12 +98,12 @@ def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
 
 
 def judge(model: nnx.Module, plates: list[data.Plate], charset: str, out: Path) -> None:
-    """Reads `plates`, writes pictures of the readings, and prints the scores as JSON."""
+    """Reads `plates`, writes pictures of the results, and prints the scores as JSON."""
     images = data.stack_images(plates)
     texts, confidences, logits = read_images(model, images, charset, views=len(SHIFTS))
     result = scores(texts, [plate.text for plate in plates])
     report.contact_sheet(out / "readings.png", plates, texts, confidences)
-    # The longest text shows most; of those, the one the model is least sure of.
+    # The plate with the longest text; of those, the one with the lowest confidence.
     shown = max(range(len(plates)), key=lambda i: (len(plates[i].text), -confidences[i]))
     plate = plates[shown]
     labels = encode(plate.text, charset, len(plate.text))

@@ -1,8 +1,7 @@
-"""A training loop that may be stopped at any time and goes on as if it had not been.
+"""A training loop that can be stopped at any time and continued to exactly the same result.
 
 Everything a run depends on is in its checkpoints: weights, optimiser, the position in the data,
-and the settings it was started with. What is trained is the caller's business; this file knows
-of models only that Flax NNX holds them, and of data only that Grain iterates over it.
+and the settings it was started with. The loop works for any Flax NNX model and any Grain iterator.
 """
 
 import json
@@ -21,11 +20,11 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from tqdm import tqdm
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save
 
 
 def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> ocp.CheckpointManager:
-    """Returns the checkpoints below a run's directory; a save is whole or it is not there."""
+    """Returns the checkpoints in a run's directory; saves are atomic."""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=2,
         read_only=read_only,
@@ -37,7 +36,7 @@ def open_checkpoints(directory: str | Path, *, read_only: bool = False) -> ocp.C
 
 
 def save_model(directory: str | Path, model: nnx.Module, config: dict[str, Any]) -> None:
-    """Writes a checkpoint that holds a model and what is to be known about it, and no training."""
+    """Writes a checkpoint of a model and its config, without optimiser and data."""
     with open_checkpoints(directory) as checkpoints:
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(_values(model)), config=ocp.args.JsonSave(config)
@@ -80,7 +79,7 @@ def _fill(module: nnx.Module | nnx.Optimizer, values) -> None:
 def make_optimizer(
     model: nnx.Module, *, learning_rate: float, weight_decay: float, steps: int
 ) -> nnx.Optimizer:
-    """Returns AdamW that warms up for a tenth of the steps, then falls as a cosine to 0."""
+    """Returns AdamW; its rate warms up for a tenth of the steps, then falls to 0 as a cosine."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup_steps=steps // 10, decay_steps=steps
     )
@@ -103,11 +102,11 @@ def train(
     log_every: int = 20,
     save_every: int = 250,
 ) -> None:
-    """Trains `model` in place for `steps` steps in all, going on from `out`'s last checkpoint.
+    """Trains `model` in place for `steps` steps in all, starting from `out`'s last checkpoint.
 
-    Ctrl-C (or SIGTERM) finishes the step, saves, and ends the program with status 130; after a
-    crash the run repeats what came after the last checkpoint. Either way the result has the
-    bits of an uninterrupted run.
+    Ctrl-C (or SIGTERM) finishes the step, saves, and ends the program with status 130. After a
+    crash, the steps since the last checkpoint are repeated. Either way the result is bit for bit
+    that of an uninterrupted run.
 
     Args:
       train_step: `train_step(model, optimizer, batch)` updates both and returns scalars by name.
@@ -115,9 +114,9 @@ def train(
       batches: yields `batch`; its state is saved, so it must be a function of that state.
       out: the directory for `checkpoints/` and `metrics.jsonl`.
       steps: the step to stop after.
-      batch_size: examples a batch, for the rate shown.
+      batch_size: examples per batch, for the rate shown.
       config: JSON values, stored with each checkpoint. A run in `out` whose config differs is
-        not continued: the program ends and says in what they differ.
+        not continued: the program ends and prints the differences.
       unit: what the examples are, for the rate shown.
       log_every: steps between lines in `metrics.jsonl`.
       save_every: steps between checkpoints.
@@ -157,23 +156,23 @@ def train(
                         bar.close()
                         print(
                             f"Stopped after step {step} of {steps}. "
-                            "The same command goes on from there."
+                            "The same command continues from there."
                         )
                         raise SystemExit(130)
 
 
 def _resume(checkpoints, model, optimizer, batches, config, out: Path) -> int:
-    """Fills everything from the latest checkpoint and returns its step; 0 if there is none."""
+    """Restores everything from the latest checkpoint and returns its step; 0 if there is none."""
     step = checkpoints.latest_step()
     if step is None:
         return 0
     args = ocp.args.Composite(config=ocp.args.JsonRestore())
     before = checkpoints.restore(step, args=args)["config"]
-    # The config as JSON gives it back: tuples have become lists.
+    # Converted to JSON and back, since tuples become lists.
     if differing := _differences(before, json.loads(json.dumps(config))):
         raise SystemExit(
             f"{out} holds a run with other settings ({'; '.join(differing)}). "
-            "Give the same settings to go on with it, or another --out."
+            "Give the same settings to continue it, or another --out."
         )
     args = ocp.args.Composite(
         model=ocp.args.StandardRestore(_values(model)),
@@ -199,7 +198,7 @@ def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
 
 
 class _StopRequest:
-    """While entered, notes the first SIGINT or SIGTERM; the second one acts as usual."""
+    """A context that records the first SIGINT or SIGTERM; the second one acts as usual."""
 
     def __init__(self):
         self.requested = False
@@ -220,7 +219,7 @@ class _StopRequest:
 
 
 class _MetricsFile:
-    """One JSON object a line; lines a resumed run is going to write again are dropped."""
+    """One JSON object per line; lines that a continued run will write again are removed."""
 
     def __init__(self, path: Path, step: int):
         self._path = path
@@ -236,4 +235,4 @@ def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
-        return float("inf")  # cut off in the middle by a crash
+        return float("inf")  # a line cut off by a crash

@@ -1,1 +1,1 @@
-"""Spoken digit strings: recordings and features, recognisers, what they minimise, how they hear."""
+"""Spoken digit strings: recordings and features, recognisers, losses, decoding and scores."""

@@ -1,9 +1,9 @@
-"""Strings of spoken digits glued from single recordings, and their log-mel features.
+"""Strings of spoken digits joined from single recordings, and their log-mel features.
 
 Recordings are those of the Free Spoken Digit Dataset, `{digit}_{speaker}_{index}.wav`, 8 kHz.
-By its own convention indices 0 to 4 are for testing. Where there are none, the tones of a
-telephone's keys stand in for them, each "speaker" with a pitch and a tempo of its own. Since a
-string is glued, it is known where every digit begins and ends.
+By its convention indices 0 to 4 are for testing. Without recordings, tones of telephone keys are
+used instead, with a different pitch and tempo for each "speaker". Since strings are joined here,
+the start and end of every digit are known.
 """
 
 import wave
@@ -23,7 +23,7 @@ TONE_SPEAKERS = ("alto", "baritone", "bass", "soprano", "tenor")
 
 
 class Recording(NamedTuple):
-    """One digit: samples, float32 in -1…1, what it is, and who said it for which time."""
+    """One digit: samples, float32 in -1…1, the digit, its speaker, and the recording's index."""
 
     sound: np.ndarray
     digit: int
@@ -32,7 +32,7 @@ class Recording(NamedTuple):
 
 
 class DigitString(NamedTuple):
-    """Features float32[T, MELS], digits int32[S], and seconds [S, 2] where each begins and ends."""
+    """Features float32[T, MELS], digits int32[S], and the start and end of each, seconds [S, 2]."""
 
     features: np.ndarray
     digits: np.ndarray
@@ -88,7 +88,7 @@ def tone_recordings(count: int = 20) -> list[Recording]:
 
 
 def mel_bands(warp: float = 1.0) -> np.ndarray:
-    """Returns triangular bands as a matrix [bins, MELS], stretched as another throat would."""
+    """Returns triangular bands as a matrix [bins, MELS], warped as for another vocal tract."""
     frames = kaldi_native_fbank.FrameExtractionOptions(
         samp_freq=RATE, frame_shift_ms=1000 * HOP / RATE, frame_length_ms=1000 * WINDOW / RATE
     )
@@ -115,12 +115,12 @@ def log_mel(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
 
 
 def glue(rng: np.random.Generator, recordings: Sequence[Recording], most_frames: int | None = None):
-    """Returns a string's sound, digits and bounds: recordings with silence between them, in noise.
+    """Returns a string's sound, digits and bounds: recordings with silence between them, and noise.
 
     Args:
-      rng: what silences, loudness and noise are drawn from.
-      recordings: one after another; the last ones are left out if they do not fit.
-      most_frames: the longest string, in frames; None for any.
+      rng: draws silences, loudness and noise.
+      recordings: in this order; the last ones are left out if they do not fit.
+      most_frames: the length limit, in frames; None for no limit.
     """
     pieces, digits, bounds, place = [], [], [], 0
     silence = np.zeros(int(rng.uniform(0.05, 0.25) * RATE), np.float32)
@@ -134,7 +134,7 @@ def glue(rng: np.random.Generator, recordings: Sequence[Recording], most_frames:
         bounds.append((end - len(recording.sound), end))
         place, silence = end, after
     sound = np.concatenate([*pieces, silence])
-    # How loud the noise is, compared with the string: -40 to -15 decibels.
+    # The level of the noise relative to the string: -40 to -15 decibels.
     level = sound.std() * 10 ** rng.uniform(-2, -0.75)
     sound = sound + level * rng.standard_normal(len(sound), np.float32)
     sound *= np.float32(0.1 / max(sound.std(), 1e-6))
@@ -147,10 +147,10 @@ def make_strings(
     """Returns `count` strings of 3 to 7 digits, each of one speaker.
 
     Args:
-      recordings: what they are glued from.
-      count: how many.
-      seed: what to draw from; string i is a function of it and i.
-      augment: for training: other throats and tempos, and never longer than `MOST_FRAMES`.
+      recordings: the recordings to join.
+      count: the number of strings.
+      seed: the seed; string i depends only on it and i.
+      augment: for training: other vocal tracts and tempos, and at most `MOST_FRAMES` frames.
     """
     by_speaker: dict[str, dict[int, list[Recording]]] = {}
     for recording in recordings:
@@ -179,7 +179,7 @@ def make_strings(
 
 
 def _stretch(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sound faster or slower, and so higher or lower."""
+    """Returns the sound faster and higher, or slower and lower."""
     length = int(len(sound) * rng.uniform(0.85, 1.25))
     return np.interp(np.linspace(0, len(sound) - 1, length), np.arange(len(sound)), sound).astype(
         np.float32
@@ -205,7 +205,7 @@ def training_batches(
 ) -> grain.DatasetIterator:
     """Returns an endless iterator of batches, each epoch in another order.
 
-    "index" says which of `strings` the rows are.
+    "index" has the index of each row in `strings`.
     """
 
     def batch(indices: Sequence[int]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Hearing digit strings with a trained model, and counting how well it went."""
+"""Decoding digit strings with a trained model, and scores of the results."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from digits import models
 from digits.data import DigitString, stack
 from digits.objectives import PRIOR_WEIGHT
 
-MOST_HEARD = 20  # digits of a hypothesis
+MOST_HEARD = 20  # the most digits of a hypothesis
 BATCH, BEAM_WIDTH = 100, 8
 
 
 @nnx.jit(static_argnames="divide")
 def _hear(model, batch, divide):
-    """Returns labels heard, and where each label that is there begins and ends, in frames."""
+    """Returns the labels decoded, and the start and end of each true label, in frames."""
     labels, label_lengths = batch["labels"], batch["label_lengths"]
     if isinstance(model, models.Transducer):
         return _hear_transducer(model, batch)
@@ -45,7 +45,7 @@ def _hear_transducer(model, batch):
     )
     logits, lengths = model(batch["features"], batch["frames"], labels)
     arcs = jaxctc.rnnt_log_probs(logits, labels, lengths, label_lengths)
-    # A transducer has a label at one moment. What it lasts is taken to be that frame.
+    # A transducer emits a label at one frame, which is taken as its start and end.
     starts = jaxctc.rnnt_align(*arcs, lengths, label_lengths, monotonic=True).frames
     return heard.labels[:, 0], starts, starts + 1
 
@@ -53,12 +53,12 @@ def _hear_transducer(model, batch):
 def scores(
     model: nnx.Module, strings: Sequence[DigitString], frames: int, *, divide: bool = False
 ) -> dict[str, float]:
-    """Returns digit errors per digit, and by how much aligned boundaries are off, milliseconds.
+    """Returns the digit error rate, and the mean error of aligned boundaries in milliseconds.
 
     Args:
       model: one of `models.MODELS`.
-      strings: what it hears.
-      frames: what they are padded to.
+      strings: the test strings.
+      frames: the number of frames to pad to.
       divide: whether probabilities are divided by the classes' priors.
     """
     edits, off = 0, []

@@ -1,4 +1,4 @@
-"""What hears digits, in Flax NNX: an encoder of convolutions, and what a transducer adds to it."""
+"""Recognisers of digits, in Flax NNX: a convolutional encoder, and a transducer with it."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from flax import nnx
 from digits.data import HOP, MELS, RATE
 
 CLASSES = 11  # the blank, then the digits
-STRIDE = 4  # frames of features to a frame of scores
+STRIDE = 4  # frames of features per frame of logits
 SECONDS_A_FRAME = STRIDE * HOP / RATE
 
 
@@ -25,10 +25,9 @@ class Block(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Maps features [batch, T, MELS] to class scores, one frame of 50 ms for every four.
+    """Maps features [batch, T, MELS] to logits, one frame of 50 ms per four frames.
 
-    Each string is first brought to mean 0 and variance 1 in every band. What lies past a string's
-    end is never read.
+    Each string is first normalised to mean 0 and variance 1 in every band. Padding is never read.
     """
 
     def __init__(self, *, width: int = 96, blocks: int = 5, rngs: nnx.Rngs):
@@ -43,7 +42,7 @@ class Encoder(nnx.Module):
         self.head = nnx.Linear(width, CLASSES, rngs=rngs)
 
     def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
-        """Returns encodings [batch, T // 4, width] and how many of them count, int32[batch]."""
+        """Returns encodings [batch, T // 4, width] and their lengths, int32[batch]."""
         x, inside = _standardise(features, frames)
         if key is not None:
             x = _mask_out(x, jax.random.fold_in(key, len(self.blocks)))
@@ -85,9 +84,9 @@ def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
 
 
 class Transducer(nnx.Module):
-    """An encoder, a predictor that knows the last label only, and a network that joins them.
+    """An encoder, a predictor of the last label only, and a joint network.
 
-    The two `simple` maps are what pruning is decided by.
+    The two `simple` layers are the simple joint, which chooses the positions for pruning.
     """
 
     def __init__(self, *, width: int = 96, joined: int = 64, rngs: nnx.Rngs):
@@ -99,18 +98,18 @@ class Transducer(nnx.Module):
         self.simple_predictor = nnx.Embed(CLASSES, CLASSES, rngs=rngs)
 
     def join(self, encoded: jax.Array, predicted: jax.Array) -> jax.Array:
-        """Maps encodings and predictions [..., joined], which are added, to logits."""
+        """Maps the sum of encodings and predictions [..., joined] to logits."""
         return self.head(jnp.tanh(encoded + predicted))
 
     def __call__(self, features, frames, labels, key=None) -> tuple[jax.Array, jax.Array]:
-        """Returns logits [batch, T // 4, U + 1, CLASSES] and how many frames of them count."""
+        """Returns logits [batch, T // 4, U + 1, CLASSES] and their numbers of frames."""
         x, lengths = self.encoder.encode(features, frames, key)
         predicted = self.predictor(before_labels(labels))
         return self.join(self.project(x)[:, :, None], predicted[:, None]), lengths
 
 
 def before_labels(labels: jax.Array) -> jax.Array:
-    """The last label after none, one, … of them, [batch, U + 1]; the blank is the start."""
+    """Returns the last label after 0, 1, … labels, [batch, U + 1]; the blank is the start."""
     return jnp.pad(labels, ((0, 0), (1, 0)))
 
 
@@ -119,5 +118,5 @@ MODELS = {"encoder": Encoder, "transducer": Transducer}
 
 def build(name: str, seed: int = 0) -> nnx.Module:
     """Returns one of `MODELS` with weights drawn from a seed."""
-    # Under jit all initial weights are drawn by one program instead of one each.
+    # Under jit, one program draws all initial weights, instead of one program each.
     return nnx.jit(lambda: MODELS[name](rngs=nnx.Rngs(seed)))()

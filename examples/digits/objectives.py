@@ -1,4 +1,4 @@
-"""What digit recognisers are trained for. Each loss is a function of model, batch and key."""
+"""Losses of digit recognisers. Each is a function of model, batch and key."""
 
 from collections.abc import Callable, Sequence
 
@@ -53,7 +53,7 @@ def _mwer(model, batch, key) -> jax.Array:
 
 
 def _mmi(strings: Sequence[DigitString]) -> Loss:
-    """The labels against all strings of digits, weighted by a bigram of those trained on."""
+    """The labels against all strings of digits, weighted by a bigram of the training set."""
     sequences = [(string.digits + 1).tolist() for string in strings]
     language = jaxctc.ngram_fsa(sequences, order=2)
     denominator = jaxctc.compose(jaxctc.topologies.CTC(0), language)
@@ -70,8 +70,10 @@ def _mmi(strings: Sequence[DigitString]) -> Loss:
 
 
 def _rnnt(model, batch, key) -> jax.Array:
-    """Monotonic: a predictor that knows the last label only can't tell, within a frame, whether
-    that was this frame's or an equal one before it; a label that ends its frame needs not ask.
+    """The monotonic transducer loss.
+
+    The predictor knows only the last label. Within a frame it can't tell whether that label was
+    emitted at this frame or before; if a label ends its frame, this does not matter.
     """
     logits, lengths = model(batch["features"], batch["frames"], batch["labels"], key)
     return jaxctc.rnnt_loss(
@@ -80,7 +82,7 @@ def _rnnt(model, batch, key) -> jax.Array:
 
 
 def _pruned(model, batch, key) -> jax.Array:
-    """The joint network sees four label positions a frame, those which a simpler one finds."""
+    """The joint network runs at four label positions per frame, chosen by a simple joint."""
     labels, label_lengths = batch["labels"], batch["label_lengths"]
     x, lengths = model.encoder.encode(batch["features"], batch["frames"], key)
     before = models.before_labels(labels)

@@ -1,1 +1,1 @@
-"""Licence plates: characters, pictures with their labels, recognisers, and how they are judged."""
+"""Licence plates: characters, images with their labels, recognisers, and their scores."""

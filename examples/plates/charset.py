@@ -1,7 +1,7 @@
-"""Characters of Chinese licence plates: which class is which character, and back.
+"""Characters of Chinese licence plates, and their classes.
 
-A character set is a string; a character's class is its position, and one class more, the
-last, is the CTC blank. So the 67 characters of a plate make 68 classes with blank 67.
+A character set is a string; a character's class is its position, and one more class, the
+last, is the CTC blank. So the 67 characters of plates make 68 classes with blank 67.
 """
 
 from itertools import pairwise
@@ -11,16 +11,16 @@ import numpy as np
 
 PROVINCES = "京沪津渝冀晋蒙辽吉黑苏浙皖闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新"
 DIGITS = "0123456789"
-# I and O look like 1 and 0, so no plate carries them; the published networks have classes for
-# them all the same, after Z, and their weights fit this order only.
+# I and O look like 1 and 0, so no plate has them. The published networks still have classes for
+# them, after Z, and their weights need this order.
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 PLATE_CHARACTERS = PROVINCES + DIGITS + LETTERS + "IO"
 
 
 def load_charset(path: str | Path | None) -> str:
-    """Returns the characters of a UTF-8 text file, in order; without one, those of plates.
+    """Returns the characters of a UTF-8 text file, in order; without a file, those of plates.
 
-    White space is skipped, so a file may hold one character a line or all of them in one line.
+    White space is skipped, so a file may have one character per line or all in one line.
     """
     if path is None:
         return PLATE_CHARACTERS
@@ -34,17 +34,17 @@ def load_charset(path: str | Path | None) -> str:
 
 
 def unknown_characters(text: str, charset: str) -> str:
-    """Returns the characters of `text` that `charset` lacks, each once, in order."""
+    """Returns the characters of `text` that are not in `charset`, each once, in order."""
     return "".join(c for c in dict.fromkeys(text) if c not in charset)
 
 
 def frames_needed(text: str) -> int:
-    """Returns how many frames CTC needs at least: one a character, and one blank a repeat."""
+    """Returns the least number of frames for CTC: one per character, and one blank per repeat."""
     return len(text) + sum(a == b for a, b in pairwise(text))
 
 
 def encode(text: str, charset: str, width: int) -> np.ndarray:
-    """Returns `text` as classes, int32[width], padded with zeros (lengths say what counts)."""
+    """Returns `text` as classes, int32[width], padded with zeros."""
     classes = np.zeros(width, np.int32)
     classes[: len(text)] = [charset.index(c) for c in text]
     return classes

@@ -1,8 +1,8 @@
-"""Real plates from directories, with the labels their file names hold; checks; training batches.
+"""Real plates from directories, with labels from their file names; checks; training batches.
 
-Two ways of naming are understood. In the plain one the name is the label, and whatever follows
-a `-` or `_` is not: `皖A12345-2.jpg`. In CCPD's (Xu et al., ECCV 2018) seven fields are joined
-by `-`; the third is the plate's box in the photo, the fifth the label as places in three lists.
+Names have one of two forms. In the plain form the label is the name up to the first `-` or `_`:
+`皖A12345-2.jpg`. In CCPD's form (Xu et al., ECCV 2018) seven fields are joined by `-`; the third is
+the plate's box in the photo, the fifth the label as indices into three lists.
 """
 
 import os
@@ -20,7 +20,7 @@ from plates import render
 from plates.charset import PROVINCES, encode, frames_needed, unknown_characters
 from plates.models import FRAMES
 
-cv2.setNumThreads(1)  # the pictures are tiny, and Grain already reads in several threads
+cv2.setNumThreads(1)  # images are tiny, and Grain already reads in several threads
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LABEL_WIDTH = 12
@@ -34,7 +34,7 @@ _CCPD_BOX = re.compile(r"(\d+)&(\d+)_(\d+)&(\d+)")
 
 
 class Plate(NamedTuple):
-    """A picture, uint8[24, 94, 3] in BGR, what it says ("" if unknown), and where it is from."""
+    """An image, uint8[24, 94, 3] in BGR, its text ("" if unknown), and its file."""
 
     image: np.ndarray
     text: str
@@ -42,14 +42,14 @@ class Plate(NamedTuple):
 
 
 def list_images(paths: Sequence[str | os.PathLike]) -> list[str]:
-    """Returns the image files at `paths`, looking into directories, in a fixed order.
+    """Returns the image files at `paths`, and in directories at `paths`, in a fixed order.
 
-    Names are bytes read as UTF-8, whatever the locale says, because the labels are.
+    Names are decoded as UTF-8, whatever the locale is, because the labels are UTF-8.
     """
     found = []
     for path in paths:
         if not os.path.isdir(path):
-            found.append(os.fsencode(path))  # if it is not there, reading it will say so
+            found.append(os.fsencode(path))  # if it does not exist, reading it is an error
         for folder, _, names in os.walk(os.fsencode(path)):
             found += [
                 os.path.join(folder, name)
@@ -66,7 +66,7 @@ def _ccpd_fields(file: str) -> list[str] | None:
 
 
 def label_from_name(file: str) -> str:
-    """Returns the label in a file's name. Raises ValueError if a CCPD name makes no sense."""
+    """Returns the label in a file's name. Raises ValueError if a CCPD name is not valid."""
     fields = _ccpd_fields(file)
     if fields is None:
         return re.split("[-_]", os.path.splitext(os.path.basename(file))[0])[0]
@@ -82,7 +82,7 @@ def label_from_name(file: str) -> str:
 def load_image(file: str) -> np.ndarray:
     """Returns a file's plate, uint8[24, 94, 3] in BGR. Raises ValueError if it can't be read.
 
-    Of a photo with a CCPD name the plate's box is cut out first.
+    From a photo with a CCPD name the plate's box is cut out first.
     """
     try:
         # Not cv2.imread, which can't open such names everywhere.
@@ -96,7 +96,7 @@ def load_image(file: str) -> np.ndarray:
     if box:
         left, top, right, bottom = map(int, box.groups())
         if left >= right or top >= bottom:
-            raise ValueError("the plate's box in its name is empty")
+            raise ValueError("the plate's box in the file name is empty")
         if right <= image.shape[1] and bottom <= image.shape[0]:  # else it is a crop already
             image = image[top:bottom, left:right]
     if image.shape[:2] == render.IMAGE_SIZE:
@@ -107,20 +107,20 @@ def load_image(file: str) -> np.ndarray:
 
 
 def label_problem(text: str, charset: str) -> str | None:
-    """Says what is wrong with a label for training, or None."""
+    """Returns why a label can't be used for training, or None if it can."""
     if not text:
-        return "the name holds no label"
+        return "the name has no label"
     if unknown := unknown_characters(text, charset):
         return f"{text}: not in the character set: {' '.join(unknown)}"
     if (needed := frames_needed(text)) > FRAMES:
-        return f"{text}: needs {needed} frames with its repeats, the model has {FRAMES}"
+        return f"{text}: needs {needed} frames, with a blank per repeat; the model has {FRAMES}"
     if len(text) > LABEL_WIDTH:
         return f"{text}: {len(text)} characters, more than {LABEL_WIDTH}"
     return None
 
 
 def load_plates(directories: Sequence[str], charset: str) -> list[Plate]:
-    """Returns the plates in `directories`; says on stderr which files can't be used, and why."""
+    """Returns the plates in `directories`; lists on stderr which files can't be used, and why."""
     for directory in directories:
         if not os.path.exists(directory):
             raise SystemExit(f"{directory}: no such file or directory")
@@ -144,7 +144,7 @@ def load_plates(directories: Sequence[str], charset: str) -> list[Plate]:
 
 
 def _weights(plates: Sequence[Plate]) -> np.ndarray:
-    """Returns how often to draw each plate: the rarer its rarest character, the oftener."""
+    """Returns the probability of drawing each plate: higher if its rarest character is rarer."""
     counts = Counter(character for plate in plates for character in plate.text)
     weights = np.array([min(counts[c] for c in plate.text) ** -0.5 for plate in plates])
     return weights / weights.sum()
@@ -153,7 +153,7 @@ def _weights(plates: Sequence[Plate]) -> np.ndarray:
 def graft(plate: Plate, other: Plate) -> Plate:
     """Returns `plate` with the province and letter of `other`, which end at a blue plate's dot.
 
-    Plates from afar are few: so their provinces are seen before other numbers than their own.
+    Plates of distant provinces are few; this shows their provinces with more numbers.
     """
     if any(len(text) != 7 or text[0] not in PROVINCES for text in (plate.text, other.text)):
         return plate
@@ -166,7 +166,7 @@ def graft(plate: Plate, other: Plate) -> Plate:
 
 
 def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Returns another view of a real plate: moved, tilted, relit, photographed again."""
+    """Returns a real plate moved, tilted, relit, and as another camera would see it."""
     height, width = render.IMAGE_SIZE
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     centred = corners - corners.mean(0)
@@ -187,7 +187,7 @@ def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]:
-    """Returns one row of a batch: image, classes and how many classes count."""
+    """Returns one row of a batch: image, labels and the number of labels."""
     labels = encode(text, charset, LABEL_WIDTH)
     return {"images": image, "labels": labels, "label_lengths": np.array(len(text), np.int32)}
 
@@ -195,16 +195,16 @@ def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]
 def training_batches(
     charset: str, batch_size: int, seed: int, plates: Sequence[Plate] = (), real_share: float = 0.0
 ) -> grain.DatasetIterator:
-    """Returns an endless iterator of batches, each image drawn afresh.
+    """Returns an endless iterator of batches; each image is rendered or augmented anew.
 
-    Example i is a function of `seed` and i alone, and the iterator's state is one number: this
-    is what lets a run resume on exactly the batch that comes next.
+    Example i depends only on `seed` and i, and the iterator's state is one number, so that a run
+    can be continued with exactly the next batch.
 
     Args:
       charset: the characters, in class order.
-      batch_size: images a batch.
-      seed: what to draw from.
-      plates: real plates, the rarer their characters the oftener, each time in another view.
+      batch_size: images per batch.
+      seed: the seed.
+      plates: real plates; those with rarer characters are drawn more often, and all are augmented.
       real_share: the part of images that are real; the others are rendered.
     """
 
@@ -219,14 +219,14 @@ def training_batches(
         text = render.random_plate(rng, charset)
         return example(render.render(rng, text), text, charset)
 
-    # 2**40 examples: not endless, but longer than anyone waits.
+    # 2**40 examples are endless in practice.
     dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw).batch(batch_size)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
 
 
 def rendered_plates(charset: str, count: int, seed: int) -> list[Plate]:
-    """Returns `count` rendered plates that no training batch of any seed holds."""
+    """Returns `count` rendered plates that are in no training batch of any seed."""
     plates = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])  # a pair: training seeds are single numbers
@@ -236,5 +236,5 @@ def rendered_plates(charset: str, count: int, seed: int) -> list[Plate]:
 
 
 def stack_images(plates: Sequence[Plate]) -> np.ndarray:
-    """Returns the pictures as one array, uint8[N, 24, 94, 3]."""
+    """Returns the images as one array, uint8[N, 24, 94, 3]."""
     return np.stack([plate.image for plate in plates])

@@ -1,9 +1,9 @@
-"""Two recognisers that map a plate's picture to 18 frames of class scores, in Flax NNX.
+"""Two recognisers that map a plate's image to logits of 18 frames, in Flax NNX.
 
-`Light` trains from nothing in minutes on a CPU. `LPRNet` (Zherdev and Gruzdev, 2018, arXiv
-1806.10447) is built exactly as in the published weights, so `plate_import.py` can fill it.
-Both take images [batch, 24, 94, 3], BGR, 0…255, and give logits [batch, 18, classes]; LPRNet
-also takes a key for its dropout while it trains.
+`Light` trains from scratch in minutes on a CPU. `LPRNet` (Zherdev and Gruzdev, 2018, arXiv
+1806.10447) has exactly the structure of the published weights, which `plate_import.py` imports.
+Both take images [batch, 24, 94, 3], BGR, 0…255, and return logits [batch, 18, classes]; in
+training, LPRNet also takes a key for its dropout.
 """
 
 import jax
@@ -17,7 +17,7 @@ FRAMES = 18
 class Conv(nnx.Module):
     """A convolution as one matrix product of shifted copies of the image.
 
-    On a CPU, XLA trains a matrix product about twice as fast as the convolution it equals.
+    On a CPU, XLA trains this about twice as fast as a convolution.
 
     Args:
       inputs, outputs: channels.
@@ -82,10 +82,10 @@ class Residual(nnx.Module):
 
 
 class Light(nnx.Module):
-    """Five convolutions, then one class a frame: 24 million products an image.
+    """Five convolutions and a linear layer: 24 million products per image.
 
-    Every image is first brought to mean 0 and variance 1 in each colour, so that a dim plate
-    under yellow light looks like a bright one.
+    Every image is first normalised to mean 0 and variance 1 in each colour, so that a dim plate
+    in yellow light looks like a bright one.
 
     Args:
       classes: characters and the blank.
@@ -100,7 +100,7 @@ class Light(nnx.Module):
                 ConvNormRelu(w, 2 * w, (3, 3), strides=(2, 2), padding=(1, 1), rngs=rngs),
                 Residual(2 * w, rngs=rngs),
                 ConvNormRelu(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), rngs=rngs),
-                # All of the height, and 7 columns: 24 columns become the 18 frames.
+                # The full height, and 7 columns: 24 columns become the 18 frames.
                 ConvNormRelu(4 * w, 6 * w, (3, 7), rngs=rngs),
             ]
         )
@@ -109,7 +109,7 @@ class Light(nnx.Module):
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         x = images.astype(jnp.float32)
         spread = x.std((1, 2), keepdims=True)
-        x = (x - x.mean((1, 2), keepdims=True)) / (spread + 4)  # + 4: noise is not a picture
+        x = (x - x.mean((1, 2), keepdims=True)) / (spread + 4)  # + 4: don't amplify noise
         for layer in self.layers:
             x = layer(x)
         return self.head(x[:, 0])
@@ -136,16 +136,16 @@ class SmallBlock(nnx.Module):
 
 
 class LPRNet(nnx.Module):
-    """The published network; features of four depths are pooled to 4x18 and put together.
+    """The published network; features of four depths are pooled to 4x18 and concatenated.
 
     Args:
       classes: characters and the blank.
-      normalise: over what each feature map's mean square, which divides it, is taken: "image"
-        (an image's reading does not depend on its neighbours) or "batch" (as published: what
-        the published weights read best with).
-      fixed_norms: whether batch norms keep their mean and variance while training. Those of the
-        published weights are 0 and 1, far from the batches': training them as usual would
-        undo in a few steps what the weights know.
+      normalise: each feature map is divided by its mean square over the "image" (the result for
+        an image does not depend on the others) or over the "batch" (as published, and best for
+        the published weights).
+      fixed_norms: whether batch norms keep their mean and variance in training. Those of the
+        published weights are 0 and 1, far from those of batches: updating them would make the
+        weights useless in a few steps.
     """
 
     def __init__(
@@ -204,5 +204,5 @@ def build(description: dict, classes: int, seed: int = 0) -> nnx.Module:
     """Returns a model by its description, such as {"name": "lprnet", "normalise": "batch"}."""
     options = dict(description)
     model = MODELS[options.pop("name")]
-    # Under jit all initial weights are drawn by one program instead of one each.
+    # Under jit, one program draws all initial weights, instead of one program each.
     return nnx.jit(lambda: model(classes, **options, rngs=nnx.Rngs(seed)))()

@@ -1,4 +1,4 @@
-"""Reading plates with a trained model, and counting how well it went."""
+"""Reading plates with a trained model, and scores of the results."""
 
 import functools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from plates.charset import DIGITS, LETTERS, PROVINCES, decode
 
 
 def exact_matches(read: jaxctc.Hypotheses, labels, label_lengths) -> jax.Array:
-    """Says for each row whether its reading is its label, bool[B]."""
+    """Returns for each row whether it was read exactly, bool[B]."""
     width = min(read.labels.shape[1], labels.shape[1])
     counts = jnp.arange(width) < label_lengths[:, None]
     same = jnp.where(counts, read.labels[:, :width] == labels[:, :width], True).all(-1)
@@ -24,20 +24,20 @@ DECODERS = ("greedy", "beam", "grammar")
 
 
 def plate_grammar(charset: str) -> jaxctc.Automaton:
-    """Returns what a blue plate may say: a province, a letter, and five letters or digits."""
+    """Returns the possible texts of a blue plate: a province, a letter, five letters or digits."""
     places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 5]
     classes = [{charset.index(c) for c in place if c in charset} for place in places]
     return jaxctc.Grammar([classes], len(charset) + 1, blank_id=len(charset)).automaton()
 
 
-# How many pixels to the right the views of an image are moved, the image itself first. A model
-# steps over the image a few columns at a time (the light one four), and so sees an edge more or
-# less sharply: four views have every column where it is seen best.
+# How many pixels the views of an image are moved to the right, the image itself first. A model
+# has a stride of a few columns (the light one four), so it sees some edges more sharply than
+# others: in four views, every column is in the best position once.
 SHIFTS = (0, 1, -1, 2)
 
 
 def _moved(images: jax.Array, pixels: int) -> jax.Array:
-    """Returns images moved to the right, the column at the edge repeated."""
+    """Returns images moved to the right; the column at the edge is repeated."""
     width = images.shape[2]
     return images[:, :, np.clip(np.arange(width) - pixels, 0, width - 1)]
 
@@ -46,7 +46,7 @@ def _moved(images: jax.Array, pixels: int) -> jax.Array:
 def _read(model, images, decoder, automaton, views):
     """Returns the logits of the images themselves, the labels read, and their probability.
 
-    Each view gives a reading; the one whose probability is highest over all views (as a
+    Each view gives a hypothesis; the one with the highest probability over all views (the
     geometric mean) is taken.
     """
     logits = jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
@@ -58,7 +58,7 @@ def _read(model, images, decoder, automaton, views):
         read = jax.tree.map(lambda x: x[:, :, 0], best)
 
     def loss(labels, lengths):
-        # The probability of a text is that of all its alignments together: exactly the CTC loss.
+        # The probability of a text is the sum over all its alignments: exp(-CTC loss).
         one_view = lambda view: jaxctc.ctc_loss(  # noqa: E731
             view, labels, label_lengths=lengths, blank_id=blank
         )
@@ -80,8 +80,8 @@ def read_images(
     """Reads images uint8[N, 24, 94, 3] with one of `DECODERS`, in up to len(SHIFTS) views each.
 
     Returns the texts, the model's probability of each (float32[N]), and the logits
-    (float32[N, T, classes]). The last batch is not filled up, because a model may look at what
-    else is in a batch.
+    (float32[N, T, classes]). The last batch is not padded, because the result of a model may
+    depend on the other images in a batch.
     """
     automaton = plate_grammar(charset) if decoder == "grammar" else None
     model.eval()
@@ -103,7 +103,7 @@ def _code_points(texts: Sequence[str]) -> np.ndarray:
 
 
 def scores(read: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """Returns how many there are, the part read exactly, and edits per character of the truth."""
+    """Returns the number of images, the part read exactly, and the character error rate."""
     right = sum(a == b for a, b in zip(read, truth, strict=True))
     return {
         "images": len(truth),

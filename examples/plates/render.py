@@ -1,10 +1,10 @@
 """Renders licence plates as a camera and a plate detector would deliver them, with labels.
 
-A plate is laid out in millimetres after the Chinese standard (GA 36): blue plates carry seven
+A plate is laid out in millimetres as in the Chinese standard (GA 36): blue plates have seven
 characters in white, green ones eight in black. It is drawn as four flat layers (ink, plate,
-height on the plate, fittings), which are put into perspective and scaled down together; only
-then, on the few pixels that are left, colours, light and camera are added. That order costs a
-fraction of a millisecond a plate, so training can draw every image afresh.
+height on the plate, fittings), which are put into perspective and scaled down together. Colours,
+light and camera are added after that, on few pixels. In this order a plate takes a
+fraction of a millisecond, so training can render every image anew.
 
 Images are uint8[24, 94, 3] in BGR, as OpenCV reads them.
 """
@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 from plates.charset import DIGITS, LETTERS, PROVINCES
 
 IMAGE_SIZE = HEIGHT, WIDTH = 24, 94
-SCALE = 0.5  # canvas pixels a millimetre: twice what is left in the crop
-SUPERSAMPLE = 2  # the perspective is drawn this much larger, then averaged down
+SCALE = 0.5  # canvas pixels per millimetre: twice as many as in the crop
+SUPERSAMPLE = 2  # the perspective is drawn this many times larger, then averaged down
 
 CHINESE_FONT = pylopdf_fonts_zh_cn.sans_path()
 LATIN_FONTS = [
@@ -31,7 +31,7 @@ LATIN_FONTS = [
     for weight in ("Regular", "Medium", "SemiBold")
 ] + [CHINESE_FONT]
 # The stems of a plate's 6 and 9 are straight and slanted, and the tail of its Q crosses the
-# ring, as in Futura and its like.
+# ring, as in Futura and similar fonts.
 STRAIGHT_FONT = Path(fontpkg_jost.ROOT) / "files" / "Jost[wght].ttf"
 
 # Left edges and widths of the characters in millimetres. They are 90 high, from 25 to 115.
@@ -40,7 +40,7 @@ GREEN_CELLS = [(15.5, 45), (69.5, 43)] + [(161.5 + 52 * i, 43) for i in range(6)
 
 
 def _pick(rng: np.random.Generator, options):
-    """Returns one of `options`; Generator.choice does too, in ten times the time."""
+    """Returns one of `options`, ten times as fast as Generator.choice."""
     return options[rng.integers(len(options))]
 
 
@@ -54,26 +54,26 @@ def _groups(charset: str) -> tuple[str, str, str]:
 
 
 def can_render(charset: str) -> bool:
-    """Says whether plates can be written with `charset` at all."""
+    """Returns whether `charset` has the characters of plates."""
     return all(_groups(charset))
 
 
 def random_plate(rng: np.random.Generator, charset: str) -> str:
-    """Returns the text of a plate that could exist: about a third are green (electric cars)."""
+    """Returns a possible text of a plate; about a third are green (electric cars)."""
     provinces, letters, digits = _groups(charset)
     head = _pick(rng, provinces) + _pick(rng, letters)
     mixed = "".join(_pick(rng, letters if rng.random() < 0.3 else digits) for _ in range(5))
     if rng.random() < 0.65:
         return head + mixed
     numbers = "".join(_pick(rng, digits) for _ in range(4))
-    # Small cars carry the kind's letter first, then perhaps another one; large ones last.
+    # Small cars have the letter of their kind first, perhaps followed by another; large cars last.
     if rng.random() < 0.8:
         return head + _pick(rng, letters) + mixed[0] + numbers
     return head + numbers + _pick(rng, digits) + _pick(rng, letters)
 
 
 def render(rng: np.random.Generator, text: str) -> np.ndarray:
-    """Returns a picture of the plate `text`, uint8[24, 94, 3]; eight characters make it green."""
+    """Returns an image of the plate `text`, uint8[24, 94, 3]; green if it has eight characters."""
     layers = _view(rng, _layers(rng, text))
     return camera(rng, _colour(rng, layers, green=len(text) == 8))
 
@@ -91,7 +91,7 @@ def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
     if character in "69Q":
         font = ImageFont.truetype(STRAIGHT_FONT, 160)
         font.set_variation_by_axes([(400, 450, 550, 350)[variant]])
-    # A plate's 1 is a bar with hardly a flag; at 24 pixels it is the letter I of some fonts.
+    # A plate's 1 is a bar with a very short flag; at 24 pixels some fonts' letter I looks the same.
     drawn = "I" if character == "1" and variant in (0, 2) else character
     canvas = Image.new("L", (320, 320))
     ImageDraw.Draw(canvas).text((60, 40), drawn, 255, font, stroke_width=stroke)
@@ -150,13 +150,13 @@ def _layers(rng: np.random.Generator, text: str) -> np.ndarray:
     return layers
 
 
-# --- the view of it ---------------------------------------------------------------------------
+# --- the view of the plate --------------------------------------------------------------------
 
 
 def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
     """Returns the layers as a detector crops them, float32[24, 94, 4] in 0…1.
 
-    A detector's box is upright and touches the tilted plate's outermost corners, more or less.
+    A detector's box is upright and roughly touches the outermost corners of the tilted plate.
     """
     height, width = layers.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
@@ -186,12 +186,12 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
         ink_colour = rng.uniform(0.02, 0.15, 3)
     else:
         hue, saturation = rng.uniform(202, 240) / 60, rng.uniform(0.6, 1)
-        # On the hue circle from cyan (180°) to blue (240°): red falls out first, then green.
+        # On the hue circle from cyan (180°) to blue (240°) there is no red, and green decreases.
         rgb = np.array([0, 4 - hue, 1])
         surface = (1 - saturation * (1 - rgb[::-1])) * rng.uniform(0.55, 0.9)
         ink_colour = rng.uniform(0.75, 1) + rng.uniform(-0.06, 0.06, 3)
     around = rng.uniform(0, 0.9) * rng.uniform(0.7, 1, 3)
-    # Bumpers and grilles lie level: few patches side by side, up to ten above each other.
+    # Bumpers and grilles are horizontal: few patches side by side, up to ten above each other.
     patches = rng.uniform(-0.35, 0.35, (rng.integers(2, 11), rng.integers(1, 5), 1))
     patches = around + patches * rng.uniform(0.6, 1, 3)
     background = cv2.resize(patches, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -212,12 +212,12 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
 
 @cache
 def _noise() -> np.ndarray:
-    """Returns a sheet of normal noise to cut from: drawing it anew would cost the most of all."""
+    """Returns an array of normal noise to cut from, since drawing noise is slow."""
     return np.random.default_rng(0).standard_normal((512, 512, 3), np.float32)
 
 
 def camera(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
-    """Returns what a camera makes of a scene: uint8, blurred, coarse, noisy and JPEG-coded."""
+    """Returns a camera's image of a scene: uint8, blurred, coarse, noisy and JPEG-coded."""
     if rng.random() < 0.06:  # far away: fewer pixels than the crop has
         share = rng.uniform(0.75, 0.95)
         coarse = cv2.resize(
@@ -233,7 +233,7 @@ def camera(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
         scene = scene + rng.uniform(0.3, 1.5) * (scene - cv2.GaussianBlur(scene, (5, 5), 1.0))
     y, x = rng.integers(512 - HEIGHT), rng.integers(512 - WIDTH)
     sheet = _noise()[y : y + HEIGHT, x : x + WIDTH]
-    # The darker the scene, the less light for the same noise, but it cannot drown the plate.
+    # Noise is larger, compared with the light, in darker scenes, but never hides the plate.
     scene = scene + sheet * min(rng.exponential(0.012), 0.08 * float(scene.std()))
     picture = (np.clip(scene, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.7:

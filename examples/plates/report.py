@@ -1,4 +1,4 @@
-"""Pictures of how well a model reads: a contact sheet, and the posteriors of one plate."""
+"""Pictures of a model's results: a contact sheet, and the posteriors of one plate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ INK, QUIET, RIGHT, WRONG = "#1d1d1f", "#6e6e73", "#1a7f37", "#c0261c"
 def contact_sheet(
     path: str | Path, plates: Sequence[Plate], texts: Sequence[str], confidences: np.ndarray
 ) -> None:
-    """Writes a PNG of readings: wrong ones first, at most half of the sheet, then right ones."""
+    """Writes a PNG of plates with the texts read: wrong ones first, up to half of the sheet."""
     wrong = [i for i, plate in enumerate(plates) if texts[i] != plate.text]
     right = [i for i, plate in enumerate(plates) if texts[i] == plate.text]
     chosen = wrong[: COLUMNS * ROWS // 2]
@@ -34,7 +34,7 @@ def contact_sheet(
     title, body = (ImageFont.truetype(CHINESE_FONT, points) for points in (24, 16))
     draw.text((MARGIN, 16), f"{len(right)} of {len(plates)} plates read exactly", INK, title)
     shown = min(len(wrong), COLUMNS * ROWS // 2)
-    note = f"wrong first: {shown} of {len(wrong)}, the truth in grey; p is the model's own"
+    note = f"wrong first: {shown} of {len(wrong)}, the truth in grey; p: the model's probability"
     draw.text((size[0] - MARGIN, 24), note, QUIET, body, anchor="ra")
     for place, i in enumerate(chosen):
         x = MARGIN + place % COLUMNS * CELL_WIDTH
@@ -56,11 +56,11 @@ def contact_sheet(
 def posteriors_picture(
     path: str | Path, plate: Plate, labels: np.ndarray, blank: np.ndarray
 ) -> None:
-    """Writes a PNG of where CTC sees each character of a plate.
+    """Writes a PNG of the posteriors of each character of a plate.
 
     Args:
       path: the file.
-      plate: the picture and its text of S characters.
+      plate: the image and its text of S characters.
       labels: the posterior probability of each character at each frame, [T, S].
       blank: that of the blank, [T].
     """

@@ -1,7 +1,7 @@
-"""Reads the arrays of a torch state dict without torch, and without running what is in it.
+"""Reads the arrays of a torch state dict without torch, and without running code from the file.
 
-A `.pth` file is a pickle that refers to raw storages. The pickle may call only the few names a
-state dict of dense tensors needs; any other is refused, so a hostile file can do nothing.
+A `.pth` file is a pickle that refers to raw storages. The pickle may only use the few names that a
+state dict of dense tensors needs; any other is an error, so a malicious file can not run code.
 """
 
 import collections
@@ -21,7 +21,7 @@ _DTYPES = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
 }
-# What unpickling and unzipping raise on files that are cut off, or something else.
+# What unpickling and unzipping raise on files that are damaged or of another kind.
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -43,12 +43,12 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except _DAMAGE as error:
         raise ValueError(f"this is no torch state dict: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(v, _Tensor) for v in state.values()):
-        raise ValueError("this is no torch state dict: it holds other things than tensors")
+        raise ValueError("this is no torch state dict: it has values that are not tensors")
     return {name: tensor.array() for name, tensor in state.items()}
 
 
 class _Tensor:
-    """A view of a storage, made while unpickling: a legacy file's storages come after it."""
+    """A view of a storage that is not read yet: in a legacy file storages come after the pickle."""
 
     def __init__(self, storage, offset, shape, strides, *_):
         self._storage, self._offset, self._shape, self._strides = storage, offset, shape, strides

@@ -112,7 +112,10 @@ def test_bad_arguments_have_their_sentence(tmp_path, capsys):
     for arguments, message in [
         (["--data", str(tmp_path / "nothing")], "no such directory"),
         (["--data", str(tmp_path)], "no recording named digit_speaker_index.wav"),
-        (["--unseen=nobody"], "--unseen nobody is not one of several: alto baritone"),
+        (
+            ["--unseen=nobody"],
+            "--unseen is nobody; it must be one of at least two speakers: alto baritone",
+        ),
     ]:
         with pytest.raises(SystemExit, match=message):
             run(tmp_path, *arguments)

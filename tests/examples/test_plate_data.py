@@ -85,7 +85,7 @@ def test_check_names_every_bad_file(tmp_path, capsys):
     assert all(p.image.shape == (24, 94, 3) for p in plates)
     complaints = capsys.readouterr().err
     assert "皖A1ÄÖ45.png: 皖A1ÄÖ45: not in the character set: Ä Ö" in complaints
-    assert "needs 21 frames with its repeats, the model has 18" in complaints
+    assert "needs 21 frames, with a blank per repeat; the model has 18" in complaints
     assert "皖A54321.jpg: unreadable image" in complaints
     assert "皖A55555.jpg: unreadable image" in complaints
     assert "no index 99" in complaints

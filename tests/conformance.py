@@ -1,4 +1,4 @@
-"""What every lattice of the package must satisfy: inherit, and say what its paths are.
+"""Tests that every lattice must pass: inherit them, and enumerate the paths of the lattice.
 
 A subclass gives `lattice`, and `paths`: every path of a sequence as what it counts of each
 score, so that its log-weight is the sum of counts times scores.

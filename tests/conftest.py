@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 EXAMPLES = Path(__file__).parent / "examples"
 
-# Tracing makes and drops many small objects: to look through all of them now and then is enough.
+# Tracing makes and drops many small objects: it is enough to collect garbage now and then.
 gc.set_threshold(100_000, 20, 20)
 
 settings.register_profile("jaxctc", deadline=None, derandomize=True, print_blob=False)
@@ -22,7 +22,7 @@ settings.load_profile("jaxctc")
 
 @pytest.fixture(autouse=True)
 def _no_rank_promotion(request):
-    # Flax relies on rank promotion, and the examples on Flax.
+    # Flax needs rank promotion, and the examples use Flax.
     mode = "allow" if request.path.is_relative_to(EXAMPLES) else "raise"
     with jax.numpy_rank_promotion(mode):
         yield
@@ -30,16 +30,16 @@ def _no_rank_promotion(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
-    """All programs of the suite in one process would be more than a process may map of memory."""
+    """All programs of the suite would need more memory maps than one process may have."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
 def compile_once(tmp_path_factory):
-    """Every run of a training script compiles the same step: let all but the first find it.
+    """All runs of a training script compile the same step: only the first compiles it.
 
-    A few steps on a few examples take less time than to optimise them would.
+    Optimising would take longer than a few steps on a few examples.
     """
     yield from _configured(
         jax_compilation_cache_dir=str(tmp_path_factory.mktemp("compiled")),
@@ -50,13 +50,13 @@ def compile_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compile_quickly():
-    """Machine code is made without optimising it: that would take longer than programs then run."""
+    """Programs are compiled without optimisation, which would take longer than running them."""
     yield from _configured(jax_disable_most_optimizations=True)
 
 
 @pytest.fixture
 def compile_fully():
-    """Programs of a test of exactness are optimised, as users have them, whatever its module."""
+    """Programs of a test of exactness are optimised, as for users, even in a quick module."""
     yield from _configured(jax_disable_most_optimizations=False)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of several CTC losses take."""
+"""Cases for the tests of several CTC losses."""
 
 import jax
 import jax.numpy as jnp

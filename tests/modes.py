@@ -15,7 +15,7 @@ B, T, S, C = 4, 4, 2, 4  # sequences, frames, labels, classes
 
 
 class Case(NamedTuple):
-    """A function of arrays whose first axis is the batch's, and of arrays that all share."""
+    """A function of arrays whose first axis is the batch, and of arrays shared by the batch."""
 
     call: Callable[..., Any]
     batched: tuple  # of arrays or of pytrees of them, all [B, ...]
@@ -23,7 +23,7 @@ class Case(NamedTuple):
     differentiable: tuple[int, ...] = ()  # places among both
     batch_rank: int | None = None  # the only number of batch axes, or any
     over_classes: tuple[int, ...] = ()  # places whose last axis may be sharded over a mesh's axis
-    reduces: bool = False  # whether the answer is one for the whole batch
+    reduces: bool = False  # whether there is one result for the whole batch
 
 
 def _random(*shape, seed: int = 0) -> np.ndarray:

@@ -39,7 +39,7 @@ def with_gradients(case: Case):
             given = dict(enumerate(arrays)) | dict(zip(case.differentiable, chosen, strict=True))
             found = case.call(*given.values())
             real = [x for x in jax.tree.leaves(found) if jnp.issubdtype(x.dtype, jnp.floating)]
-            # Every number counts differently, and -inf is one of them.
+            # Every element has a different weight; -inf counts as a number.
             return sum(jnp.sum(jnp.tanh(x / 4)) for x in real), found
 
         if not case.differentiable:
@@ -57,7 +57,7 @@ def arrays_of(case: Case) -> tuple:
 
 @functools.cache
 def plain(name: str, sequences: int | None = None):
-    """What the function answers eagerly; with a number, as many sequences at a time."""
+    """The function's eager results; with a number, for that many sequences at a time."""
     case = CASES[name]
     if sequences is None:
         return jax.tree.map(np.asarray, with_gradients(case)(*arrays_of(case)))
@@ -155,7 +155,7 @@ def specs(case: Case, spec: P) -> tuple:
 
 @EACH
 def test_shard_map(name):
-    """Gradients within, which of what all devices share are sums over them."""
+    """Gradients inside; those of shared arrays are summed over the devices."""
     case = CASES[name]
     run = with_gradients(case)
 

@@ -1,4 +1,4 @@
-"""What the package is tested against: plain Python and numpy in float64, written for clarity."""
+"""Oracles for the tests: plain Python and numpy in float64, written for clarity."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def collapse(path, blank):
-    """The labels that an alignment reads as: runs merged, blanks removed."""
+    """The labels of an alignment: repeats merged, blanks removed."""
     merged = [c for c, _ in itertools.groupby(path)]
     return tuple(c for c in merged if c != blank)
 
@@ -30,7 +30,7 @@ def numeric_gradient(function, x, step=1e-5):
 
 
 def sequences(classes, most):
-    """All sequences of up to so many of the classes."""
+    """All sequences of at most `most` of the classes."""
     return itertools.chain.from_iterable(
         itertools.product(classes, repeat=n) for n in range(most + 1)
     )
@@ -97,7 +97,7 @@ def ctc_by_recursion(logits, labels, blank):
 
 
 def viterbi(scores, labels, blank):
-    """The best path of CTC and its score. In a tie: stay, else advance by one; end in the label."""
+    """The best path of CTC and its score. Ties: stay, else advance by one; end in the label."""
     states = [blank, *(c for label in labels for c in (label, blank))]
     best = {(0, s): (scores[0, states[s]], ()) for s in range(min(2, len(states)))}
     for t in range(1, len(scores)):
@@ -218,7 +218,7 @@ def transducer_gradient(log_probs, labels, blank_id, blanks, label_posteriors):
 
 
 def fsa_paths(fsa, frames):
-    """All paths of so many arcs through an automaton without batch axes: first state, and arcs.
+    """All paths of `frames` arcs through an automaton without batch axes: first state, and arcs.
 
     A path without arcs is a state. Weights of -inf are not looked at.
     """

@@ -1,4 +1,4 @@
-"""Log-probabilities are never above 0 and losses never below it, however sure a model is."""
+"""Log-probabilities are never above 0 and losses never below 0, however confident a model is."""
 
 import functools
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 BATCH, T, C = 8, 20, 5
 PATH = np.repeat(np.random.default_rng(0).integers(0, C, (BATCH, T // 2)), 2, axis=1)
 SHOWN = np.eye(C, dtype=np.float32)[PATH]
-# A transducer's frames say how many labels have been heard, and how sure that is.
+# A frame has the number of labels so far, and how confident the model is.
 HEARD = np.cumsum(PATH > 0, axis=1, dtype=np.float32)[:, :, None] // 2
 
 
@@ -25,7 +25,7 @@ def predictor(count, label):
 
 
 def joint(frame, count):
-    """The labels 1, 2, … 1, 2, … as long as there are some to say, also those that were missed."""
+    """Emits the labels 1, 2, … 1, 2, … up to the frame's number, also those that were missed."""
     label = jnp.where(count < frame[0], 1 + count % (C - 1), 0)
     return jnp.where(jnp.arange(C) == label, frame[1], 0)
 
@@ -82,7 +82,7 @@ def test_only_scores_are_log_probabilities():
     assert (np.asarray(best.scores + best.automaton_scores)[:, 0] > 1).all()
 
 
-# Losses, of transducers that say their one label, or none, with near certainty.
+# Losses of transducers that emit one label, or none, with probability near 1.
 
 
 def simple(logits, labels):

@@ -1,4 +1,4 @@
-"""Programs leave the process and spread over devices: export, and sharding of the batch."""
+"""Export of programs, and sharding of the batch over devices."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_export_round_trip():
 
 
 def run_on_eight_devices(program):
-    """In a process of its own, since the number of devices is settled when jax starts."""
+    """In a separate process, since the number of devices is fixed when jax starts."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -50,7 +50,7 @@ def run_on_eight_devices(program):
     assert done.returncode == 0, done.stderr
 
 
-def test_eight_devices_compute_what_one_does_and_gather_nothing():
+def test_eight_devices_give_the_same_as_one_and_gather_nothing():
     program = textwrap.dedent("""
         import jax, numpy as np
         from jax.sharding import Mesh, NamedSharding, PartitionSpec

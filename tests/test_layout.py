@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxctc"
 
-# What each family may import beside itself. The order is that of the map in CONTRIBUTING.md.
+# What each family may import besides itself. The order is that of the map in CONTRIBUTING.md.
 CORE = {"core"}
 AUTOMATA = CORE | {"language", "metrics"}
 DECODING = AUTOMATA | {"automata"}
@@ -117,7 +117,7 @@ def test_every_family_is_known():
         ("jaxctc.decoding.hashing", "jaxctc"),
     ],
 )
-def test_the_other_way_is_found(module, target):
+def test_an_import_the_other_way_is_found(module, target):
     assert violations({module: {target}}) == [f"{module} imports {target}"]
 
 

@@ -115,7 +115,7 @@ def test_published_error_rates(case):
         assert [int(x.sum()) for x in edits[1:]] == case["operations"]
 
 
-def test_sizes_of_nothing():
+def test_empty_axes():
     assert jaxctc.edit_distance([], []) == 0
     assert jaxctc.edit_distance([], [1, 2]) == 2
     assert jaxctc.edit_distance([3, 1], []) == 2

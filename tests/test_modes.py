@@ -14,7 +14,7 @@ def test_every_public_function_is_in_the_table():
 
 
 def test_the_table():
-    """In a process of its own, since the number of devices is settled when jax starts."""
+    """In a separate process, since the number of devices is fixed when jax starts."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TABLE)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=TABLE.parent.parent)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The real TPU compiler takes the programs: they compile and fit, and are shaped as they should be.
+"""The real TPU compiler compiles the programs: they fit, and have the expected operations.
 
 This proves neither numbers nor speed on a TPU. It needs `pip install -e '.[test,tpu-compile]'`,
 which brings libtpu; no TPU is used.
@@ -89,7 +89,7 @@ def loop_bodies(text):
 
 
 def collectives(text):
-    """Which of them a program has."""
+    """The operations of that kind in a program."""
     return {c for c in COLLECTIVES if re.search(rf"\b{c}(-start)?\(", text)}
 
 
@@ -99,7 +99,7 @@ def reduced_numbers(text):
 
 
 def elements(shapes):
-    """How many numbers stand in the shapes of HLO text, ``f32[3,4]{…}`` or a tuple of such."""
+    """The number of elements of the shapes in HLO text, ``f32[3,4]{…}`` or a tuple of such."""
     sizes = re.findall(r"\b[a-z]+[0-9]+\[([0-9,]*)\]", shapes)
     return sum(math.prod(int(n) for n in size.split(",") if n) for size in sizes)
 
@@ -162,7 +162,7 @@ def test_transducer_loss_and_gradient(devices, dtype, loss, chips):
     program = compiled(loss_and_gradient, devices.reshape(-1)[:chips], structs, sharded=4)
     text = program.as_text()
     if loss == "simple":
-        # Whether products of matrices do for all: one answer, by which the program takes its way.
+        # Whether matrix products are exact enough for all: one boolean for the whole program.
         assert collectives(text) == {"all-reduce"}
         assert reduced_numbers(text) == 1
     else:

@@ -1,4 +1,4 @@
-"""Small transducers, their searches in plain Python, and what decoders find on them."""
+"""Small transducers, their searches in plain Python, and calls of the decoders on them."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
 
 
 def predictor(state, label):
-    """Depends on all labels before; its state is a tree."""
+    """A transducer that depends on all labels before; its state is a tree."""
     place = (3 * state["place"] + label + 1) % STATES
     return jnp.asarray(TABLE)[place], {"place": place, "count": state["count"] + 1.0}
 
@@ -118,7 +118,7 @@ def plain_beam(plain, width, max_symbols, max_labels=math.inf, monotonic=False):
 
 
 def decoded(decode, *args, **options):
-    """What a decoder finds, jitted, as numpy arrays."""
+    """The hypotheses of a jitted decoder, as numpy arrays."""
     found = jax.jit(functools.partial(decode, **options))(*args)
     return jax.tree.map(np.asarray, found)
 
@@ -145,7 +145,7 @@ beam = functools.partial(jaxctc.rnnt_beam_search, joint, predictor, START, blank
 
 
 def shown(frame, output):
-    """A joint network that says what the frame says."""
+    """A joint network that returns the frame as logits."""
     return frame
 
 

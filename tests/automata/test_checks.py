@@ -1,4 +1,4 @@
-"""Malformed automata, and malformed calls with them, answer with a sentence."""
+"""Error messages of malformed automata, and of malformed calls with them."""
 
 import numpy as np
 import pytest
@@ -85,18 +85,18 @@ def test_malformed_calls(function, error, change, message):
         (([(0, 1, 1, 0.0)], {1, 10**9}), r"state is 1000000000; it must be below 1030, since only"),
     ],
 )
-def test_arcs_that_are_no_automaton(arguments, message):
+def test_malformed_arcs(arguments, message):
     arcs, final = arguments
     with pytest.raises(ValueError, match=f"^{message}.*\\.$"):
         jaxctc.Fsa.from_arcs(arcs, final=final)
 
 
-def test_numbers_may_have_gaps_but_take_memory_only_for_what_there_is():
+def test_states_may_have_small_gaps_and_labels_large_ones():
     assert jaxctc.Fsa.from_arcs([(0, 1019, 1, 0.0)], final={1019}).final.shape == (1020,)
     with pytest.raises(ValueError, match=r"^state is 1020; it must be below 1020"):
         jaxctc.graphs.from_openfst_text("0 1020 1\n1020")
     assert jaxctc.linear_fsa(range(5000)).final.shape == (5001,)
-    huge = 2**31 - 2  # of a label only its number is kept
+    huge = 2**31 - 2  # a large label takes no memory
     far, near = jaxctc.ngram_fsa([[huge, 7], [7]]), jaxctc.ngram_fsa([[2, 1], [1]])
     assert far.score_sequence([7, huge]) == near.score_sequence([1, 2])
     assert set(far.label.tolist()) == {7, huge}
@@ -145,7 +145,7 @@ def test_numbers_may_have_gaps_but_take_memory_only_for_what_there_is():
         (lambda: jaxctc.with_star(np.zeros((2, 3)), blank_id=3), r"blank_id is 3; it must be"),
     ],
 )
-def test_what_cannot_be_meant(call, message):
+def test_arguments_out_of_range(call, message):
     with pytest.raises(ValueError, match=f"^{message}.*\\.$"):
         call()
 
@@ -198,6 +198,6 @@ ONE = r"\.final has shape \(2, 3\); it must be \[S\], of one automaton"
         ),
     ],
 )
-def test_what_is_none_of_the_kind(error, call, message):
+def test_arguments_of_the_wrong_kind(error, call, message):
     with pytest.raises(error, match=f"^{message}.*\\.$"):
         call()

@@ -88,6 +88,6 @@ def test_text():
         (graphs.from_openfst_text, "0 1 2 2 0.5\n1", r"line 1 has 5 fields; it must have 1 to 4"),
     ],
 )
-def test_text_that_is_none(read, text, message):
+def test_malformed_text(read, text, message):
     with pytest.raises(ValueError, match=f"^{message}.*\\.$"):
         read(text)

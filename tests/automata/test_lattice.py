@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 class FsaConformance(LatticeConformance):
-    """Weights of arcs are 0 here, since a path is what it counts of the scores."""
+    """Weights of arcs are 0 here, since a path is given as counts of the scores."""
 
     lengths = (4, 2, 3)
     classes = 3
@@ -63,5 +63,5 @@ class TestOneForEach(FsaConformance):
             [jaxctc.ctc_fsa([1]), jaxctc.ctc_fsa([2, 2]), jaxctc.linear_fsa([3, 1, 2])]
         )
 
-    def test_the_second_has_none(self):
+    def test_the_second_has_no_path(self):
         assert self.paths(self.lattice(), 1) == []

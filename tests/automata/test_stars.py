@@ -1,4 +1,4 @@
-"""Stars, which stand for labels that a transcript lacks."""
+"""Stars, which match labels missing from a transcript."""
 
 import itertools
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_stars_stand_for_missing_labels():
-    # With a star of weight 0 and no doubt, what is missing costs nothing.
+    # With a star of weight 0 and sure logits, missing labels do not change the score.
     frames = jnp.array([2, 0, 1, 0, 3, 3])
     log_probs = jnp.log(0.97 * jax.nn.one_hot(frames, 4) + 0.0075)
     starred = jaxctc.with_star(log_probs)
@@ -30,7 +30,7 @@ def test_stars_stand_for_missing_labels():
 
 
 def test_stars_that_exclude_the_next_label():
-    """Against all ways to write labels, and stars that are not the label they stand before."""
+    """Against all sequences of labels and stars, where no star is the label after it."""
     classes, star, wanted = 3, 3, [1, 2, 2]
     log_probs = jax.nn.log_softmax(np.random.default_rng(0).normal(0, 3, (5, classes)))
     starred = jaxctc.with_star(log_probs, excluding=True)

@@ -1,4 +1,4 @@
-"""The topologies that make frames of labels, against plain Python."""
+"""Topologies against plain Python."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def runs(path):
 
 
 def splits(path, labels):
-    """In how many ways frames are the labels in turn, each one frame or more of its class."""
+    """The number of alignments in which each label is one frame or more of its class."""
     if not labels:
         return int(not path)
     whole = 0
@@ -31,7 +31,7 @@ def splits(path, labels):
 
 
 def readings(topology, path, labels):
-    """In how many ways a sequence of classes reads as the labels."""
+    """The number of ways in which a sequence of classes is an alignment of the labels."""
     if isinstance(topology, topologies.TwoStateHMM):
         first = [c if c < 3 else None for c in path]
         second = [None, *path][: len(path)]
@@ -72,7 +72,7 @@ def readings(topology, path, labels):
     ids=lambda t: type(t).__name__,
 )
 @pytest.mark.parametrize("labels", [(1, 2), (1, 1), (2,), (1, 2, 2), ()])
-def test_topologies_read_what_they_say(topology, labels):
+def test_topologies_have_the_alignments_of_their_definition(topology, labels):
     fsa = jaxctc.compose(topology, jaxctc.linear_fsa(labels))
     for frames in range(5):
         found = {}

@@ -1,4 +1,4 @@
-"""The soak test finds what is broken, and a part of a benchmark is not kept as the whole."""
+"""The soak test finds faults, and a part of a benchmark is not saved as the whole."""
 
 import importlib
 import subprocess

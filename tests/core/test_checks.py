@@ -1,4 +1,4 @@
-"""Every malformed call answers with its sentence."""
+"""Error messages of malformed calls."""
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def test_concrete_lengths_are_checked_inside_another_jit():
         jax.jit(lambda x: jaxctc.ctc_loss(x, LABELS, np.array([5, 6])))(LOGITS)
 
 
-def test_integers_beyond_int32_stay_what_they_are_not():
+def test_integers_beyond_int32_are_not_wrapped():
     """2**32 + 1 must not become the class 1."""
     labels = np.array([[2**32 + 1, 2], [3, 1]])
     assert jaxctc.ctc_loss(LOGITS, labels)[0] == jnp.inf

@@ -192,7 +192,7 @@ def test_infeasible_has_gradient_0():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("place", [(0, 1, 0), (0, 1, 1), (0, 1, 2)])
-def test_nan_is_seen(value, place):
+def test_nan_logits_give_nan_scores(value, place):
     logits = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     want = jaxctc.forced_align(logits, [[1], [2]])
     logits[place] = value
@@ -204,7 +204,7 @@ def test_nan_is_seen(value, place):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y[1]), found, want)
 
 
-def test_sizes_of_nothing():
+def test_empty_axes():
     nothing = jaxctc.forced_align(np.zeros((0, 3), np.float32), [])
     assert nothing.score == 0
     assert nothing.path.shape == (0,)

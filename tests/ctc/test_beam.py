@@ -66,7 +66,7 @@ def test_no_beam_is_better_than_one_that_is_wide_enough():
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
-def test_an_automaton_takes_part_in_every_choice(weight, logits, lengths, random_automaton):
+def test_an_automaton_affects_every_choice(weight, logits, lengths, random_automaton):
     found = jaxctc.ctc_beam_search(
         logits,
         lengths,
@@ -94,7 +94,7 @@ def test_pruned_classes_have_probability_zero(with_automaton, logits, random_aut
         assert_same(as_list(jax.tree.map(lambda x, b=b: x[b], found)), want)
 
 
-def test_at_most_so_many_labels(logits):
+def test_max_labels(logits):
     allow = jaxctc.Automaton(  # the same as an automaton: at most three labels
         np.tile([[1], [2], [3], [3]], C).astype(np.int32),
         np.tile([[0.0], [0.0], [0.0], [-np.inf]], C).astype(np.float32),

@@ -14,7 +14,7 @@ import jaxctc
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-def test_ragged_batches_are_what_single_pairs_are(ragged):
+def test_ragged_batches_equal_single_pairs(ragged):
     logits, labels, frames, lengths, feasible = ragged
     losses, gradient = loss_and_gradient(logits, labels, frames, lengths)
     np.testing.assert_array_equal(np.isfinite(losses), feasible)
@@ -100,7 +100,7 @@ def test_log_probabilities_and_logits_are_the_same(ragged):
 
 
 @pytest.mark.parametrize("wrong", [-1, 5, 0])
-def test_a_label_that_is_no_class_or_the_blank_is_infeasible(ragged, wrong):
+def test_a_label_that_is_not_a_class_or_is_the_blank_is_infeasible(ragged, wrong):
     logits, labels, *_ = ragged
     labels = np.array(labels)
     labels[0, 2] = wrong
@@ -111,7 +111,7 @@ def test_a_label_that_is_no_class_or_the_blank_is_infeasible(ragged, wrong):
     assert not jaxctc.is_feasible(labels, np.full(6, 9), num_classes=5)[0]
 
 
-def test_lengths_out_of_range_are_infeasible_where_they_cannot_be_seen(ragged):
+def test_traced_lengths_out_of_range_are_infeasible(ragged):
     logits, labels, *_ = ragged
     frames, lengths = np.array([10, -1, 9, 9, 9, 9]), np.array([4, 4, 5, -1, 4, 4])
     losses, gradient = loss_and_gradient(logits, labels, frames, lengths)
@@ -126,7 +126,7 @@ def test_lengths_out_of_range_are_infeasible_where_they_cannot_be_seen(ragged):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_no_number_inside_a_sequence_is_seen(ragged, bad):
+def test_nan_inside_a_sequence_makes_its_loss_nan(ragged, bad):
     logits, labels, frames, lengths, feasible = ragged
     broken = np.array(logits)
     broken[1, 2, 3] = bad

@@ -52,7 +52,7 @@ def test_large_logits_that_tie_are_normalised(decode, scale):
 
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
-def test_sizes_of_nothing_and_impossible_frames(decode):
+def test_empty_axes_and_impossible_frames(decode):
     nothing = decode(np.zeros((0, 3), np.float32))
     assert nothing.labels.shape[-1] == 0
     assert nothing.scores.reshape(-1)[0] == 0
@@ -84,7 +84,7 @@ def test_with_one_alignment_a_beam_of_one_is_greedy(logits):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("place", [(0, 0, 1), (0, 1, BLANK), (0, T - 1, 0)], ids=str)
 @pytest.mark.parametrize("prune", [None, 1])
-def test_nan_is_seen(value, place, prune, logits):
+def test_nan_logits_give_nan_scores(value, place, prune, logits):
     broken = np.array(logits[:2])
     broken[place] = value
     search = functools.partial(

@@ -77,7 +77,7 @@ class TestNoPath(CTCConformance):
     def labels(self):
         return jnp.array([[1, 1, 1, 1], [1, 2, 2, 0]]), jnp.array([4, 3])
 
-    def test_the_first_has_none(self):
+    def test_the_first_has_no_path(self):
         assert self.paths(self.lattice(), 0) == []
 
 

@@ -26,7 +26,7 @@ def test_pieces_give_the_whole_bit_for_bit(pieces, logits, lengths):
 
 
 def test_pieces_of_one_frame_with_many_classes():
-    # XLA adds up the classes of one frame in another order than those of many.
+    # XLA sums the classes of one frame in another order than those of many frames.
     x = jax.random.normal(jax.random.key(0), (3, 20, 100)) * 3
     state = jaxctc.ctc_beam_start(batch=(3,), beam_width=4, max_labels=20)
     for t in range(20):

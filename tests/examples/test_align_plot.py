@@ -1,4 +1,4 @@
-"""The picture of alignments: boundaries of spoken digits are where they are known to be."""
+"""The picture of alignments: boundaries of spoken digits are near the known ones."""
 
 import os
 from pathlib import Path

@@ -58,7 +58,7 @@ def test_run_leaves_metrics_and_scores(finished, capsys):
     assert table[-1].startswith("| `--steps 4 --batch-size 4 --strings 8` |")
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_saves_and_the_same_command_continues(finished, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         at_step(patch, digits_train, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(SystemExit) as stopped:
@@ -70,7 +70,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypat
     assert_same_run(finished, tmp_path, weights)
 
 
-# Runs from beginning to end, above and below, are of the other two.
+# The full runs above and below are of the other two objectives.
 @pytest.mark.parametrize("objective", sorted({*OBJECTIVES} - {"ctc", "rnnt"}))
 def test_losses_have_gradients(objective):
     strings = data.make_strings(data.tone_recordings(count=1), 3, [0], augment=True)
@@ -99,7 +99,7 @@ def test_other_settings_are_refused(finished):
         run(finished, "--seed=1")
 
 
-def test_bad_arguments_have_their_sentence(tmp_path, capsys):
+def test_bad_arguments_have_an_error_message(tmp_path, capsys):
     for arguments, message in [
         (["--steps=0"], "--steps must be at least 1"),
         (["--strings=3"], "--strings must be at least --batch-size, 4"),
@@ -131,7 +131,7 @@ def write_wave(path: Path, rate: int = 8000) -> None:
         file.writeframes(b"\1\2" * 400)
 
 
-def test_recordings_that_are_none_are_named(tmp_path):
+def test_bad_recordings_are_named(tmp_path):
     write_wave(tmp_path / "3_anna_12.wav")
     (recording,) = data.load_recordings(tmp_path)
     assert (recording.digit, recording.speaker, recording.index) == (3, "anna", 12)

@@ -56,7 +56,7 @@ def test_label_from_name(name, label):
 
 
 @pytest.mark.parametrize("places", ["0_0_22_27_27_33_34", "33_0_1_1_1_1_1", "0_24_1_1_1_1_1"])
-def test_ccpd_places_that_mean_no_character(places):
+def test_ccpd_indices_without_a_character(places):
     with pytest.raises(ValueError, match="no index"):
         data.label_from_name(CCPD.format(places))
 
@@ -113,7 +113,7 @@ def test_rendered_plates_are_repeatable_and_plausible():
 
 def test_every_character_has_a_glyph():
     shapes = {render._glyph(c, 22, 45, 0).tobytes() for c in PLATE_CHARACTERS}
-    # A font without a character draws the same empty box for all it lacks.
+    # A font draws the same empty box for all characters that it does not have.
     assert len(shapes) == len(PLATE_CHARACTERS)
 
 
@@ -142,7 +142,7 @@ def test_a_graft_has_the_head_of_one_plate_and_the_number_of_another():
         assert data.graft(one, two._replace(text=text)) is one
 
 
-def test_plates_with_rare_characters_are_drawn_oftener():
+def test_plates_with_rare_characters_are_drawn_more_often():
     blank = np.zeros((24, 94, 3), np.uint8)
     plates = [data.Plate(blank, text, "") for text in ["皖A1111A"] * 15 + ["沪A1111A"]]
     batches = data.training_batches(PLATE_CHARACTERS, 400, 0, plates, real_share=1.0)

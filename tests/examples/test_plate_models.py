@@ -1,4 +1,4 @@
-"""The published network and its weights; the import; the plainness of the pickle."""
+"""The published network and its weights; the import; the safety of the pickle."""
 
 import os
 import pickle

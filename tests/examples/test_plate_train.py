@@ -1,4 +1,4 @@
-"""Training that is stopped and resumed, and reading with what it leaves behind."""
+"""Training that is stopped and continued, and reading with its checkpoints."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_run_leaves_metrics_pictures_and_scores(finished):
         assert cv2.imread(str(finished / name)).std() > 10
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(finished, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_saves_and_the_same_command_continues(finished, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         at_step(patch, plate_train, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(SystemExit) as stopped:
@@ -80,7 +80,7 @@ def test_a_crash_loses_only_what_came_after_the_checkpoint(finished, tmp_path, m
     assert_same_run(finished, tmp_path, weights)
 
 
-def test_finished_run_is_judged_again_but_not_trained(finished, monkeypatch, capsys):
+def test_a_finished_run_is_tested_again_but_not_trained(finished, monkeypatch, capsys):
     at_step(monkeypatch, plate_train, 1, lambda: pytest.fail("trained again"))
     run(finished)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 6

@@ -136,7 +136,7 @@ def test_gtn_auto_segmentation_criterion():
         for y in case["inputs"]["targets"]
     ]
     numerator = jaxctc.Fsa.stack(numerators)
-    # Which transition an arc of a numerator is: the label before it is that into its source.
+    # The transition of each arc of a numerator: the label before it is the one into its source.
     transition = np.full(numerator.label.shape, len(arcs))
     for b, fsa in enumerate(numerators):
         entered = dict(zip(fsa.destination.tolist(), fsa.label.tolist(), strict=True))

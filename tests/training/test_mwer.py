@@ -37,7 +37,7 @@ def test_numbers_of_k2():
         found = jaxctc.edit_distance(paths, references)
         np.testing.assert_array_equal(found, errors)
         got = jaxctc.mwer_loss(jnp.log(jnp.array(want["path_probs"])), found)
-        # Theirs is without the mean of the list.
+        # The published value does not subtract the mean of the list.
         np.testing.assert_allclose(got + np.mean(errors), loss, rtol=1e-5)
 
 
@@ -62,14 +62,14 @@ def test_errors_of_missing_hypotheses_are_not_read():
 
 
 @pytest.mark.parametrize("scores", [[], [-3.0], [-np.inf], [-np.inf, -np.inf]])
-def test_nothing_to_choose_between_is_nothing(scores):
+def test_fewer_than_two_hypotheses_give_zero(scores):
     scores = jnp.asarray(scores, jnp.float32)
     value, gradient = jax.value_and_grad(jaxctc.mwer_loss)(scores, jnp.ones(scores.shape))
     assert value == 0
     assert not np.any(gradient)
 
 
-def test_broken_scores_are_seen_and_half_precision_is_widened():
+def test_nan_scores_give_nan_and_half_precision_is_widened():
     assert np.isnan(jaxctc.mwer_loss(jnp.array([jnp.nan, 0.0]), [0, 1]))
     scores = jnp.array([-1.0, -2.0], jnp.bfloat16)
     loss, gradient = jax.value_and_grad(jaxctc.mwer_loss)(scores, jnp.array([0, 1]))
@@ -107,7 +107,7 @@ def test_a_beam_that_holds_everything_gives_the_exact_gradient(x64, labels, blan
         return jaxctc.ctc_mwer_loss(
             logits,
             jnp.array(labels, jnp.int32),
-            beam_width=count + 3,  # places that no sequence fills change nothing
+            beam_width=count + 3,  # empty places change nothing
             max_labels=frames,
             ctc_weight=0.0,
             blank_id=blank_id,
@@ -184,7 +184,7 @@ def test_masked_classes_and_half_precision():
     assert not np.any(gradient[:, :, 4])
 
 
-def test_descent_reads_better():
+def test_descent_reduces_errors():
     """A confident mistake is unlearnt although the right labels are never forced by CTC."""
     labels = jnp.array([1, 2, 3])
     logits = 2.0 * jax.nn.one_hot(jnp.array([1, 0, 2, 0, 2, 0]), 4)

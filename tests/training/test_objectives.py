@@ -1,4 +1,4 @@
-"""What takes the arguments of the CTC loss, against every alignment of tiny cases, in float64."""
+"""Functions with the arguments of the CTC loss, against all alignments of tiny cases in float64."""
 
 import itertools
 
@@ -53,7 +53,7 @@ def focal(*arguments, **options):
     return jaxctc.focal_loss(jaxctc.ctc_loss(*arguments, **options))
 
 
-# Each as a function of what ctc_loss takes, and its value where no alignment exists.
+# Each as a function of ctc_loss's arguments, and its value for an infeasible pair.
 LIKE_CTC = {
     "entropy": (jaxctc.ctc_entropy, 0.0),
     "prior": (prior_loss, np.inf),

@@ -44,7 +44,7 @@ def test_consistency_reads_no_padding_and_takes_masked_classes():
     half = jaxctc.consistency_loss(one.astype(jnp.float16), two.astype(jnp.float16))
     assert half.dtype == jnp.float32
     assert jaxctc.consistency_loss(masked[0], two)[0] == jnp.inf
-    # Also where the other view's probability of it is too small for a float.
+    # Also if the other view's probability of the class is too small for a float.
     improbable = jnp.array([[0.0, -200.0]]), jnp.array([[0.0, -jnp.inf]])
     assert jaxctc.consistency_loss(*improbable) == jnp.inf
 

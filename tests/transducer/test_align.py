@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_arcs_are_seen(value):
+def test_nan_arcs_give_nan(value):
     blank, label = np.zeros((2, 3, 3), np.float32), np.zeros((2, 3, 2), np.float32)
     label[0, 1, 1] = value
     losses = jaxctc.rnnt_loss_from_log_probs(blank, label)
@@ -35,7 +35,7 @@ def test_arcs_of_two_dtypes(blank_dtype):
         assert found.scores.dtype == label_dtype
 
 
-def test_posteriors_of_broken_logits_are_seen_and_padding_is_not():
+def test_nan_logits_give_nan_posteriors_but_not_in_padding():
     logits = np.zeros((2, 5, 3, 4), np.float32)
     logits[0, 2, 1, 3] = np.nan
     lengths = np.array([4, 5]), np.array([1, 2])

@@ -25,7 +25,7 @@ TAKE_LOGITS = [jaxctc.rnnt_loss, jaxctc.rnnt_log_probs, jaxctc.hat_log_probs]
 
 @pytest.mark.parametrize("function", TAKE_LOGITS)
 @pytest.mark.parametrize(("error", "arguments", "sentence"), WRONG)
-def test_malformed_calls_answer_with_a_sentence(function, error, arguments, sentence):
+def test_malformed_calls_have_an_error_message(function, error, arguments, sentence):
     with pytest.raises(error, match=sentence):
         function(**{"logits": LOGITS, "labels": LABELS, **arguments})
 

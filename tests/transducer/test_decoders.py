@@ -82,7 +82,7 @@ def test_where_the_transducer_is_sure_a_beam_of_one_is_greedy(encoder):
 
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
-def test_sizes_of_nothing(decode):
+def test_empty_axes(decode):
     decode = functools.partial(decode, monotonic=True)
     nothing = decoded(decode, np.zeros((0, D), np.float32))
     assert nothing.labels.shape[-1] == 0
@@ -97,7 +97,7 @@ def test_masked_classes_ties_and_nan():
     encoder = np.stack([frames, frames], axis=1)
     path = decoded(show_greedy, encoder)
     np.testing.assert_array_equal(path.scores, [0, no, no, np.nan])
-    # Where no class is possible nothing is emitted, whichever class is the blank.
+    # If all classes are -inf, no label is emitted, whichever class is the blank.
     np.testing.assert_array_equal(
         decoded(show_greedy, encoder[2], blank_id=2).lengths, path.lengths[2]
     )

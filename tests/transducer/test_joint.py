@@ -12,7 +12,7 @@ import jaxctc
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-def test_hat_sums_to_one_and_is_what_it_says():
+def test_hat_sums_to_one_and_follows_its_formula():
     logits, labels, frames, lengths = BATCH
     blank_id = 2
     poisoned = logits.copy()
@@ -38,7 +38,7 @@ def test_hat_sums_to_one_and_is_what_it_says():
 
 @pytest.mark.parametrize("log_probs", [jaxctc.rnnt_log_probs, jaxctc.hat_log_probs])
 @pytest.mark.parametrize("frames_per_chunk", [1, 4, 100])
-def test_the_joint_in_chunks_gives_what_it_gives_at_once(log_probs, frames_per_chunk):
+def test_the_joint_in_chunks_equals_the_whole_joint(log_probs, frames_per_chunk):
     generator = np.random.default_rng(3)
     encoder = generator.standard_normal((3, 6, 8)).astype(np.float32)
     predictor = generator.standard_normal((3, 5, 8)).astype(np.float32)

@@ -31,7 +31,7 @@ class TransducerConformance(LatticeConformance):
         return Case(topology, scores)
 
     def of_sequence(self, case, scores, b):
-        # Where weights only wait, past the end, a path has a number that is no arc's.
+        # Past the end, where weights only wait, a path has an index that is not an arc's.
         return jax.tree.map(lambda x: self.by_cell(case, x, b), scores)
 
     def by_cell(self, case, x, b):
@@ -126,7 +126,7 @@ def test_skewed_arrays_have_diagonals_as_rows(axis):
 
 
 @pytest.mark.parametrize("is_monotonic", [False, True])
-def test_of_paths_that_tie_labels_are_as_early_as_they_can_be(is_monotonic):
+def test_ties_emit_labels_as_early_as_possible(is_monotonic):
     generator = np.random.default_rng(7)
     batch, frames, spoken = 60, 4, 3
     blank = -generator.integers(0, 2, (batch, frames, spoken + 1)).astype(np.float32)

@@ -170,7 +170,7 @@ def test_masked_classes_broken_logits_and_impossible_pairs():
         assert losses[0] == np.inf
         np.testing.assert_array_equal(gradient[0], 0)
         assert np.isfinite(losses[1:]).all()
-    # Under jit lengths can't be seen: those out of range are not feasible.
+    # Under jit lengths are traced: those out of range are infeasible.
     losses, gradient = loss_and_gradient(BATCH[0], labels, [7, 0, 5], [4, 2, 5])
     np.testing.assert_array_equal(losses, np.inf)
     np.testing.assert_array_equal(gradient, 0)

@@ -47,7 +47,7 @@ def simple_and_full(encoder, predictor):
 
 
 @pytest.mark.parametrize("scale", [1, 100], ids=["as they are", "where products underflow"])
-def test_simple_is_full_of_the_sums(scale):
+def test_simple_equals_full_of_the_summed_logits(scale):
     encoder, predictor = (scale * x for x in poisoned())
     simple, full = simple_and_full(encoder, predictor)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=3e-6), simple, full)
@@ -61,7 +61,7 @@ def test_masked_classes_are_probability_zero():
     assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_smoothing_mixes_what_each_says_alone():
+def test_smoothing_mixes_the_log_probabilities_of_each_alone():
     scales = {"lm_only_scale": 0.25, "am_only_scale": 0.125}
     arcs = jaxctc.rnnt_simple_log_probs(*poisoned(), LABELS, FRAMES, LENGTHS, **scales)
     for b, (frames, spoken) in enumerate(zip(FRAMES, LENGTHS, strict=True)):
@@ -95,7 +95,7 @@ def losses_and_gradients(encoder, predictor, **scales):
 
 
 @pytest.mark.parametrize("scales", [{}, {"lm_only_scale": 0.25, "am_only_scale": 0.125}])
-def test_broken_logits_are_seen_whatever_class_they_are_of(scales):
+def test_nan_logits_of_any_class_give_nan(scales):
     for value in (np.nan, np.inf):
         for which, place in ((0, (0, 1, 5)), (1, (0, 1, 4))):  # no label, and not the blank
             given_ = poisoned()
@@ -105,7 +105,7 @@ def test_broken_logits_are_seen_whatever_class_they_are_of(scales):
 
 
 @pytest.mark.parametrize("scales", [{}, {"lm_only_scale": 0.25, "am_only_scale": 0.125}])
-def test_where_no_class_is_possible_no_path_goes(scales):
+def test_a_frame_without_possible_classes_has_no_path(scales):
     encoder, predictor = poisoned()
     predictor[0, 2] = -np.inf
     losses, gradients = losses_and_gradients(encoder, predictor, **scales)
@@ -113,7 +113,7 @@ def test_where_no_class_is_possible_no_path_goes(scales):
     assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_the_mean_of_what_is_hardly_possible_is_not_zero():
+def test_the_mean_of_tiny_probabilities_does_not_underflow():
     encoder, predictor = poisoned()
     predictor[..., 3] -= 300  # its probability is no float32
     predictor[..., 4] = -np.inf
@@ -209,7 +209,7 @@ def test_the_rule_loses_less_than_that_of_k2_on_random_models():
 
 
 @pytest.mark.parametrize("monotonic", [False, True])
-def test_with_all_positions_pruned_is_full(monotonic):
+def test_with_all_positions_pruned_equals_full(monotonic):
     logits = GENERATOR.standard_normal((3, 7, 5, 6)).astype(np.float32)
     ranges = np.broadcast_to(np.arange(5), (3, 7, 5))
     arguments = {"monotonic": monotonic, "blank_id": 2}
@@ -228,7 +228,7 @@ def test_with_all_positions_pruned_is_full(monotonic):
         )
 
 
-def test_pruned_is_full_without_what_is_out_of_range():
+def test_pruned_equals_full_without_arcs_out_of_range():
     encoder, predictor = ENCODER.copy(), PREDICTOR.copy()
     arcs = jaxctc.rnnt_simple_log_probs(encoder, predictor, LABELS, FRAMES, LENGTHS)
     posteriors = jaxctc.rnnt_posteriors(*arcs, FRAMES, LENGTHS)
@@ -323,6 +323,6 @@ def test_ranges_that_lead_nowhere_leave_no_path():
         ),
     ],
 )
-def test_malformed_calls_answer_with_a_sentence(call, error, sentence):
+def test_malformed_calls_have_an_error_message(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()

@@ -77,7 +77,7 @@ def test_forward_mode_second_derivatives_vmap_and_precision(loss):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("spoken", [0, 1])
-def test_what_is_no_number_is_seen_in_a_factorised_blank(spoken, value):
+def test_nan_in_any_class_makes_the_hat_loss_nan(spoken, value):
     shape = 2, spoken + 1, 3
     broken = np.zeros((np.prod(shape), *shape), np.float32)
     for batch, place in enumerate(np.ndindex(shape)):

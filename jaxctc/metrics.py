@@ -151,14 +151,18 @@ def _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths
 @meshes.jit(trailing=())
 def _error_rate(hypotheses, references, hypothesis_lengths, reference_lengths):
     distance = _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths)
-    labels = jnp.sum(_flat(references, reference_lengths)[1])
-    return jnp.sum(distance).astype(jnp.float32) / jnp.maximum(labels, 1).astype(jnp.float32)
+    labels = jnp.sum(_flat(references, reference_lengths)[1], dtype=jnp.int32)
+    return jnp.sum(distance, dtype=jnp.int32).astype(jnp.float32) / jnp.maximum(labels, 1).astype(
+        jnp.float32
+    )
 
 
 def _flat(labels, lengths):
     """Labels ``[B, L]`` and lengths ``[B]``; lengths of None end at the first negative label."""
     if lengths is None:
-        lengths = jnp.sum(jnp.cumprod(labels >= 0, axis=-1, dtype=jnp.int32), axis=-1)
+        lengths = jnp.sum(
+            jnp.cumprod(labels >= 0, axis=-1, dtype=jnp.int32), axis=-1, dtype=jnp.int32
+        )
     return labels.reshape(lengths.size, labels.shape[-1]), lengths.reshape(-1)
 
 
@@ -169,7 +173,7 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
     )
     # An anti-diagonal is [R + 1, B], indexed by i. The hypothesis's labels on it are a window of
     # the reversed hypothesis, which moves by one per step.
-    i = jnp.arange(r_size + 1)[:, None]
+    i = jnp.arange(r_size + 1, dtype=jnp.int32)[:, None]
     reference = jnp.pad(references.T, ((1, 0), (0, 0)))
     window = jnp.pad(hypotheses.T[::-1], ((r_size + 1, r_size + 1), (0, 0)))
     far = jnp.int32(h_size + r_size + 2)  # more than any distance
@@ -182,7 +186,7 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
         previous, earlier, deleted_previous, deleted_earlier, answer = carry  # of d - 1 and d - 2
         hypothesis = lax.dynamic_slice_in_dim(window, r_size + 1 + h_size - d, r_size + 1, axis=0)
         by_deletion, by_insertion = down(previous, far) + 1, previous + 1
-        by_match = down(earlier, far) + (reference != hypothesis)
+        by_match = down(earlier, far) + (reference != hypothesis).astype(jnp.int32)
         distance = jnp.minimum(jnp.minimum(by_deletion, by_insertion), by_match)
         distance = jnp.minimum(distance, far)
         # A deletion if one is on a shortest path; else an insertion if D[i, j-1] < D[i-1, j-1];
@@ -199,7 +203,7 @@ def _count_edits(hypotheses, references, hypothesis_lengths, reference_lengths) 
     start = jnp.where(i == 0, nothing, far)
     answer = jnp.zeros((2, reference.shape[1]), jnp.int32)
     carry = (start, nothing + far, nothing, nothing, answer)
-    carry, _ = meshes.scan(step, carry, jnp.arange(1, h_size + r_size + 1))
+    carry, _ = meshes.scan(step, carry, jnp.arange(1, h_size + r_size + 1, dtype=jnp.int32))
     distance, deletions = carry[-1]
     insertions = deletions + h_lengths - r_lengths
     return EditOperations(distance, distance - insertions - deletions, insertions, deletions)
@@ -209,7 +213,7 @@ def _without_common_ends(hypotheses, references, hypothesis_lengths, reference_l
     """The sequences without their common prefix, and then without their common suffix."""
     shorter = jnp.minimum(hypothesis_lengths, reference_lengths)[:, None]
     size = min(hypotheses.shape[1], references.shape[1])
-    place = jnp.arange(size)[None, :]
+    place = jnp.arange(size, dtype=jnp.int32)[None, :]
 
     def from_end(labels, lengths):
         index = jnp.maximum(lengths[:, None] - 1 - place, 0)
@@ -223,7 +227,7 @@ def _without_common_ends(hypotheses, references, hypothesis_lengths, reference_l
     end = run((ends[0] == ends[1]) & (place < shorter - start[:, None]))
 
     def rest(labels):
-        index = jnp.arange(labels.shape[1])[None, :] + start[:, None]
+        index = jnp.arange(labels.shape[1], dtype=jnp.int32)[None, :] + start[:, None]
         return jnp.take_along_axis(labels, jnp.minimum(index, labels.shape[1] - 1), axis=1)
 
     common = start + end

@@ -75,7 +75,9 @@ def _decoder(decode):
 
 
 def _start(logits):
-    return jaxctc.ctc_beam_start(batch=logits.shape[:-2], beam_width=3, max_labels=T)
+    return jaxctc.ctc_beam_start(
+        batch=logits.shape[:-2], beam_width=3, max_labels=T, dtype=logits.dtype
+    )
 
 
 def _time_major(loss):

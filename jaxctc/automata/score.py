@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxctc.automata import checks as automata_checks
 from jaxctc.automata.arcs import Fsa
 from jaxctc.core import checks, meshes, recursion
+from jaxctc.core.emissions import wide
 from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, take
 
 
@@ -69,7 +70,11 @@ class FsaTopology(NamedTuple):
         return jax.tree.map(lambda x: x[0], total)
 
     def _rows(self, index: jax.Array) -> tuple[jax.Array, ...]:
-        return (index,) if index.ndim == 1 else (index, jnp.arange(index.shape[1])[None, :])
+        return (
+            (index,)
+            if index.ndim == 1
+            else (index, jnp.arange(index.shape[1], dtype=jnp.int32)[None, :])
+        )
 
 
 class Lattice(NamedTuple):
@@ -85,7 +90,7 @@ def lattice(fsa: Fsa, log_probs: jax.Array, lengths: jax.Array) -> Lattice:
     batch, frames, classes = log_probs.shape
     states, arcs = fsa.final.shape[-1], fsa.label.shape[-1]
     shared = fsa.label.ndim == 1
-    dtype = jnp.promote_types(log_probs.dtype, jnp.float32)
+    dtype = wide(log_probs.dtype)
     source, destination, label = (jnp.asarray(x, jnp.int32).T for x in fsa[:3])
     weight, start, final = (jnp.asarray(x).T for x in fsa[3:])
     used = (label >= 0) & (label < classes)
@@ -94,15 +99,15 @@ def lattice(fsa: Fsa, log_probs: jax.Array, lengths: jax.Array) -> Lattice:
     source, destination, label = (jnp.where(used, x, 0) for x in (source, destination, label))
     weight = jnp.where(used, weight, -jnp.inf)
 
-    inside = jnp.arange(frames)[None, :] < lengths[:, None]
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < lengths[:, None]
     scores = jnp.where(inside[:, :, None], log_probs.astype(dtype), -jnp.inf)
     valid = jnp.all(scores < jnp.inf, axis=(1, 2)) & (lengths >= 0) & (lengths <= frames)
     for x in (weight, start, final):
         valid &= jnp.all(x < jnp.inf, axis=0)
     scores = scores.transpose(1, 2, 0)
     if arcs < classes:  # then picking the scores of the arcs first reads less
-        batch_index = () if shared else (jnp.arange(batch)[None, :],)
-        scores, label = scores[:, label, *batch_index], jnp.arange(arcs)
+        batch_index = () if shared else (jnp.arange(batch, dtype=jnp.int32)[None, :],)
+        scores, label = scores[:, label, *batch_index], jnp.arange(arcs, dtype=jnp.int32)
     weight, start, final = (
         (x[:, None] if shared else x).astype(dtype) for x in (weight, start, final)
     )

@@ -44,7 +44,7 @@ class ErrorRate(nnx.Metric):
         if reference_lengths is None:
             references = jnp.asarray(references)
             reference_lengths = jnp.cumprod(references >= 0, axis=-1, dtype=jnp.int32)
-        self.edits[...] += jnp.sum(edits)
+        self.edits[...] += jnp.sum(edits, dtype=jnp.int32)
         self.labels[...] += jnp.sum(jnp.asarray(reference_lengths), dtype=jnp.int32)
 
     def compute(self) -> jax.Array:

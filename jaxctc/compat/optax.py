@@ -90,7 +90,9 @@ def ctc_loss_with_forward_probs(
 def _forward(logits, labels, logit_lengths, label_lengths, blank_id, log_epsilon):
     topology, scores, *_ = lattice(logits, labels, logit_lengths, label_lengths, blank_id)
     frames = logits.shape[1]
-    last = jnp.minimum(jnp.arange(frames)[:, None], jnp.maximum(logit_lengths - 1, 0)[None, :])
+    last = jnp.minimum(
+        jnp.arange(frames, dtype=jnp.int32)[:, None], jnp.maximum(logit_lengths - 1, 0)[None, :]
+    )
 
     def as_in_optax(alphas):
         by_state = alphas.transpose(0, 2, 1) if topology.axis == 0 else alphas

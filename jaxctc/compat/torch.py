@@ -90,7 +90,7 @@ def ctc_loss(
     if reduction == "sum":
         return losses.sum()
     if reduction == "mean":
-        return (losses / jnp.maximum(jnp.asarray(target_lengths), 1)).mean()
+        return (losses / jnp.maximum(jnp.asarray(target_lengths), 1).astype(losses.dtype)).mean()
     return losses if batched else losses[0]
 
 
@@ -228,19 +228,20 @@ def rnnt_loss(
     targets = checks.labels_array("targets", targets, logits.shape[:1])
     checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
     pair = transducer_checks.pair(logits, targets, logit_lengths, target_lengths, blank)
-    pair = checks.SequencePair(*meshes.alike(pair[:4]), pair.blank_id)
 
-    def loss(logits):
+    def loss(*arrays):
+        pair = checks.SequencePair(*arrays, blank)
         if fused_log_softmax:
-            return transducer.rnnt_loss(logits, *pair[1:4], blank_id=pair.blank_id)
-        return transducer.rnnt_loss_from_log_probs(*_arcs(logits, pair), *pair[2:4])
+            return transducer.rnnt_loss(*pair[:4], blank_id=blank)
+        return transducer.rnnt_loss_from_log_probs(*_arcs(pair), *pair[2:4])
 
-    losses = _clamped(loss, clamp)(pair.logits) if clamp > 0 else loss(pair.logits)
+    losses = (_clamped(loss, clamp) if clamp > 0 else loss)(*meshes.alike(pair[:4]))
     return {"none": lambda x: x, "sum": jnp.sum, "mean": jnp.mean}[reduction](losses)
 
 
-def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.TransducerArcs:
-    """The log-probabilities of the blank and of each label, picked from `log_probs`."""
+def _arcs(pair: checks.SequencePair) -> transducer.TransducerArcs:
+    """The log-probabilities of the blank and of each label, picked from the pair's `logits`."""
+    log_probs = pair.logits
     read, valid = readable_labels(pair.labels, log_probs.shape[-1], pair.blank_id)
     labels = jnp.take_along_axis(log_probs[:, :, :-1], read[:, None, :-1, None], axis=3)[..., 0]
     return transducer.TransducerArcs(
@@ -249,19 +250,19 @@ def _arcs(log_probs: jax.Array, pair: checks.SequencePair) -> transducer.Transdu
 
 
 def _clamped(loss, clamp: float):
-    """The same function of logits, with the gradient of each sequence's loss clipped."""
+    """The same function of logits and more, with the gradient of each sequence's loss clipped."""
 
     @jax.custom_vjp
-    def clamped(logits):
-        return loss(logits)
+    def clamped(logits, *rest):  # not closed over: what is would be lost under `jax.vmap`
+        return loss(logits, *rest)
 
-    def forward(logits):
-        values, pullback = jax.vjp(loss, logits)
+    def forward(logits, *rest):
+        values, pullback = jax.vjp(lambda logits: loss(logits, *rest), logits)
         (gradient,) = pullback(jnp.ones_like(values))
         return values, jnp.clip(gradient, -clamp, clamp)
 
     def backward(gradient, cotangent):
-        return (gradient * cotangent[:, None, None, None].astype(gradient.dtype),)
+        return gradient * cotangent[:, None, None, None].astype(gradient.dtype), None, None, None
 
     clamped.defvjp(forward, backward)
     return clamped

@@ -290,12 +290,12 @@ def shares(**values: Any) -> tuple[float, ...]:
     for name, value in values.items():
         if isinstance(value, jax.core.Tracer):
             raise TypeError(f"{name} is traced; it must be a float known while tracing.")
-        real(name, value)
-        if not 0 <= value <= 1:
+        values[name] = float(np.asarray(real(name, value)))
+        if not 0 <= values[name] <= 1:
             raise ValueError(f"{name} is {value}; it must be in 0…1.")
     if sum(values.values()) > 1:
         raise ValueError(f"{' + '.join(values)} is {sum(values.values())}; it must be at most 1.")
-    return tuple(float(value) for value in values.values())
+    return tuple(values.values())
 
 
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:

@@ -134,9 +134,9 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     labels = labels.reshape(logit_lengths.size, width)
     logit_lengths, label_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
 
-    inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths[:, None]
     logits = jnp.where(inside[:, :, None], widen(lax.stop_gradient(given)), 0)
-    used = jnp.arange(width)[None, :] < label_lengths[:, None]
+    used = jnp.arange(width, dtype=jnp.int32)[None, :] < label_lengths[:, None]
     usable = used & (labels >= 0) & (labels < classes) & (labels != blank_id)
     read = jnp.where(usable, labels, blank_id)
     if wildcard_id is not None:  # one more class, which scores as the best one
@@ -200,7 +200,7 @@ def _spans(states, aligned, used, scores):
     """First frame, frame after the last, and mean score of each label, ``[B, S]``."""
     batch, frames = states.shape
     width = used.shape[1]
-    row = jnp.arange(batch)[:, None]
+    row = jnp.arange(batch, dtype=jnp.int32)[:, None]
     frame = jnp.broadcast_to(jnp.arange(frames, dtype=jnp.int32)[None, :], states.shape)
     label = jnp.where(aligned & (states > 0), states - 1, width)  # else outside, and dropped
     ends = jnp.zeros((batch, width), jnp.int32).at[row, label].max(frame + 1, mode="drop")

@@ -34,7 +34,7 @@ def start(batch: int, width: int, max_labels: int, dtype) -> BeamState:
 
 def extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -> BeamState:
     width, max_labels = state.labels.shape[1:]
-    inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
+    inside = jnp.arange(logits.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
     prune = prune is not None and min(prune, logits.shape[2] - 1)
     # Without an automaton, `candidates` considers no more labels than these. With one, any label
     # may be the best.
@@ -61,8 +61,8 @@ def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -
     count = jnp.cumsum(begun >= 0, axis=0, dtype=jnp.int32)
     place = jnp.where(begun >= 0, before[None] + count - 1, max_labels)
     place = place.transpose(1, 2, 0)  # [B, 2 W, T]
-    row = jnp.arange(place.shape[0])[:, None, None]
-    column = jnp.arange(2 * width)[None, :, None]
+    row = jnp.arange(place.shape[0], dtype=jnp.int32)[:, None, None]
+    column = jnp.arange(2 * width, dtype=jnp.int32)[None, :, None]
 
     def written(old, new):
         old = jnp.take_along_axis(old, origin[:, :, None], axis=1)
@@ -99,7 +99,7 @@ def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> 
     frames = jnp.take_along_axis(state.frames, take(ending)[:, :, None], axis=1)
     labels = jnp.take_along_axis(state.labels, order[:, :, None], axis=1)
     lengths = jnp.where(exists, take(beam.length), 0)
-    inside = jnp.arange(max_labels)[None, None, :] < lengths[:, :, None]
+    inside = jnp.arange(max_labels, dtype=jnp.int32)[None, None, :] < lengths[:, :, None]
     return Hypotheses(
         jnp.where(inside, labels, -1),
         lengths,

@@ -55,6 +55,8 @@ def _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes):
     valid = (labels >= 0) & (labels != blank_id)
     if num_classes is not None:
         valid &= labels < num_classes
-    repeats = jnp.sum((labels[..., 1:] == labels[..., :-1]) & used[..., 1:], axis=-1)
+    repeats = jnp.sum(
+        (labels[..., 1:] == labels[..., :-1]) & used[..., 1:], axis=-1, dtype=jnp.int32
+    )
     in_range = (label_lengths >= 0) & (label_lengths <= labels.shape[-1]) & (logit_lengths >= 0)
     return jnp.all(valid | ~used, axis=-1) & (logit_lengths >= label_lengths + repeats) & in_range

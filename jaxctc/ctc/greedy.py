@@ -54,7 +54,7 @@ def ctc_greedy_decode(
 def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
     batch, (frames, classes) = logits.shape[:-2], logits.shape[-2:]
     logits = logits.reshape(logit_lengths.size, frames, classes)
-    inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths.reshape(-1, 1)
 
     x = widen(logits)
     path = jnp.argmax(x, axis=-1).astype(jnp.int32)
@@ -85,7 +85,7 @@ def _compact(keep: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows, columns = keep.shape
     # Values that are not kept go to a place outside the row, where they are dropped.
     place = jnp.where(keep, jnp.cumsum(keep, axis=-1) - 1, columns)
-    row = jnp.arange(rows)[:, None]
+    row = jnp.arange(rows, dtype=jnp.int32)[:, None]
     nothing = jnp.full(keep.shape, -1, jnp.int32)
     column = jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32), keep.shape)
     return (

@@ -90,14 +90,14 @@ def lattice(
     # The longer of the two axes is the last, along the vector registers.
     axis = 0 if batch > spaces else 1
 
-    used = jnp.arange(1, spaces)[None, :] <= label_lengths[:, None]
+    used = jnp.arange(1, spaces, dtype=jnp.int32)[None, :] <= label_lengths[:, None]
     valid = (labels >= 0) & (labels < classes) & (labels != blank_id)
     # Index 0 reads the blank. Labels past the length may read any class: no path leads back
     # from them.
     read = jnp.where(used & valid, labels, blank_id)
     read = jnp.pad(read, ((0, 0), (1, 0)), constant_values=blank_id)
     skip = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 1)))[:, :spaces]
-    inside = jnp.arange(frames)[None, :] < logit_lengths[:, None]
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths[:, None]
 
     topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
     scores = log_probabilities(logits, read, inside, topology.neutral, axis)

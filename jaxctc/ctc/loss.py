@@ -136,7 +136,7 @@ def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
         *flatten(logits, labels, logit_lengths, label_lengths), blank_id
     )
     log_z, posteriors = recursion.posteriors(topology, scores)
-    inside = jnp.arange(frames)[None, :] < logit_lengths.reshape(-1, 1)
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths.reshape(-1, 1)
     inside &= possible[:, None]
     by_state = posteriors.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
     by_state = jnp.where(jnp.isnan(log_z)[:, None, None], jnp.nan, by_state)

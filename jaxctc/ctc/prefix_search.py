@@ -71,7 +71,7 @@ class Trace(NamedTuple):
 
 def start(batch: int, width: int, dtype) -> Beam:
     """A beam of the empty prefix and W - 1 empty places."""
-    first = jnp.broadcast_to((jnp.arange(width) == 0)[None, :], (batch, width))
+    first = jnp.broadcast_to((jnp.arange(width, dtype=jnp.int32) == 0)[None, :], (batch, width))
     nothing = jnp.full((batch, width), -jnp.inf, dtype)
     sure = jnp.where(first, jnp.zeros((), dtype), nothing)
     integers = jnp.zeros((batch, width), jnp.int32)
@@ -198,6 +198,7 @@ def step(
     if automaton is not None:
         grown = automaton.score[beam.automaton_state]  # [B, W, C]
         grown = jnp.take_along_axis(grown, frame.top_labels[:, None, :], axis=2)
+        grown = grown.astype(beam.automaton_score.dtype)
         allowed = grown > -jnp.inf
         grown = jnp.where(allowed, beam.automaton_score[:, :, None] + grown, 0)
         longer = jnp.where(allowed, longer + automaton_weight * grown, -jnp.inf)
@@ -232,7 +233,7 @@ def step(
         best_blank=jnp.where(stays, take(best) + log_blank, -jnp.inf),
         best_label=jnp.where(stays, take(stay_best_label), new_best),
         last=label,
-        length=jnp.where(exists, take(beam.length) + ~stays, NOTHING),
+        length=jnp.where(exists, take(beam.length) + (~stays).astype(jnp.int32), NOTHING),
         high=jnp.where(stays, high, child_high),
         low=jnp.where(stays, low, child_low),
         parent_high=jnp.where(stays, take(beam.parent_high), high),
@@ -243,9 +244,10 @@ def step(
     if automaton is not None:
         state, score = take(beam.automaton_state), take(beam.automaton_score)
         safe = jnp.maximum(label, 0)
+        following, gain = automaton.transition[state, safe], automaton.score[state, safe]
         after = after._replace(
-            automaton_state=jnp.where(stays, state, automaton.transition[state, safe]),
-            automaton_score=jnp.where(stays, score, score + automaton.score[state, safe]),
+            automaton_state=jnp.where(stays, state, following.astype(jnp.int32)),
+            automaton_score=jnp.where(stays, score, score + gain.astype(score.dtype)),
         )
     trace = Trace(
         blank=take(best_place),

@@ -12,6 +12,7 @@ from jaxctc.automata.graphs import ngram_fsa
 from jaxctc.automata.score import fsa_score
 from jaxctc.automata.topologies import CTC, compose
 from jaxctc.core import checks, meshes
+from jaxctc.core.emissions import widen
 
 
 def lfmmi_loss(
@@ -89,12 +90,12 @@ def lfmmi_loss(
 def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
     frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
     inside = frame < lengths[..., None]
-    x = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    x = jnp.where(inside[..., None], x, 0)
+    x = jnp.where(inside[..., None], widen(logits), 0)
     # Both scores change alike, and only their difference counts: smaller scores round less.
     top = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     x = x - jnp.where(jnp.isfinite(top), top, 0)
     if boost is not None:
+        boost = lax.convert_element_type(boost, x.dtype)
         correct, pullback = jax.vjp(lambda x: fsa_score(numerator, x, lengths), x)
         (posteriors,) = pullback(jnp.ones_like(correct))
         everything = fsa_score(denominator, x - boost * lax.stop_gradient(posteriors), lengths)
@@ -108,6 +109,7 @@ def _lfmmi_loss(numerator, denominator, logits, lengths, boost, ctc_weight):
         finite = jnp.where(possible[..., None, None], x, 0)
         normaliser = jnp.where(inside, jax.nn.logsumexp(finite, axis=-1), 0)
         own = jnp.where(possible, correct, 0)
+        ctc_weight = lax.convert_element_type(ctc_weight, x.dtype)
         loss += ctc_weight * (jnp.sum(normaliser, axis=-1) - own)
     return jnp.where(possible, loss, jnp.inf)
 

@@ -165,5 +165,6 @@ def _ctc_mwer_loss(
     expected = mwer_loss(scores, over_list(errors)(found.labels, found.lengths))
     reference = loss(labels, label_lengths)
     possible = reference != jnp.inf
+    ctc_weight = lax.convert_element_type(ctc_weight, reference.dtype)
     total = expected + ctc_weight * jnp.where(possible, reference, 0)
     return jnp.where(possible, total, jnp.inf)

@@ -133,6 +133,8 @@ def _intermediate_ctc_loss(logits, labels, logit_lengths, label_lengths, layers,
         return ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id=blank_id)
 
     last, before = loss(logits), jnp.mean(jax.vmap(loss)(layers), axis=0)
+    weight = lax.convert_element_type(weight, last.dtype)
+    before = before.astype(last.dtype)
     possible = (last != jnp.inf) & (before != jnp.inf)  # 0 · inf would be NaN
     total = (1 - weight) * jnp.where(possible, last, 0) + weight * jnp.where(possible, before, 0)
     return jnp.where(possible, total, jnp.inf)
@@ -234,6 +236,7 @@ def focal_loss(
 @meshes.jit(trailing=(0,))
 def _focal_loss(losses, alpha, gamma):
     losses = widen(losses)
+    alpha, gamma = (lax.convert_element_type(x, losses.dtype) for x in (alpha, gamma))
     # Powers and products have no derivative at the ends, where the weight is 0 or 1.
     between = (losses > 0) & (losses < jnp.inf)
     safe = jnp.where(between, losses, 1)

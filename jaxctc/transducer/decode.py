@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks
+from jaxctc.core.emissions import wide
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer import search as transducer_search
@@ -185,7 +186,7 @@ def _checked(
     logits = transducer_checks.functions(joint, predictor, state, frame)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
     output, state = predictor(state, jnp.int32(blank_id))
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    dtype = wide(logits.dtype)
     model = Transducer(joint, predictor, output, state, blank_id, dtype)
     return model, encoder, lengths, Bounds(symbols, labels, monotonic)
 

@@ -140,8 +140,8 @@ def rnnt_loss_from_joint(
 
     # Padding is set to 0 for the joint: NaN there would make its gradient NaN.
     flat_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    outer = jnp.arange(frames)[None, :] < flat_lengths[0][:, None]
-    inner = jnp.arange(spaces)[None, :] <= flat_lengths[1][:, None]
+    outer = jnp.arange(frames, dtype=jnp.int32)[None, :] < flat_lengths[0][:, None]
+    inner = jnp.arange(spaces, dtype=jnp.int32)[None, :] <= flat_lengths[1][:, None]
     encoder = encoder.reshape(*outer.shape, encoder.shape[-1])
     encoder = jnp.where(outer[:, :, None], encoder, 0)
     predictor = predictor.reshape(*inner.shape, predictor.shape[-1])

@@ -107,8 +107,10 @@ def cells(
     frames: int, spaces: int, logit_lengths: jax.Array, label_lengths: jax.Array
 ) -> jax.Array:
     """Which states ``[B, T, U + 1]`` are within the lengths."""
-    inside = jnp.arange(frames)[None, :, None] < logit_lengths[:, None, None]
-    return inside & (jnp.arange(spaces)[None, None, :] <= label_lengths[:, None, None])
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :, None] < logit_lengths[:, None, None]
+    return inside & (
+        jnp.arange(spaces, dtype=jnp.int32)[None, None, :] <= label_lengths[:, None, None]
+    )
 
 
 def skew(x: jax.Array, fill: float, axis: int) -> jax.Array:
@@ -147,7 +149,7 @@ def total_of_batches(blank, label, logit_lengths, label_lengths, monotonic, semi
     """`total` of arcs with any number of batch axes, which may have two dtypes."""
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
     blank, label = widen(blank), widen(label)
-    dtype = jnp.promote_types(blank.dtype, label.dtype)
+    dtype = max(blank.dtype, label.dtype, key=lambda dtype: dtype.itemsize)
     arcs = (x.astype(dtype).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
     return total(TransducerArcs(*arcs), *lengths, monotonic, semiring).reshape(blank.shape[:-2])
 

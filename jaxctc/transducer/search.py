@@ -68,7 +68,7 @@ class Path(NamedTuple):
 def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bounds) -> Hypotheses:
     """The path of the best classes through each sequence of a batch ``[B, T, D]``."""
     batch, frames = encoder.shape[:2]
-    row = jnp.arange(batch)
+    row = jnp.arange(batch, dtype=jnp.int32)
 
     def unfinished(path):
         return jnp.any(path.frame < lengths)
@@ -92,11 +92,11 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
         output, state = meshes.cond(jnp.any(emits), advanced, lambda: (path.output, path.state))
         place = jnp.where(emits, path.length, bounds.labels)  # else outside, and dropped
         return Path(
-            frame=path.frame + ends,
-            symbols=jnp.where(ends, 0, path.symbols + emits),
+            frame=path.frame + ends.astype(jnp.int32),
+            symbols=jnp.where(ends, 0, path.symbols + emits.astype(jnp.int32)),
             labels=path.labels.at[row, place].set(choice, mode="drop"),
             frames=path.frames.at[row, place].set(path.frame, mode="drop"),
-            length=path.length + emits,
+            length=path.length + emits.astype(jnp.int32),
             score=path.score + jnp.where(active, gain, 0),
             output=output,
             state=state,
@@ -171,7 +171,7 @@ def beam_search(
     beam, _ = meshes.scan(step, beam, (encoder, times))
     exists = beam.score != -jnp.inf
     length = jnp.where(exists, beam.length, 0)
-    inside = jnp.arange(bounds.labels)[None, :] < length[:, None]
+    inside = jnp.arange(bounds.labels, dtype=jnp.int32)[None, :] < length[:, None]
     return Hypotheses(
         jnp.where(inside, beam.labels, -1),
         length,
@@ -183,7 +183,7 @@ def beam_search(
 
 def _start(model: Transducer, width: int, max_labels: int) -> Beam:
     """A beam of the hypothesis without labels and W - 1 empty places."""
-    score = jnp.where(jnp.arange(width) == 0, jnp.zeros((), model.dtype), -jnp.inf)
+    score = jnp.where(jnp.arange(width, dtype=jnp.int32) == 0, jnp.zeros((), model.dtype), -jnp.inf)
     labels = jnp.full((width, max_labels), -1, jnp.int32)
     word = jnp.zeros(width, jnp.uint32)
     output, state = _repeat((model.output, model.state), width)
@@ -202,7 +202,7 @@ def _end_and_rank(
     blank = log_probs[:, model.blank_id]
     left = opened._replace(score=opened.score + blank, best=opened.best + blank)
 
-    is_label = jnp.arange(classes) != model.blank_id
+    is_label = jnp.arange(classes, dtype=jnp.int32) != model.blank_id
     room = opened.length < bounds.labels
     score = opened.score[:, None] + log_probs
     score = jnp.where(is_label[None, :] & room[:, None], score, -jnp.inf)
@@ -215,7 +215,7 @@ def _grow(model: Transducer, beam: Beam, growth: Growth, time: jax.Array) -> Bea
     """The hypotheses with their new labels."""
     before = jax.tree.map(lambda x: x[growth.parent], beam)
     output, state = jax.vmap(model.predictor)(before.state, growth.label)
-    place = jnp.arange(growth.label.size), before.length
+    place = jnp.arange(growth.label.size, dtype=jnp.int32), before.length
     high, low = prefix_hash(before.high, before.low, growth.label)
     return Beam(
         score=growth.score,

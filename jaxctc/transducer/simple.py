@@ -95,8 +95,8 @@ def _simple_log_probs(
     size = logit_lengths.size
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
     inside = cells(frames, spaces, *lengths)
-    read_frames = jnp.arange(frames)[None, :] < lengths[0][:, None]
-    read_spaces = jnp.arange(spaces)[None, :] <= lengths[1][:, None]
+    read_frames = jnp.arange(frames, dtype=jnp.int32)[None, :] < lengths[0][:, None]
+    read_spaces = jnp.arange(spaces, dtype=jnp.int32)[None, :] <= lengths[1][:, None]
     encoder = widen(encoder.reshape(size, frames, classes))
     encoder = jnp.where(read_frames[:, :, None], encoder, 0)
     predictor = widen(predictor.reshape(size, spaces, classes))

@@ -29,6 +29,7 @@ from jaxctc.automata import topologies as topologies
 from jaxctc.automata import union_fsa as union_fsa
 from jaxctc.automata import with_star as with_star
 from jaxctc.compat.torch import CTCLoss as CTCLoss
+from jaxctc.core import kernels as kernels
 from jaxctc.core import semirings as semirings
 from jaxctc.ctc import Alignment as Alignment
 from jaxctc.ctc import BeamState as BeamState

@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 
 from jaxctc.core import recursion
+from jaxctc.core.kernels import choice, dispatch, tpu
 from jaxctc.core.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
 posteriors_of = jax.jit(recursion.posteriors, static_argnums=2)
 best_path_of = jax.jit(recursion.best_path)
 log_partition_of = jax.jit(recursion.log_partition, static_argnums=2)
+
+
+if dispatch.GPU:
+    from jaxctc.core.kernels import gpu
+
+# Kernels that can be interpreted here: of GPUs only with jax 0.11 or later.
+INTERPRETERS = ["tpu", "gpu"] if dispatch.GPU else ["tpu"]
 
 
 class Case(NamedTuple):
@@ -65,18 +73,20 @@ class LatticeConformance:
         best = int(weights.argmax())
         return log_z, posteriors, weights[best], paths[best]
 
+    def assert_those_of_all_paths(self, case, log_z, posteriors):
+        for b in range(len(log_z)):
+            want_z, want, *_ = self.by_enumeration(case, b)
+            np.testing.assert_allclose(log_z[b], want_z, rtol=2e-6, atol=2e-6)
+            for x, y in zip(
+                jax.tree.leaves(self.of_sequence(case, posteriors, b)), want, strict=True
+            ):
+                np.testing.assert_allclose(x, y, atol=2e-6)
+
     @pytest.mark.parametrize("semiring", [PROBABILITY, LOG], ids=["probability", "log"])
     def test_totals_and_posteriors_are_those_of_all_paths(self, semiring):
         for seed in range(3):
             case = self.lattice(seed=seed)
-            log_z, posteriors = posteriors_of(*case, semiring)
-            for b in range(len(log_z)):
-                want_z, want, *_ = self.by_enumeration(case, b)
-                np.testing.assert_allclose(log_z[b], want_z, rtol=2e-6, atol=2e-6)
-                for x, y in zip(
-                    jax.tree.leaves(self.of_sequence(case, posteriors, b)), want, strict=True
-                ):
-                    np.testing.assert_allclose(x, y, atol=2e-6)
+            self.assert_those_of_all_paths(case, *posteriors_of(*case, semiring))
 
     def test_best_path_is_the_best_of_all_paths(self):
         for seed in range(3):
@@ -147,3 +157,29 @@ class LatticeConformance:
                 log_partition_of(topology, more, semiring),
                 rtol=1e-6,
             )
+
+
+class KernelConformance:
+    """A lattice that has kernels inherits this as well, before its suite."""
+
+    @pytest.fixture(params=INTERPRETERS)
+    def interpreter(self, request):
+        with choice.interpreted(request.param):
+            yield request.param
+
+    def test_kernels_give_what_all_paths_give(self, interpreter):
+        case = self.lattice()
+        assert dispatch.applies(*case, PROBABILITY)
+        found = posteriors_of(*case)
+        self.assert_those_of_all_paths(case, *found)
+        # Of the other kernel, which keeps nothing for a second.
+        np.testing.assert_array_equal(log_partition_of(*case), found[0])
+
+    def test_chunks_of_kernels_change_nothing(self, interpreter, monkeypatch):
+        for module in [tpu, gpu] if dispatch.GPU else [tpu]:
+            monkeypatch.setattr(module, "MAX_CHUNK", 2)
+        monkeypatch.setattr(tpu, "MIN_CHUNK", 2)
+        case = self.lattice()
+        # The last chunk is padded, if frames are odd.
+        found = jax.jit(lambda *case: recursion.posteriors(*case))(*case)
+        self.assert_those_of_all_paths(case, *found)

@@ -66,8 +66,7 @@ def ctc_loss(
       >>> print([f"{loss:.4f}" for loss in losses])
       ['1.6864', '2.0919']
     """
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}; it must be one of {_REDUCTIONS}.")
+    checks.one_of("reduction", reduction, _REDUCTIONS)
     zero_infinity = checks.flag("zero_infinity", zero_infinity)
     log_probs = checks.logits_array("log_probs", log_probs)
     if log_probs.ndim > 3:
@@ -157,8 +156,7 @@ class CTCLoss:
     zero_infinity: bool = False
 
     def __post_init__(self):
-        if self.reduction not in _REDUCTIONS:
-            raise ValueError(f"reduction is {self.reduction!r}; it must be one of {_REDUCTIONS}.")
+        checks.one_of("reduction", self.reduction, _REDUCTIONS)
         checks.flag("zero_infinity", self.zero_infinity)
 
     def __call__(
@@ -216,8 +214,7 @@ def rnnt_loss(
       >>> print(f"{loss:.4f}")
       5.3391
     """
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}; it must be one of {_REDUCTIONS}.")
+    checks.one_of("reduction", reduction, _REDUCTIONS)
     logits = checks.logits_array("logits", logits, ("T", "U + 1", "C"))
     if logits.ndim != 4:
         raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")

@@ -153,6 +153,13 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
+    """Checks that a name is one of some."""
+    if value not in options:
+        raise ValueError(f"{name} is {value!r}; it must be one of {options}.")
+    return value
+
+
 def function(name: str, value: Any) -> Callable:
     """`value` if it is callable."""
     if not callable(value):

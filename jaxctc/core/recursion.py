@@ -10,6 +10,8 @@ Posteriors and best paths are gradients of log Z; there is no other code for the
 The scan is cut into chunks of a few dozen frames. Chunks are checkpointed, so that
 differentiation keeps one state per chunk and recomputes the rest. Between chunks, weights are
 rescaled.
+
+Where `jaxctc.kernels.use` asks for a kernel and the chip has one, it takes the scan's place.
 """
 
 from collections.abc import Callable
@@ -21,18 +23,28 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.core import meshes
-from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring, State, Weight
+from jaxctc.core.kernels import dispatch
+from jaxctc.core.kernels.plans import chunks_of
+from jaxctc.core.semirings import (
+    MAX_CHUNK,
+    MAX_TROPICAL,
+    PROBABILITY,
+    Semiring,
+    State,
+    Weight,
+)
 
-# In `Probability`, a step multiplies a mantissa by at most the number of terms in a sum times the
-# largest mantissa of a score: 3 * 1.42 for CTC, and 4.3**48 = 2**101 fits into float32.
-MAX_CHUNK = 48
 MIN_CHUNK = 24
 
 Scores = chex.ArrayTree  # arrays of log-scores with the frames as leading axis
 
 
 class Topology(Protocol):
-    """How one frame moves weight between states. It knows no semiring."""
+    """How one frame moves weight between states. It knows no semiring.
+
+    One that may run as a kernel says so by ``banded = True``: its scores are like weights, and its
+    step moves weights by `semirings.shift` only and reads no other arrays than those like weights.
+    """
 
     @property
     def axis(self) -> int:
@@ -70,7 +82,17 @@ def log_partition(
     Returns:
       ``log Z``, one number per sequence.
     """
+    if dispatch.applies(topology, scores, semiring):
+        return dispatch.log_partition(topology, scores, semiring, _SCAN)
+    return _log_partition(topology, scores, semiring)
+
+
+def _log_partition(topology: Topology, scores: Scores, semiring: Semiring) -> jax.Array:
     state, scale, _ = _scan(topology, scores, semiring, lambda state, scale: None)
+    return _finish(topology, semiring, state, scale)
+
+
+def _finish(topology: Topology, semiring: Semiring, state: State, scale: Weight) -> jax.Array:
     total = topology.finish(semiring, state)
     scale = jax.tree.map(lambda x: jnp.squeeze(x, topology.axis), scale)
     return semiring.to_log(semiring.times(total, scale))
@@ -100,8 +122,17 @@ def posteriors(
       ``log Z``, and for every array of `scores` one of the same shape. Where there is no
       path, all posteriors are 0.
     """
-    log_z, pullback = jax.vjp(lambda scores: log_partition(topology, scores, semiring), scores)
+    if dispatch.applies(topology, scores, semiring):
+        return dispatch.posteriors(topology, scores, semiring, _SCAN)
+    return _posteriors(topology, scores, semiring)
+
+
+def _posteriors(topology: Topology, scores: Scores, semiring: Semiring) -> tuple[jax.Array, Any]:
+    log_z, pullback = jax.vjp(lambda scores: _log_partition(topology, scores, semiring), scores)
     return log_z, pullback(jnp.ones_like(log_z))[0]
+
+
+_SCAN = dispatch.Way(_log_partition, _posteriors, _finish)
 
 
 def best_path(topology: Topology, scores: Scores) -> tuple[jax.Array, Any]:
@@ -131,7 +162,7 @@ def _scan(
     """The last state, its scale, and all results of `observe`, arrays ``[chunks, frames, …]``."""
     leaf = jax.tree.leaves(scores)[0]
     state, scale = topology.start(semiring, leaf.dtype)
-    chunks, frames = _chunking(leaf.shape[0])
+    chunks, frames = chunks_of(leaf.shape[0], MAX_CHUNK, MIN_CHUNK)
 
     def chunked(x: jax.Array, neutral: jax.Array) -> jax.Array:
         missing = chunks * frames - x.shape[0]
@@ -161,14 +192,3 @@ def _scan(
     chunked_scores = jax.tree.map(chunked, scores, topology.neutral)
     (state, scale), observed = meshes.scan(run_chunk, (state, scale), chunked_scores)
     return state, scale, observed
-
-
-def _chunking(frames: int) -> tuple[int, int]:
-    """Number and length of the chunks; a length that divides `frames` is preferred."""
-    if frames <= MAX_CHUNK:
-        return (1 if frames else 0), frames
-    for length in range(MAX_CHUNK, MIN_CHUNK - 1, -1):
-        if frames % length == 0:
-            return frames // length, length
-    chunks = -(-frames // MAX_CHUNK)
-    return chunks, -(-frames // chunks)

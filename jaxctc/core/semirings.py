@@ -25,6 +25,11 @@ from jax import lax
 from jaxctc.core import xfloat
 from jaxctc.core.xfloat import choose
 
+# How many steps a recursion may take before it calls `rescale`.
+# In `Probability`, a step multiplies a mantissa by at most the number of terms in a sum times the
+# largest mantissa of a score: 3 * 1.42 for CTC, and 4.3**48 = 2**101 fits into float32.
+MAX_CHUNK = 48
+
 Weight = Any  # a pytree of arrays of one shape
 State = tuple[Weight, ...]  # what a recursion carries from frame to frame
 

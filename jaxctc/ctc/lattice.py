@@ -12,7 +12,7 @@ one shape and the blanks need no shift.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class CTCTopology:
     skip: jax.Array  # bool, of the shape of a weight: may label s + 1 follow s without a blank?
     label_lengths: jax.Array  # [B]
     axis: int
+    banded: ClassVar[bool] = True
 
     @property
     def neutral(self) -> jax.Array:

@@ -17,7 +17,7 @@ factorised blank (`hat_log_probs`), or from elsewhere: `rnnt_loss_from_log_probs
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class TransducerTopology:
     label_lengths: jax.Array  # [B]
     spaces: int  # U + 1, the number of label positions
     axis: int
+    banded: ClassVar[bool] = True
 
     @property
     def neutral(self) -> TransducerArcs:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import Case, LatticeConformance
+from conformance import Case, KernelConformance, LatticeConformance
 
 from jaxctc.ctc import lattice
 
@@ -54,14 +54,14 @@ class CTCConformance(LatticeConformance):
         return found
 
 
-class TestFewLongSequences(CTCConformance):
+class TestFewLongSequences(KernelConformance, CTCConformance):
     """States along the last axis."""
 
     def labels(self):
         return jnp.array([[1, 2, 1], [2, 2, 0], [1, 1, 1]]), jnp.array([3, 2, 0])
 
 
-class TestManyShortSequences(CTCConformance):
+class TestManyShortSequences(KernelConformance, CTCConformance):
     """States along the first axis, the batch along the last."""
 
     def labels(self):
@@ -71,7 +71,7 @@ class TestManyShortSequences(CTCConformance):
         )
 
 
-class TestNoPath(CTCConformance):
+class TestNoPath(KernelConformance, CTCConformance):
     """Five frames hold two equal labels, but not four."""
 
     def labels(self):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import Case, LatticeConformance
+from conformance import Case, KernelConformance, LatticeConformance
 from oracles import duration_paths, transducer_paths
 
 import jaxctc
@@ -53,11 +53,11 @@ class TransducerConformance(LatticeConformance):
         return found
 
 
-class TestFewLabelledSequences(TransducerConformance):
+class TestFewLabelledSequences(KernelConformance, TransducerConformance):
     """States along the last axis."""
 
 
-class TestManySequences(TransducerConformance):
+class TestManySequences(KernelConformance, TransducerConformance):
     """States along the first axis, the batch along the last."""
 
     frames = (3, 2, 1, 3)
@@ -67,7 +67,7 @@ class TestManySequences(TransducerConformance):
         assert self.lattice().topology.axis == 0
 
 
-class TestMonotonic(TransducerConformance):
+class TestMonotonic(KernelConformance, TransducerConformance):
     monotonic = True
     frames = (5, 4, 2)
     labels = (2, 3, 3)

@@ -1,0 +1,70 @@
+"""Scan or kernel: what computes a recursion.
+
+JAX keeps traced and compiled functions under a key. The choice is part of that key, so a program
+compiled under one choice is never reused under another.
+"""
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import jax
+
+from jaxctc.core import checks
+
+
+class Choice(NamedTuple):
+    """The choice in force."""
+
+    kernel: bool
+    interpreter: str | None = None  # "tpu" or "gpu": interpret that kernel, for tests
+
+
+# Platforms on which a kernel has run right on a real chip. There `"auto"` means the kernel.
+PROVEN: frozenset[str] = frozenset()
+
+_context = jax.make_user_context(default_value="auto")
+
+
+def use(which: str) -> AbstractContextManager[None]:
+    """Chooses what computes the recursion of the losses, inside a `with` block.
+
+    A kernel runs all frames in one launch. There are kernels for TPUs and, with jax 0.11 or later,
+    for GPUs from Hopper on. They compute what the scan computes: the same extended-range numbers,
+    and posteriors as the derivative of the same step. The scan runs wherever no kernel applies: on
+    other platforms, for float64, for other lattices and sizes, for second derivatives, and where
+    the compiler splits a program over several devices. See `docs/accelerators.md`.
+
+    The choice holds for what is traced inside the block. A function that was jitted outside is
+    traced again inside. The platform that counts is the one a program is lowered for.
+
+    Args:
+      which: ``"scan"``; ``"kernel"``, which falls back to the scan; or ``"auto"``, the default: the
+        kernel on platforms where it was run on a real chip and found right, so far none.
+
+    Returns:
+      A context manager.
+
+    Raises:
+      ValueError: If `which` is none of the three.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> with jaxctc.kernels.use("kernel"):
+      ...     loss = jax.jit(jaxctc.ctc_loss)(jnp.zeros((4, 3)), jnp.array([1, 2]))
+      >>> print(jnp.round(jnp.exp(-loss) * 81))
+      15.0
+    """
+    return _context(checks.one_of("which", which, ("auto", "scan", "kernel")))
+
+
+def interpreted(platform: str) -> AbstractContextManager[None]:
+    """Chooses the kernel of a platform, ``"tpu"`` or ``"gpu"``, interpreted: for tests on CPUs."""
+    return _context(Choice(True, platform))
+
+
+def current() -> Choice:
+    """The choice in force."""
+    value = _context.value
+    if isinstance(value, Choice):
+        return value
+    return Choice(value == "kernel" or (value == "auto" and jax.default_backend() in PROVEN))

@@ -1,0 +1,230 @@
+"""Between the recursion and the kernels: derivatives, mapped axes, and who runs it.
+
+* The derivative of log Z is the product of posteriors with the change of scores; that of posteriors
+  is the scan's (`jax.custom_jvp`).
+* An axis that is mapped over becomes part of the batch (`jax.custom_batching.custom_vmap`).
+* Which kernel, or whether the scan, is decided when a program is lowered for a platform. A compiler
+  that splits a program over devices by itself cannot split a kernel: then, too, it is the scan.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.extend import core
+from jax.interpreters import mlir
+
+from jaxctc.core.kernels import choice
+from jaxctc.core.semirings import PROBABILITY, Semiring
+
+# Pallas has interpreters of GPU kernels, and what these need, from then on.
+GPU = tuple(int(n) for n in jax.__version__.split(".")[:2]) >= (0, 11)
+
+
+class Way(NamedTuple):
+    """The recursion without kernels, and how it ends."""
+
+    log_partition: Callable  # (topology, scores, semiring) -> [B]
+    posteriors: Callable  # the same, with the gradient
+    finish: Callable  # (topology, semiring, state, scale) -> [B]
+
+
+class _Job(NamedTuple):
+    """What does not change from call to call."""
+
+    way: Way
+    semiring: Semiring
+    interpreter: str | None
+    gradient: bool
+
+
+def applies(topology, scores, semiring: Semiring) -> bool:
+    """Whether a kernel is asked for, and there may be one."""
+    return (
+        choice.current().kernel
+        and semiring is PROBABILITY
+        and getattr(topology, "banded", False)
+        and all(x.dtype == jnp.float32 for x in jax.tree.leaves(scores))
+    )
+
+
+def log_partition(topology, scores, semiring: Semiring, way: Way) -> jax.Array:
+    """As `recursion.log_partition`, where a kernel `applies`."""
+    return _log_partition(topology, scores, _job(semiring, way))
+
+
+def posteriors(topology, scores, semiring: Semiring, way: Way) -> tuple[jax.Array, Any]:
+    """As `recursion.posteriors`, where a kernel `applies`."""
+    return _posteriors(topology, scores, _job(semiring, way))
+
+
+def _job(semiring: Semiring, way: Way) -> _Job:
+    return _Job(way, semiring, choice.current().interpreter, False)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _log_partition(topology, scores, job: _Job) -> jax.Array:
+    return _mapped(job)(topology, scores)[0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _posteriors(topology, scores, job: _Job) -> tuple[jax.Array, Any]:
+    return _mapped(job._replace(gradient=True))(topology, scores)
+
+
+@_log_partition.defjvp
+def _log_partition_jvp(job, primals, tangents):
+    topology, scores = primals
+    log_z, found = _posteriors(topology, scores, job)
+    axes = 0, 1 + topology.axis
+    products = jax.tree.map(lambda p, d: jnp.sum(p * d, axes), found, tangents[1])
+    return log_z, functools.reduce(jnp.add, jax.tree.leaves(products))
+
+
+@_posteriors.defjvp
+def _posteriors_jvp(job, primals, tangents):
+    topology, scores = primals
+    return jax.jvp(
+        lambda scores: job.way.posteriors(topology, scores, job.semiring), (scores,), tangents[1:]
+    )
+
+
+def _mapped(job: _Job) -> Callable:
+    """The recursion of a batch, of which a mapped axis becomes a part."""
+
+    @custom_vmap
+    def run(topology, scores):
+        return _bind(topology, scores, job)
+
+    @run.def_vmap
+    def _(size, mapped, topology, scores):
+        batch = 1 - topology.axis
+
+        def where(x, extra):
+            """The batch's axis: of the lengths, or of a weight, after `extra` axes."""
+            return extra + batch if x.ndim - 1 == 2 + extra else extra
+
+        def joined(extra, x, is_mapped):
+            x = x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
+            axis = where(x, extra)
+            x = jnp.moveaxis(x, 0, axis)
+            return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+        def parted(axis, x):
+            x = x.reshape(*x.shape[:axis], size, -1, *x.shape[axis + 1 :])
+            return jnp.moveaxis(x, axis, 0)
+
+        results = run(
+            jax.tree.map(functools.partial(joined, 0), topology, mapped[0]),
+            jax.tree.map(functools.partial(joined, 1), scores, mapped[1]),
+        )
+        results = (
+            parted(0, results[0]),
+            *(jax.tree.map(functools.partial(parted, 1 + batch), x) for x in results[1:]),
+        )
+        return results, jax.tree.map(lambda _: True, results)
+
+    return run
+
+
+def _by_scan(topology, scores, job: _Job) -> tuple:
+    if job.gradient:
+        return job.way.posteriors(topology, scores, job.semiring)
+    return (job.way.log_partition(topology, scores, job.semiring),)
+
+
+def _by_kernel(topology, scores, job: _Job, platform: str, interpret: bool = False) -> tuple | None:
+    """The same by a platform's kernel; None where there is none for the recursion's size."""
+    # Imported late: Pallas takes a while, and most who import this package do not need it.
+    from jaxctc.core.kernels import plans
+
+    if platform == "tpu":
+        from jaxctc.core.kernels import tpu as chip
+    elif GPU:
+        from jaxctc.core.kernels import gpu as chip
+    else:
+        return None
+    turned = platform == "gpu" and topology.axis == 0
+    if turned:  # that kernel has the states last
+        topology, scores = _turned(topology), jax.tree.map(_turn, scores)
+    with jax.enable_x64(False):  # a kernel's indices are of 32 bits
+        plan = chip.plan(topology, scores, job.semiring)
+        if plan is None:
+            return None
+        kernels, finish = chip.Kernels(interpret), job.way.finish
+        log_z, *found = plans.run(
+            kernels, plan, topology, scores, job.semiring, finish, job.gradient
+        )
+    return log_z, *(jax.tree.map(_turn, found) if turned else found)
+
+
+def _turn(x: jax.Array) -> jax.Array:
+    return jnp.swapaxes(x, -1, -2) if x.ndim > 1 else x
+
+
+def _turned(topology):
+    return dataclasses.replace(jax.tree.map(_turn, topology), axis=1 - topology.axis)
+
+
+_run_p = core.Primitive("jaxctc_recursion")
+_run_p.multiple_results = True
+
+
+def _bind(topology, scores, job: _Job) -> tuple:
+    if job.interpreter is not None:  # here: interpreters may have effects, which are the caller's
+        results = _by_kernel(topology, scores, job, job.interpreter, interpret=True)
+        return _by_scan(topology, scores, job) if results is None else results
+    operands, tree = jax.tree.flatten((topology, scores))
+    result = None
+
+    def scan(*operands):
+        nonlocal result
+        topology, scores = jax.tree.unflatten(tree, operands)
+        found = _by_scan(topology, scores, job)
+        result = jax.tree.structure(found)
+        return jax.tree.leaves(found)
+
+    jaxpr = jax.make_jaxpr(scan)(*operands)
+    results = _run_p.bind(*operands, scan=jaxpr, tree=tree, job=job)
+    return jax.tree.unflatten(result, results)
+
+
+@_run_p.def_abstract_eval
+def _(*operands, scan, tree, job):
+    return scan.out_avals
+
+
+@_run_p.def_impl
+def _(*operands, **parameters):
+    return jax.jit(functools.partial(_run_p.bind, **parameters))(*operands)
+
+
+def _lower(platform: str | None, context, *operands, scan, tree, job):
+    def run(*operands):
+        results = None
+        if platform is not None and _on_one_device(context.module_context.axis_context):
+            topology, scores = jax.tree.unflatten(tree, operands)
+            results = _by_kernel(topology, scores, job, platform)
+        if results is None:
+            return core.jaxpr_as_fun(scan)(*operands)
+        return jax.tree.leaves(results)
+
+    return mlir.lower_fun(run, multiple_results=True)(context, *operands)
+
+
+def _on_one_device(axes) -> bool:
+    """Whether no compiler is to split the program: one device, or `shard_map` has split it all."""
+    if isinstance(axes, mlir.ShardingContext):
+        return axes.num_devices == 1
+    if isinstance(axes, mlir.SPMDAxisContext):
+        return axes.manual_axes | set(axes.mesh.manual_axes) == set(axes.mesh.axis_names)
+    return True
+
+
+mlir.register_lowering(_run_p, functools.partial(_lower, None))
+mlir.register_lowering(_run_p, functools.partial(_lower, "tpu"), platform="tpu")
+mlir.register_lowering(_run_p, functools.partial(_lower, "gpu"), platform="cuda")

@@ -1,0 +1,235 @@
+"""The recursion as Pallas kernels for TPUs: one launch for the last state, one for posteriors.
+
+A program runs a block of sequences. Their scores stream from HBM chunk by chunk; the state stays in
+registers during a chunk and in VMEM between chunks. The first kernel can keep the state at the
+start of each chunk. The second goes through the chunks backwards: it recomputes the states of a
+chunk into VMEM and pulls cotangents back through each step. The step and its derivative are the
+topology's own; only states are shifted differently, by rotating registers.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from jaxctc.core.kernels.parts import Arrays, Steps, steps
+from jaxctc.core.kernels.plans import (
+    Form,
+    Operands,
+    Plan,
+    chunks_of,
+    in_lists,
+    round_up,
+    sizes,
+    varying_as,
+)
+from jaxctc.core.kernels.retarget import each
+from jaxctc.core.semirings import MAX_CHUNK, Semiring
+
+MIN_CHUNK = 8
+VMEM = 12 * 2**20  # of the 16 MiB that a kernel may use on the smallest chips
+SUBLANES, LANES = 8, 128  # a register of float32
+
+
+def plan(topology, scores, semiring: Semiring) -> Plan | None:
+    """How to run it; None where fewer than `MIN_CHUNK` frames of all states fit into VMEM."""
+    frames, states, batch, arrays = sizes(topology, scores, semiring)
+    axis = topology.axis
+    states = round_up(states, SUBLANES if axis == 0 else LANES)
+    block = LANES if axis == 0 else SUBLANES
+    # What the second kernel holds. Inputs and outputs count twice: while one chunk is computed, the
+    # next is being copied.
+    read, kept = len(jax.tree.leaves(scores)), 2 * len(jax.tree.leaves(topology)) + 6 * arrays
+    most = min((VMEM // (4 * states * block) - kept) // (4 * read + arrays), MAX_CHUNK)
+    if frames == 0 or most < min(frames, MIN_CHUNK):
+        return None
+    chunks = chunks_of(frames, most, most // 2)
+    return Plan(axis, *chunks, states, round_up(batch, block), block)
+
+
+class Kernels:
+    """The launches, on a chip, or interpreted by Pallas."""
+
+    def __init__(self, interpret: bool = False):
+        self.interpret = interpret
+
+    def forward(self, plan: Plan, operands: Operands, state, scale, keep: bool):
+        blocks = _Blocks(plan, backwards=False)
+        specs = [blocks.of_batch(state), blocks.of_batch(scale)]
+        shapes = [state, scale]
+        if keep:
+            kept = jax.ShapeDtypeStruct((plan.chunks, *state.shape), state.dtype)
+            specs, shapes = [*specs, blocks.of_frames(kept, 1)], [*shapes, kept]
+        state, scale, *kept = self._call(
+            _forward, "recursion_forward", plan, operands, blocks, [state, scale], specs, shapes
+        )
+        return state, scale, kept
+
+    def backward(self, plan: Plan, operands: Operands, kept, cotangents) -> Arrays:
+        blocks = _Blocks(plan, backwards=True)
+        given = [kept, cotangents]
+        tile = plan.shape(plan.block)
+        return self._call(
+            _backward,
+            "recursion_backward",
+            plan,
+            operands,
+            blocks,
+            given,
+            [blocks.of_frames(x, plan.frames) for x in operands.scores],
+            operands.scores,
+            given_specs=[blocks.of_frames(kept, 1), blocks.of_batch(cotangents)],
+            scratch=[
+                pltpu.VMEM((len(cotangents), *tile), jnp.float32),
+                pltpu.VMEM((plan.frames, kept.shape[1], *tile), jnp.float32),
+            ],
+        )
+
+    def _call(
+        self,
+        kernel,
+        name,
+        plan,
+        operands,
+        blocks,
+        given,
+        specs,
+        shapes,
+        given_specs=None,
+        scratch=(),
+    ):
+        form = operands.form
+        scores = [blocks.of_frames(x, plan.frames) for x in operands.scores]
+        topology = [blocks.of_batch(x) for x in operands.topology]
+        counts = len(scores), len(topology), len(given), len(specs), len(scratch)
+
+        def body(*refs):
+            kernel(form, steps(form.recursion, _RULES), *in_lists(refs, counts))
+
+        return pl.pallas_call(
+            body,
+            grid=(plan.batch // plan.block, plan.chunks),
+            in_specs=[*scores, *topology, *(given_specs or specs[: len(given)])],
+            out_specs=specs,
+            out_shape=[varying_as(operands.scores[0], x) for x in shapes],
+            scratch_shapes=scratch,
+            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+            name=name,
+            interpret=self.interpret,
+        )(*operands.scores, *operands.topology, *given)
+
+
+class _Blocks:
+    """Which part of an array a program has at one chunk."""
+
+    def __init__(self, plan: Plan, backwards: bool):
+        self.plan, self.backwards = plan, backwards
+
+    def of_batch(self, x) -> pl.BlockSpec:
+        """Of an array ``[..., *weight]``: the block's sequences."""
+        return pl.BlockSpec(self._shape(x, x.shape[:-2]), lambda b, c: self._at(x.ndim, b))
+
+    def of_frames(self, x, length: int) -> pl.BlockSpec:
+        """Of an array ``[T, ..., *weight]``: the block's sequences, `length` of each chunk."""
+        last = self.plan.chunks - 1
+        return pl.BlockSpec(
+            self._shape(x, (length, *x.shape[1:-2])),
+            lambda b, c: (last - c if self.backwards else c, *self._at(x.ndim, b)[1:]),
+        )
+
+    def _shape(self, x, before) -> tuple[int, ...]:
+        batch = 1 - self.plan.axis
+        return *before, *(self.plan.block if i == batch else n for i, n in enumerate(x.shape[-2:]))
+
+    def _at(self, ndim: int, block):
+        return *[0] * (ndim - 2), *((0, block) if self.plan.axis == 0 else (block, 0))
+
+
+def _forward(form: Form, steps: Steps, scores, topology, start, results, _):
+    """State and scale go from chunk to chunk in the outputs, whose blocks stay in VMEM."""
+    state, scale, *kept = results
+
+    @pl.when(pl.program_id(1) == 0)
+    def _():
+        state[...] = start[0][...]
+        scale[...] = start[1][...]
+
+    for ref in kept:
+        ref[0] = state[...]
+    topology = form.topology_of([ref[...] for ref in topology])
+
+    def frame(t, arrays):
+        weights = steps.weights(form.scores_of([ref[t] for ref in scores]))
+        return steps.step(topology, arrays, weights)
+
+    arrays = lax.fori_loop(0, scores[0].shape[0], frame, _read(state))
+    arrays, factor = steps.rescale(topology, arrays, _read(scale))
+    _write(state, arrays)
+    _write(scale, factor)
+
+
+def _backward(form: Form, steps: Steps, scores, topology, given, results, scratch):
+    """Cotangents go from chunk to chunk in a scratch."""
+    kept, end = given
+    carried, states = scratch
+    frames = scores[0].shape[0]
+    topology = form.topology_of([ref[...] for ref in topology])
+
+    @pl.when(pl.program_id(1) == 0)
+    def _():
+        carried[...] = end[...]
+
+    def scores_at(t):
+        return form.scores_of([ref[t] for ref in scores])
+
+    def forward(t, arrays):
+        _write(states.at[t], arrays)
+        return steps.step(topology, arrays, steps.weights(scores_at(t)))
+
+    def backward(i, cotangents):
+        t = frames - 1 - i
+        here = scores_at(t)
+        cotangents, found = steps.pull_step(
+            topology, _read(states.at[t]), steps.weights(here), cotangents
+        )
+        for ref, x in zip(results, steps.pull_weights(here, found), strict=True):
+            ref[t] = x
+        return cotangents
+
+    arrays = lax.fori_loop(0, frames, forward, _read(kept.at[0]))
+    cotangents = steps.pull_rescale(topology, arrays, _read(carried))
+    _write(carried, lax.fori_loop(0, frames, backward, cotangents))
+
+
+def _read(ref) -> Arrays:
+    return [ref[i] for i in range(ref.shape[0])]
+
+
+def _write(ref, arrays):
+    for i, x in enumerate(arrays):
+        ref[i] = x
+
+
+def _pad(x, fill, padding_config):
+    """Shifts by one place, and what stands at the first place alone."""
+    moved = [axis for axis, (low, high, _) in enumerate(padding_config) if low or high]
+    if len(moved) != 1 or x.ndim != 2:
+        return NotImplemented
+    (axis,) = moved
+    low, high, _ = padding_config[axis]
+    shape = list(x.shape)
+    shape[axis] += low + high
+    place = lax.broadcasted_iota(jnp.int32, shape, axis)
+    if (low, high) == (1, -1):
+        inside, x = place > 0, pltpu.roll(x, 1, axis)
+    elif (low, high) == (-1, 1):
+        inside, x = place < shape[axis] - 1, pltpu.roll(x, shape[axis] - 1, axis)
+    elif x.shape[axis] == 1 and low == 0:
+        inside = place == 0
+    else:
+        return NotImplemented
+    return jnp.where(inside, x, fill)
+
+
+_RULES = {"pad": each(_pad), "add_any": each(lax.add), "stop_gradient": each(lambda x: x)}

@@ -78,7 +78,8 @@ def ctc_prior_loss(
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or S where there is none.
       log_priors: float ``[C]``, from `ctc_label_priors`; a constant for differentiation. A
         class whose prior is 0 is not divided.
       prior_weight: The exponent α; 0 gives `ctc_loss`.

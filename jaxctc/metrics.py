@@ -122,15 +122,9 @@ def _checked(hypotheses, references, hypothesis_lengths, reference_lengths):
     return (
         hypotheses,
         references,
-        _lengths("hypothesis_lengths", hypothesis_lengths, hypotheses),
-        _lengths("reference_lengths", reference_lengths, references),
+        checks.lengths_of_labels("hypothesis_lengths", hypothesis_lengths, hypotheses),
+        checks.lengths_of_labels("reference_lengths", reference_lengths, references),
     )
-
-
-def _lengths(name: str, lengths: checks.ArrayLike | None, labels: jax.Array) -> jax.Array | None:
-    if lengths is None:
-        return None
-    return checks.lengths_array(name, lengths, labels.shape[:-1], labels.shape[-1])
 
 
 @meshes.jit(trailing=(1, 1, 0, 0))
@@ -151,18 +145,12 @@ def _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths
 @meshes.jit(trailing=())
 def _error_rate(hypotheses, references, hypothesis_lengths, reference_lengths):
     distance = _edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths)
-    labels = jnp.sum(_flat(references, reference_lengths)[1], dtype=jnp.int32)
-    return jnp.sum(distance, dtype=jnp.int32).astype(jnp.float32) / jnp.maximum(labels, 1).astype(
-        jnp.float32
-    )
+    labels = jnp.maximum(jnp.sum(reference_lengths, dtype=jnp.int32), 1)
+    return jnp.sum(distance, dtype=jnp.int32).astype(jnp.float32) / labels.astype(jnp.float32)
 
 
 def _flat(labels, lengths):
-    """Labels ``[B, L]`` and lengths ``[B]``; lengths of None end at the first negative label."""
-    if lengths is None:
-        lengths = jnp.sum(
-            jnp.cumprod(labels >= 0, axis=-1, dtype=jnp.int32), axis=-1, dtype=jnp.int32
-        )
+    """The same with all leading batch axes made one."""
     return labels.reshape(lengths.size, labels.shape[-1]), lengths.reshape(-1)
 
 

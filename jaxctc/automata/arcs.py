@@ -144,7 +144,9 @@ class Fsa(NamedTuple):
         )
 
     def score_sequence(self, labels: Iterable[int]) -> float:
-        """The log of the total weight of one label sequence, computed on the host.
+        """The log of the total weight of one label sequence, up to its first negative label.
+
+        It is computed on the host.
 
         Example:
           >>> import jaxctc
@@ -157,6 +159,8 @@ class Fsa(NamedTuple):
         source, destination, label, weight, state, final = arrays
         state = state.astype(np.float64)
         for read in labels:
+            if read < 0:  # the padding of `Hypotheses`
+                break
             used = label == read
             after = np.full_like(state, -np.inf)
             np.logaddexp.at(after, destination[used], state[source[used]] + weight[used])

@@ -41,11 +41,10 @@ class ErrorRate(nnx.Metric):
     ) -> None:
         """Counts one more batch, with the arguments of `jaxctc.edit_distance`."""
         edits = edit_distance(hypotheses, references, hypothesis_lengths, reference_lengths)
-        if reference_lengths is None:
-            references = jnp.asarray(references)
-            reference_lengths = jnp.cumprod(references >= 0, axis=-1, dtype=jnp.int32)
+        references = checks.integer_array("references", references)
+        lengths = checks.lengths_of_labels("reference_lengths", reference_lengths, references)
         self.edits[...] += jnp.sum(edits, dtype=jnp.int32)
-        self.labels[...] += jnp.sum(jnp.asarray(reference_lengths), dtype=jnp.int32)
+        self.labels[...] += jnp.sum(lengths, dtype=jnp.int32)
 
     def compute(self) -> jax.Array:
         """All edits divided by all labels of the references; by 1 if these have none."""

@@ -13,6 +13,9 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from jaxctc.core import meshes
 
 ArrayLike = Any  # what jnp.asarray takes
 
@@ -91,6 +94,21 @@ def lengths_array(
         worst = known.max() if known.max() > maximum else known.min()
         raise ValueError(f"{name} has the value {worst}; it must be in 0…{maximum}.")
     return array
+
+
+def lengths_of_labels(name: str, value: ArrayLike | None, labels: jax.Array) -> jax.Array:
+    """`value` as the lengths of `labels`; None means up to the first negative label of each."""
+    if value is None:
+        return _first_negative(labels)
+    return lengths_array(name, value, labels.shape[:-1], labels.shape[-1])
+
+
+@meshes.jit(trailing=(1,))
+def _first_negative(labels: jax.Array) -> jax.Array:
+    """The place of each row's first negative label, or S where there is none."""
+    size = labels.shape[-1]
+    place = lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)
+    return jnp.min(jnp.where(labels < 0, place, size), axis=-1, initial=size)
 
 
 def _static_int(name: str, value: Any) -> int:
@@ -240,7 +258,7 @@ def sequence_pair(
         logits,
         labels,
         lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
-        lengths_array("label_lengths", label_lengths, tuple(batch), labels.shape[-1]),
+        lengths_of_labels("label_lengths", label_lengths, labels),
         class_id("blank_id", blank_id, classes),
     )
 

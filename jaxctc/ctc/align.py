@@ -51,7 +51,8 @@ def forced_align(
         normalised inside, and the path is the same.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or S where there is none.
       blank_id: The class that is the blank.
       wildcard_id: A label, not necessarily a class, that matches anything: at every frame it
         scores as the best class. Put it where labels may be missing from the transcript. Two in

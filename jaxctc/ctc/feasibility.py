@@ -23,7 +23,7 @@ def is_feasible(
     Args:
       labels: integer ``[*batch, S]``.
       logit_lengths: integer ``[*batch]``.
-      label_lengths: integer ``[*batch]``; None means S.
+      label_lengths: integer ``[*batch]``; None means up to the first negative label, or S.
       blank_id: The class that is the blank; as a label it is infeasible.
       num_classes: If given, labels from this number up are infeasible.
 
@@ -44,7 +44,7 @@ def is_feasible(
     if logit_lengths is None:
         raise TypeError("logit_lengths is None; it must be an integer array.")
     logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
-    label_lengths = checks.lengths_array("label_lengths", label_lengths, batch, labels.shape[-1])
+    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
     return _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes)
 
 

@@ -34,7 +34,8 @@ def ctc_loss(
         inside. ``-inf`` masks a class out. Half precision is computed in float32.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or S where there is none.
       blank_id: The class that is the blank.
 
     Returns:

@@ -99,7 +99,8 @@ def ctc_mwer_loss(
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or S where there is none.
       beam_width: The number of hypotheses, N.
       ctc_weight: The factor of the CTC loss, which is added and keeps training stable.
       max_labels: The most labels of a hypothesis; None means 2 S, but no more than T. Time grows

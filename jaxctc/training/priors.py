@@ -78,7 +78,8 @@ def ctc_prior_loss(
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or S where there is none.
       log_priors: float ``[C]``, from `ctc_label_priors`; a constant for differentiation. A
         class whose prior is 0 is not divided.
       prior_weight: The exponent α; 0 gives `ctc_loss`.
@@ -121,7 +122,9 @@ def _ctc_prior_loss(logits, labels, logit_lengths, label_lengths, log_priors, we
     # Normalised first: logits may be so large that a difference of normalisers is noise.
     log_probs = log_softmax(logits, inside)
     weight = lax.convert_element_type(weight, log_probs.dtype)
-    divided = log_probs - (weight * log_priors.astype(log_probs.dtype)).reshape((1,) * (logits.ndim - 1) + (-1,))
+    divided = log_probs - (weight * log_priors.astype(log_probs.dtype)).reshape(
+        (1,) * (logits.ndim - 1) + (-1,)
+    )
     loss = ctc_loss(divided, labels, logit_lengths, label_lengths, blank_id=blank_id)
     # `ctc_loss` normalises again, which is undone here.
     put_back = log_normaliser(divided, inside)

@@ -96,7 +96,8 @@ def intermediate_ctc_loss(
       intermediate_logits: float ``[K, *batch, T, C]``, of K layers before it.
       labels: integer ``[*batch, S]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means S.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or S where there is none.
       intermediate_weight: The weight of the K layers together, w.
       blank_id: The class that is the blank.
 

@@ -57,7 +57,7 @@ def pair(
         logits,
         labels,
         checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
-        checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        checks.lengths_of_labels("label_lengths", label_lengths, labels),
         checks.class_id("blank_id", blank_id, classes),
     )
 

@@ -136,7 +136,7 @@ def rnnt_loss_from_joint(
     frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
     given = logit_lengths, label_lengths
     logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
-    label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), spaces - 1)
+    label_lengths = checks.lengths_of_labels("label_lengths", given[1], labels)
 
     # Padding is set to 0 for the joint: NaN there would make its gradient NaN.
     flat_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)

@@ -37,7 +37,8 @@ def rnnt_loss(
         precision is computed in float32.
       labels: integer ``[*batch, U]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or U where there is none.
       blank_id: The class that is the blank.
       monotonic: Whether a label takes its frame, so that every frame has exactly one symbol:
         Tripathi et al.'s monotonic RNN-T, k2's "modified" transducer.
@@ -127,7 +128,8 @@ def rnnt_loss_from_log_probs(
       blank_log_probs: float ``[*batch, T, U + 1]``, of the blank after t frames and u labels.
       label_log_probs: float ``[*batch, T, U]``, of label u after t frames and u labels.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U, since the
+        labels are not known here: if they are padded, give their lengths.
       monotonic: Whether a label takes its frame, as in `rnnt_loss`.
 
     Returns:

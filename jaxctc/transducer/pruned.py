@@ -230,7 +230,7 @@ def rnnt_loss_pruned(
         labels,
         ranges,
         checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
-        checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        checks.lengths_of_labels("label_lengths", label_lengths, labels),
         checks.class_id("blank_id", blank_id, classes),
         checks.flag("monotonic", monotonic),
     )

@@ -40,7 +40,8 @@ def rnnt_simple_log_probs(
       predictor_logits: float ``[*batch, U + 1, C]``: after no label, after the first, …
       labels: integer ``[*batch, U]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or U where there is none.
       blank_id: The class that is the blank.
       lm_only_scale, am_only_scale: Weights in 0…1 with a sum of at most 1.
 
@@ -77,7 +78,7 @@ def rnnt_simple_log_probs(
         predictor,
         labels,
         checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
-        checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1),
+        checks.lengths_of_labels("label_lengths", label_lengths, labels),
         checks.class_id("blank_id", blank_id, classes),
         *checks.shares(lm_only_scale=lm_only_scale, am_only_scale=am_only_scale),
     )
@@ -122,8 +123,8 @@ def _simple_log_probs(
         mixture.append((am_scale, arcs(joined, jnp.zeros_like(predictor), 0.0)))
     mixed = [[share * x for x in arc] for share, arc in mixture if share]
     blank, label = (functools.reduce(jnp.add, terms) for terms in zip(*mixed, strict=True))
-    label = jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf)
-    label = jnp.where(inside[:, :, 1:], label, 0)
+    label = jnp.where(inside[:, :, 1:], label[:, :, :-1], 0)
+    label = jnp.where(valid[:, None, :], label, -jnp.inf)
     return unflatten(TransducerArcs(jnp.where(inside, blank, 0), label), batch)
 
 
@@ -207,6 +208,8 @@ def rnnt_loss_simple(
         lm_only_scale=lm_only_scale,
         am_only_scale=am_only_scale,
     )
+    labels = checks.integer_array("labels", labels)
+    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
     loss = rnnt_loss_from_log_probs(*arcs, logit_lengths, label_lengths, monotonic=monotonic)
     # Mixed logarithms, too, are of probabilities with a sum of at most 1 (Hölder).
     return recursion.never_negative(loss)

@@ -92,7 +92,8 @@ def tdt_loss(
       duration_logits: float ``[*batch, T, U + 1, len(durations)]``, normalised inside.
       labels: integer ``[*batch, U]``, without blanks.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+      label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
+        negative label, or U where there is none.
       durations: The number of frames that each class of `duration_logits` advances. Blanks of
         duration 0 do not exist.
       blank_id: The class that is the blank.

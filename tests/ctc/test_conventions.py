@@ -104,11 +104,12 @@ def test_a_label_that_is_not_a_class_or_is_the_blank_is_infeasible(ragged, wrong
     logits, labels, *_ = ragged
     labels = np.array(labels)
     labels[0, 2] = wrong
-    losses, gradient = loss_and_gradient(logits, labels)
+    lengths = np.full(6, 4)  # without them, a negative label would be the end
+    losses, gradient = loss_and_gradient(logits, labels, None, lengths)
     assert losses[0] == np.inf
     np.testing.assert_array_equal(gradient[0], 0)
     assert np.isfinite(losses[1])
-    assert not jaxctc.is_feasible(labels, np.full(6, 9), num_classes=5)[0]
+    assert not jaxctc.is_feasible(labels, np.full(6, 9), lengths, num_classes=5)[0]
 
 
 def test_traced_lengths_out_of_range_are_infeasible(ragged):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
-from jaxctc.core.emissions import NORMALISER, log_probabilities
+from jaxctc.core.emissions import NORMALISER
 from jaxctc.core.products import accumulated
-from jaxctc.ctc.lattice import Lattice, flatten, reading
+from jaxctc.ctc.lattice import Lattice, flatten, lattice, reading
 from jaxctc.ctc.loss import fill_registers, loss_of_lattice
 
 Head = Callable[[jax.Array], jax.Array]
@@ -81,40 +81,53 @@ def ctc_loss_from_features(
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 
     features, labels, *lengths = flatten(features, labels, logit_lengths, label_lengths)
-    # What the head sees of padding is 0: a NaN there would come back through its gradient.
+    # Padding is set to 0 for the head: NaN there would make its gradient NaN.
     inside = jnp.arange(frames)[None, :] < lengths[0][:, None]
     features = jnp.where(inside[:, :, None], features, 0)
 
-    classes = _logits(jax.eval_shape(head, features[:, :1]), (len(features), 1)).shape[-1]
+    sequences = len(features)
+    classes = _logits(jax.eval_shape(head, features[:, :1]), (sequences, 1)).shape[-1]
     blank_id = checks.class_id("blank_id", blank_id, classes)
-    labels = fill_registers(labels, len(labels), blank_id)
-    topology, read, inside, possible = reading(labels, *lengths, frames, classes, blank_id)
-
-    wanted = frames_per_chunk or max(1, LOGITS_PER_CHUNK // max(1, len(features) * classes))
+    wanted = frames_per_chunk or max(1, LOGITS_PER_CHUNK // max(1, sequences * classes))
     chunks = max(1, -(-frames // wanted))
     size = max(1, -(-frames // chunks))
-
-    def chunked(x):
-        """``[B, T, …]`` as ``[chunks, B, t, …]``."""
-        padding = [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, [(0, 0), (0, chunks * size - frames), *padding])
-        return x.reshape(len(x), chunks, size, *x.shape[2:]).swapaxes(0, 1)
-
-    features, inside = chunked(features), chunked(inside)
-    start, of_features = accumulated(head, features[0])
+    padded = jnp.pad(features, ((0, 0), (0, chunks * size - frames), (0, 0)))
+    padded = padded.reshape(sequences, chunks, size, padded.shape[-1]).swapaxes(0, 1)
+    start, apply_head = accumulated(head, padded[0])
 
     def of_chunk(totals, chunk):
-        features, inside = chunk
-        totals, logits = of_features(totals, features)
-        logits = _logits(logits, features.shape[:2])
-        return totals, log_probabilities(logits, read, inside, topology.neutral, topology.axis)
+        features, first = chunk
+        totals, logits = apply_head(totals, features)
+        logits = _logits(logits, (sequences, size))
+        ends = jnp.clip(lengths[0] - first, 0, size)
+        return totals, _scores(logits, labels, ends, lengths[1], blank_id)
 
+    # With the normaliser kept, what is computed again is the logits, and nothing of their size.
     policy = jax.checkpoint_policies.save_only_these_names(NORMALISER)
+    firsts = size * jnp.arange(chunks, dtype=jnp.int32)
     _, scores = meshes.scan(
-        jax.checkpoint(of_chunk, prevent_cse=False, policy=policy), start, (features, inside)
+        jax.checkpoint(of_chunk, prevent_cse=False, policy=policy), start, (padded, firsts)
     )
-    scores = scores.reshape(chunks * size, *scores.shape[2:])[:frames]
-    return loss_of_lattice(Lattice(topology, scores, possible)).reshape(batch)
+    scores = scores.swapaxes(0, 1).reshape(sequences, chunks * size, scores.shape[-1])
+    return _loss(scores[:, :frames], labels, *lengths, classes, blank_id).reshape(batch)
+
+
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
+def _scores(logits, labels, logit_lengths, label_lengths, blank_id):
+    """The scores of some frames on the lattice, ``[B, t, 1 + S]``."""
+    labels = fill_registers(labels, len(labels), blank_id)
+    topology, scores, _ = lattice(logits, labels, logit_lengths, label_lengths, blank_id)
+    return scores.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
+
+
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
+def _loss(scores, labels, logit_lengths, label_lengths, classes, blank_id):
+    labels = fill_registers(labels, len(labels), blank_id)
+    topology, _, _, possible = reading(
+        labels, logit_lengths, label_lengths, scores.shape[1], classes, blank_id
+    )
+    scores = scores.transpose((1, 2, 0) if topology.axis == 0 else (1, 0, 2))
+    return loss_of_lattice(Lattice(topology, scores, possible))
 
 
 def _logits(value: Any, leading: tuple[int, ...]) -> Any:

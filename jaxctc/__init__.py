@@ -40,6 +40,7 @@ from jaxctc.ctc import ctc_beam_search as ctc_beam_search
 from jaxctc.ctc import ctc_beam_start as ctc_beam_start
 from jaxctc.ctc import ctc_greedy_decode as ctc_greedy_decode
 from jaxctc.ctc import ctc_loss as ctc_loss
+from jaxctc.ctc import ctc_loss_from_features as ctc_loss_from_features
 from jaxctc.ctc import ctc_posteriors as ctc_posteriors
 from jaxctc.ctc import forced_align as forced_align
 from jaxctc.ctc import is_feasible as is_feasible

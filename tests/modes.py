@@ -104,6 +104,14 @@ REFERENCES = np.where(np.arange(S) < LENGTHS[:, None], LABELS, -1).astype(np.int
 
 CASES = {
     "ctc_loss": Case(jaxctc.ctc_loss, PAIR, (), (0,)),
+    "ctc_loss_from_features": Case(
+        lambda *a: jaxctc.ctc_loss_from_features(
+            lambda x: jnp.tanh(x) @ a[4] + a[5], *a[:4], frames_per_chunk=3
+        ),
+        PAIR,
+        (PROJECTION, _random(1, 1, C, seed=5)),
+        (0, 4, 5),
+    ),
     "ctc_posteriors": Case(jaxctc.ctc_posteriors, PAIR, (), (0,)),
     "is_feasible": Case(jaxctc.is_feasible, PAIR[1:]),
     "forced_align": Case(jaxctc.forced_align, PAIR, (), (0,)),

@@ -1,15 +1,13 @@
 """Export of programs, and sharding of the batch over devices."""
 
-import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from eight_devices import run_on_eight_devices
 from jax import export
 
 import jaxctc
@@ -34,20 +32,6 @@ def test_export_round_trip():
     loaded = export.deserialize(exported.serialize())
     for got, want in zip(loaded.call(*ARGUMENTS), jitted(*ARGUMENTS), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
-
-
-def run_on_eight_devices(program):
-    """In a separate process, since the number of devices is fixed when jax starts."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.path.dirname(__file__),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_eight_devices_give_the_same_as_one_and_gather_nothing():

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from class_sharding import CASES
+from class_sharding import compiled as compiled_by_classes
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxctc
 
@@ -172,6 +174,36 @@ def test_transducer_loss_and_gradient(devices, dtype, loss, chips):
     # Copies of the logits whose last axes are padded to tiles of 8 times 128.
     logits = 4 * (batch // chips) * frames * 56 * 512
     assert program.memory_analysis().temp_size_in_bytes < 3 * logits
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_logits_sharded_over_classes(devices, name, kind):
+    mesh = Mesh(devices.reshape(2, 2), ("data", "model"), axis_types=(kind, kind))
+    compiled_by_classes(CASES[name], mesh)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_the_loss_from_features(devices, dtype):
+    """Neither logits nor a second gradient of the head is in memory."""
+    batch, frames, features, classes = 2, 1500, 512, 128000
+
+    def loss(kernel, bias, features, *pair):
+        head = lambda x: x @ kernel + bias  # noqa: E731
+        return jaxctc.ctc_loss_from_features(head, features, *pair).sum()
+
+    gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))
+    structs = [
+        *[jax.ShapeDtypeStruct(s, dtype) for s in ((features, classes), (classes,))],
+        jax.ShapeDtypeStruct((batch, frames, features), dtype),
+        jax.ShapeDtypeStruct((batch, 60), jnp.int32),
+        *[jax.ShapeDtypeStruct((batch,), jnp.int32)] * 2,
+    ]
+    program = compiled(gradients, devices.reshape(-1)[:1], structs)
+    logits = 4 * batch * frames * classes
+    used = program.memory_analysis().temp_size_in_bytes
+    gradient = 4 * features * classes if dtype == jnp.bfloat16 else 0  # added up in float32
+    assert used < logits / 5 + gradient
 
 
 @pytest.mark.parametrize("chips", [1, 4])

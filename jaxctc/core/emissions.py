@@ -13,8 +13,12 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxctc.core.xfloat import choose
+
+# The name by which `jax.checkpoint` may keep what derivatives need beside the logits.
+NORMALISER = "jaxctc.log_normaliser"
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -145,7 +149,8 @@ def _log_normaliser_jvp(primals, tangents):
 
 def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
     """The expectation of `values` over the classes, of the shape of `inside`; 0 outside."""
-    top, rest = (x[..., None] for x in _log_normaliser(logits, inside))
+    normaliser = (checkpoint_name(x, NORMALISER) for x in _log_normaliser(logits, inside))
+    top, rest = (x[..., None] for x in normaliser)
     x = choose(inside[..., None], widen(logits), 0)
     mean = jnp.sum(jnp.exp((x - top) - rest) * values, axis=-1)
     return choose(inside, mean, 0)

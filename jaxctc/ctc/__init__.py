@@ -1,6 +1,7 @@
 """Connectionist temporal classification (Graves et al. 2006).
 
 * `ctc_loss`: the loss, with exact gradients in float32.
+* `ctc_loss_from_features`: the same with the last layer inside, without the memory of all logits.
 * `ctc_posteriors`: the probability of each label at each frame.
 * `is_feasible`: whether labels fit into frames.
 * `forced_align`: the best alignment, frame by frame, of any length.
@@ -16,6 +17,7 @@ from jaxctc.ctc.beam import ctc_beam_search as ctc_beam_search
 from jaxctc.ctc.beam import ctc_beam_start as ctc_beam_start
 from jaxctc.ctc.beam_state import BeamState as BeamState
 from jaxctc.ctc.feasibility import is_feasible as is_feasible
+from jaxctc.ctc.features import ctc_loss_from_features as ctc_loss_from_features
 from jaxctc.ctc.greedy import ctc_greedy_decode as ctc_greedy_decode
 from jaxctc.ctc.loss import CTCPosteriors as CTCPosteriors
 from jaxctc.ctc.loss import ctc_loss as ctc_loss

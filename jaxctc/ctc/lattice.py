@@ -86,8 +86,33 @@ def lattice(
     NaN or ``+inf`` in any class makes the frame's normaliser NaN, and so all its scores and
     ``log Z``.
     """
-    batch, frames, classes = logits.shape
-    spaces = labels.shape[1] + 1
+    shape = logits.shape[1:]
+    topology, read, inside, possible = reading(
+        labels, logit_lengths, label_lengths, *shape, blank_id
+    )
+    scores = log_probabilities(logits, read, inside, topology.neutral, topology.axis)
+    return Lattice(topology, scores, possible)
+
+
+class Reading(NamedTuple):
+    """What a batch of labels ``[B, S]`` reads of logits, whatever these are."""
+
+    topology: CTCTopology
+    classes: jax.Array  # int32 [B, 1 + S]: what each label reads, the blank in the first place
+    inside: jax.Array  # bool [B, T]
+    possible: jax.Array  # bool [B]: are the lengths in range, and the labels?
+
+
+def reading(
+    labels: jax.Array,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    frames: int,
+    classes: int,
+    blank_id: int,
+) -> Reading:
+    """What flat batches read of so many frames and classes."""
+    batch, spaces = labels.shape[0], labels.shape[1] + 1
     # The longer of the two axes is the last, along the vector registers.
     axis = 0 if batch > spaces else 1
 
@@ -101,11 +126,10 @@ def lattice(
     inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths[:, None]
 
     topology = CTCTopology(skip.T if axis == 0 else skip, label_lengths, axis)
-    scores = log_probabilities(logits, read, inside, topology.neutral, axis)
     possible = jnp.all(valid | ~used, axis=1)
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
-    return Lattice(topology, scores, possible)
+    return Reading(topology, read, inside, possible)
 
 
 def flatten(logits, labels, logit_lengths, label_lengths):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes, recursion
-from jaxctc.ctc.lattice import flatten, lattice
+from jaxctc.ctc.lattice import Lattice, flatten, lattice
 
 
 def ctc_loss(
@@ -67,16 +67,19 @@ def ctc_loss(
 
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
-    padded = _fill_registers(labels, logit_lengths.size, blank_id)
-    topology, scores, possible = lattice(
-        *flatten(logits, padded, logit_lengths, label_lengths), blank_id
-    )
-    log_z = recursion.log_partition(topology, scores)
-    log_z = jnp.where(possible | jnp.isnan(log_z), log_z, -jnp.inf)
-    return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-2])
+    padded = fill_registers(labels, logit_lengths.size, blank_id)
+    found = lattice(*flatten(logits, padded, logit_lengths, label_lengths), blank_id)
+    return loss_of_lattice(found).reshape(logits.shape[:-2])
 
 
-def _fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Array:
+def loss_of_lattice(lattice: Lattice) -> jax.Array:
+    """``-log Z`` of a flat batch."""
+    log_z = recursion.log_partition(lattice.topology, lattice.scores)
+    log_z = jnp.where(lattice.possible | jnp.isnan(log_z), log_z, -jnp.inf)
+    return recursion.negative_log_likelihood(log_z)
+
+
+def fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Array:
     """Labels ``[*batch, S]`` padded so that rows of states fill whole vector registers.
 
     The rest of a row is computed one by one, which takes long if the row is short. Long rows are

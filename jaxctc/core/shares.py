@@ -1,0 +1,177 @@
+"""Products whose share of a parameter's gradient is added to what there is, in place.
+
+``contribute(total, y, x)`` is ``(total, y + x @ total)``, and its transpose with respect to `total` and
+`y` is ``(total + x^T y, y)``: what a product does to tangents, and to gradients. Both are primitives,
+since only a primitive has a transpose of its own beside all else that JAX does: forward mode,
+batches, and derivatives of the derivative.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import JaxprEqn, Primitive
+from jax.interpreters import ad, batching, mlir
+
+# A share of a gradient is computed so many numbers at a time.
+BLOCK = 2**23
+
+
+class Product(NamedTuple):
+    """How to multiply the last axis of an array by a matrix; hashable."""
+
+    axis: int  # of the matrix, that is summed over
+    transposed: bool  # is the matrix the parameter's transpose?
+    dtype: jnp.dtype  # of the matrix
+    options: tuple  # what `lax.dot_general` is told
+
+    @classmethod
+    def of(cls, eqn: JaxprEqn, transposed: bool) -> "Product":
+        options = dict(eqn.params)
+        ((_, (axis,)), _) = options.pop("dimension_numbers")
+        return cls(axis, transposed, eqn.invars[1].aval.dtype, tuple(options.items()))
+
+    def __call__(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
+        dimensions = (((x.ndim - 1,), (self.axis,)), ((), ()))
+        return lax.dot_general(x, matrix, dimensions, **dict(self.options))
+
+    def with_total(self, x: jax.Array, total: jax.Array) -> jax.Array:
+        """The same by an array like the parameter, or like some of its rows."""
+        matrix = total.astype(self.dtype)
+        return self(x, matrix.T if self.transposed else matrix)
+
+    def share(self, x: jax.Array, y: jax.Array, total: jax.Array) -> jax.Array:
+        """The gradient of an array like `total`, if that of the product is `y`."""
+        return jax.linear_transpose(lambda t: self.with_total(x, t), total)(y)[0]
+
+    @property
+    def rows_are_summed(self) -> bool:
+        """Are rows of the parameter what is summed over, or the classes?"""
+        return self.transposed == (self.axis == 1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def multiply(
+    product: Product, total: jax.Array, x: jax.Array, matrix: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The accumulator of a parameter as it is, and the product of an array and the parameter.
+
+    The product's tangent is that of the array and of the accumulator, not of the matrix.
+    """
+    return total, product(x, matrix)
+
+
+@multiply.defjvp
+def _multiply_jvp(product, primals, tangents):
+    _, x, matrix = primals
+    total_dot, x_dot, _ = tangents
+    tangents = contribute_p.bind(total_dot, product(x_dot, matrix), x, product=product)
+    return multiply(product, *primals), tuple(tangents)
+
+
+contribute_p = Primitive("contribute")
+contribute_p.multiple_results = True
+share_p = Primitive("share")
+
+
+@contribute_p.def_impl
+def _contribute(total, y, x, *, product):
+    return [total, y + product.with_total(x, total)]
+
+
+@share_p.def_impl
+def _share(total, y, x, *, product):
+    return total + product.share(x, y, total)
+
+
+def _share_by_blocks(total, y, x, *, product):
+    """The same in no memory but a block's: on a CPU a product is an array before it is added."""
+    rows = len(total)
+    blocks = next(n for n in range(1, rows + 1) if rows % n == 0 and total.size <= n * BLOCK)
+    if jax.typeof(total).sharding.spec[0] is not None:
+        blocks = 1  # rows are on several devices
+    size = rows // blocks
+
+    def add(i, total):
+        rows_of = functools.partial(
+            lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size
+        )
+        block = rows_of(total, axis=0)
+        if product.rows_are_summed:
+            block = block + product.share(rows_of(x, axis=-1), y, block)
+        else:
+            block = block + product.share(x, rows_of(y, axis=-1), block)
+        return lax.dynamic_update_slice_in_dim(total, block, i * size, axis=0)
+
+    return lax.fori_loop(0, blocks, add, total) if blocks > 1 else _share(total, y, x, product=product)
+
+
+@contribute_p.def_abstract_eval
+def _contribute_type(total, y, x, *, product):
+    return [total, y]
+
+
+@share_p.def_abstract_eval
+def _share_type(total, y, x, *, product):
+    return total
+
+
+def _contribute_jvp(primals, tangents, *, product):
+    total, _, x = primals
+    results = contribute_p.bind(*primals, product=product)
+    total_dot, y_dot = (ad.instantiate_zeros(t) for t in tangents[:2])
+    if type(tangents[2]) is not ad.Zero:
+        y_dot = y_dot + product.with_total(tangents[2], total)
+    return results, contribute_p.bind(total_dot, y_dot, x, product=product)
+
+
+def _share_jvp(primals, tangents, *, product):
+    total, y, x = primals
+    result = share_p.bind(*primals, product=product)
+    total_dot, y_dot = (ad.instantiate_zeros(t) for t in tangents[:2])
+    if type(tangents[2]) is not ad.Zero:
+        total_dot = total_dot + product.share(tangents[2], y, total)
+    return result, share_p.bind(total_dot, y_dot, x, product=product)
+
+
+def _contribute_transpose(cotangents, total, y, x, *, product):
+    total_bar, y_bar = (ad.instantiate_zeros(c) for c in cotangents)
+    y_needed = ad.is_undefined_primal(y)
+    if ad.is_undefined_primal(total):
+        total_bar = share_p.bind(total_bar, y_bar, x, product=product)
+        return [total_bar, y_bar if y_needed else None, None]
+    return [None, y_bar if y_needed else None, None]
+
+
+def _share_transpose(total_bar, total, y, x, *, product):
+    total_bar = ad.instantiate_zeros(total_bar)
+    y_bar = product.with_total(x, total_bar) if ad.is_undefined_primal(y) else None
+    return [total_bar if ad.is_undefined_primal(total) else None, y_bar, None]
+
+
+def _contribute_batched(arguments, axes, *, product):
+    total, y, x = arguments
+    if axes[0] is None and None not in axes[1:]:
+        # One parameter of all: a batch is another axis of the arrays, and their shares one sum.
+        y, x = (jnp.moveaxis(a, axis, 0) for a, axis in zip((y, x), axes[1:], strict=True))
+        return contribute_p.bind(total, y, x, product=product), (None, 0)
+    of_one = lambda *one: _contribute(*one, product=product)[1]  # noqa: E731
+    return [total, jax.vmap(of_one, axes)(*arguments)], (axes[0], 0)
+
+
+def _share_batched(arguments, axes, *, product):
+    return jax.vmap(functools.partial(_share, product=product), axes)(*arguments), 0
+
+
+ad.primitive_jvps[contribute_p], ad.primitive_jvps[share_p] = _contribute_jvp, _share_jvp
+ad.primitive_transposes[contribute_p] = _contribute_transpose
+ad.primitive_transposes[share_p] = _share_transpose
+batching.primitive_batchers[contribute_p] = _contribute_batched
+batching.primitive_batchers[share_p] = _share_batched
+mlir.register_lowering(contribute_p, mlir.lower_fun(_contribute, multiple_results=True))
+mlir.register_lowering(share_p, mlir.lower_fun(_share, multiple_results=False))
+mlir.register_lowering(
+    share_p, mlir.lower_fun(_share_by_blocks, multiple_results=False), platform="cpu"
+)

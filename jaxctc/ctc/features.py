@@ -1,0 +1,144 @@
+"""The CTC loss with the last layer inside it, so that logits are never all there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.core import checks, meshes
+from jaxctc.core.emissions import NORMALISER
+from jaxctc.core.products import accumulated
+from jaxctc.ctc.lattice import Lattice, flatten, lattice, reading
+from jaxctc.ctc.loss import fill_registers, loss_of_lattice
+
+Head = Callable[[jax.Array], jax.Array]
+
+# By default so many logits are held at once, 64 MiB of float32. Chunks of half the size take as
+# much time; from a quarter on, adding up the head's gradient once a chunk is felt.
+LOGITS_PER_CHUNK = 2**24
+
+
+def ctc_loss_from_features(
+    head: Head,
+    features: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+    frames_per_chunk: int | None = None,
+) -> jax.Array:
+    """The CTC loss of ``head(features)``, without the memory of its logits.
+
+    Frames are taken some at a time: their logits are computed, what the lattice needs of them
+    is kept (the log-probabilities of the blank and of the labels), and they are forgotten;
+    differentiation computes them again. Temporary memory is that of a chunk's logits and their
+    gradient, instead of ``T * C`` of each a sequence. Loss and gradients, with respect to
+    features and to what the head closes over, are those of ``ctc_loss(head(features), …)``.
+
+    Call it under `jax.jit`, as a training step is: eagerly it is compiled anew each time.
+
+    Args:
+      head: ``head(features [B, t, D]) -> logits [B, t, C]``, of any number t of frames and
+        one axis of batch, each frame by itself. It may close over parameters, which get their
+        gradients, added up in float32.
+      features: float ``[*batch, T, D]``.
+      labels, logit_lengths, label_lengths, blank_id: As in `ctc_loss`.
+      frames_per_chunk: How many frames' logits are held at once. None means as many as make
+        16 million logits (2**24), of all sequences together, and at least one.
+
+    Returns:
+      float ``[*batch]``, as `ctc_loss`.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind, or what the head returns.
+      ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxctc
+      >>> weights = jax.random.normal(jax.random.key(0), (4, 1000))
+      >>> features, labels = jnp.ones((2, 30, 4)), jnp.array([[1, 2, 3], [4, 5, 6]])
+      >>> @jax.jit
+      ... def loss(weights, features):
+      ...     head = lambda x: x @ weights
+      ...     return jaxctc.ctc_loss_from_features(head, features, labels).mean()
+      >>> [x.shape for x in jax.grad(loss, argnums=(0, 1))(weights, features)]
+      [(4, 1000), (2, 30, 4)]
+
+    References:
+      Chen, Xu, Zhang, Guestrin 2016, "Training deep nets with sublinear memory cost",
+      arXiv 1604.06174.
+    """
+    head = checks.function("head", head)
+    features = checks.logits_array("features", features, ("T", "D"))
+    *batch, frames, _ = features.shape
+    labels = checks.labels_array("labels", labels, tuple(batch))
+    given = logit_lengths, label_lengths
+    logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
+    label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), labels.shape[-1])
+    if frames_per_chunk is not None:
+        frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
+
+    features, labels, *lengths = flatten(features, labels, logit_lengths, label_lengths)
+    # Padding is set to 0 for the head: NaN there would make its gradient NaN.
+    inside = jnp.arange(frames)[None, :] < lengths[0][:, None]
+    features = jnp.where(inside[:, :, None], features, 0)
+
+    sequences = len(features)
+    classes = _logits(jax.eval_shape(head, features[:, :1]), (sequences, 1)).shape[-1]
+    blank_id = checks.class_id("blank_id", blank_id, classes)
+    wanted = frames_per_chunk or max(1, LOGITS_PER_CHUNK // max(1, sequences * classes))
+    chunks = max(1, -(-frames // wanted))
+    size = max(1, -(-frames // chunks))
+    padded = jnp.pad(features, ((0, 0), (0, chunks * size - frames), (0, 0)))
+    padded = padded.reshape(sequences, chunks, size, padded.shape[-1]).swapaxes(0, 1)
+    start, apply_head = accumulated(head, padded[0])
+
+    def of_chunk(totals, chunk):
+        features, first = chunk
+        totals, logits = apply_head(totals, features)
+        logits = _logits(logits, (sequences, size))
+        ends = jnp.clip(lengths[0] - first, 0, size)
+        return totals, _scores(logits, labels, ends, lengths[1], blank_id)
+
+    # With the normaliser kept, what is computed again is the logits, and nothing of their size.
+    policy = jax.checkpoint_policies.save_only_these_names(NORMALISER)
+    firsts = size * jnp.arange(chunks, dtype=jnp.int32)
+    _, scores = meshes.scan(
+        jax.checkpoint(of_chunk, prevent_cse=False, policy=policy), start, (padded, firsts)
+    )
+    scores = scores.swapaxes(0, 1).reshape(sequences, chunks * size, scores.shape[-1])
+    return _loss(scores[:, :frames], labels, *lengths, classes, blank_id).reshape(batch)
+
+
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
+def _scores(logits, labels, logit_lengths, label_lengths, blank_id):
+    """The scores of some frames on the lattice, ``[B, t, 1 + S]``."""
+    labels = fill_registers(labels, len(labels), blank_id)
+    topology, scores, _ = lattice(logits, labels, logit_lengths, label_lengths, blank_id)
+    return scores.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
+
+
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
+def _loss(scores, labels, logit_lengths, label_lengths, classes, blank_id):
+    labels = fill_registers(labels, len(labels), blank_id)
+    topology, _, _, possible = reading(
+        labels, logit_lengths, label_lengths, scores.shape[1], classes, blank_id
+    )
+    scores = scores.transpose((1, 2, 0) if topology.axis == 0 else (1, 0, 2))
+    return loss_of_lattice(Lattice(topology, scores, possible))
+
+
+def _logits(value: Any, leading: tuple[int, ...]) -> Any:
+    """What a head returned for so many sequences and frames."""
+    shape = ", ".join(map(str, leading))
+    if not hasattr(value, "dtype"):
+        kind = type(value).__name__
+        raise TypeError(f"head returned type {kind}; it must be an array [{shape}, C].")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"head returned dtype {value.dtype}; it must be floating-point.")
+    if value.shape[:-1] != leading or value.shape[-1] == 0:
+        wanted = f"[{shape}, C], C at least 1"
+        raise ValueError(f"head returned shape {value.shape}; it must be {wanted}.")
+    return value

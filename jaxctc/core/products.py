@@ -10,7 +10,6 @@ share of the gradient to the accumulator, a block of rows at a time (`jaxctc.cor
 Values are what the function says; only the derivative is put together differently.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,9 +94,7 @@ def _result_view(eqn: core.JaxprEqn, views: _Views) -> _View | None:
         return None
     if name == "transpose" and tuple(eqn.params["permutation"]) == (1, 0):
         return given[0]._replace(transposed=not given[0].transposed)
-    same = name == "convert_element_type" and jnp.issubdtype(
-        eqn.params["new_dtype"], jnp.floating
-    )
+    same = name == "convert_element_type" and jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
     # `pvary` has the matrix vary over devices as the array does that it multiplies.
     return given[0] if same or name == "pvary" else None
 

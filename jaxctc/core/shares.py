@@ -95,9 +95,7 @@ def _share_by_blocks(total, y, x, *, product):
     size = rows // blocks
 
     def add(i, total):
-        rows_of = functools.partial(
-            lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size
-        )
+        rows_of = functools.partial(lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size)
         block = rows_of(total, axis=0)
         if product.rows_are_summed:
             block = block + product.share(rows_of(x, axis=-1), y, block)
@@ -105,7 +103,9 @@ def _share_by_blocks(total, y, x, *, product):
             block = block + product.share(x, rows_of(y, axis=-1), block)
         return lax.dynamic_update_slice_in_dim(total, block, i * size, axis=0)
 
-    return lax.fori_loop(0, blocks, add, total) if blocks > 1 else _share(total, y, x, product=product)
+    return (
+        lax.fori_loop(0, blocks, add, total) if blocks > 1 else _share(total, y, x, product=product)
+    )
 
 
 @contribute_p.def_abstract_eval

@@ -172,7 +172,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
-    """Checks that a name is one of some."""
+    """`value` if it is one of `options`."""
     if value not in options:
         raise ValueError(f"{name} is {value!r}; it must be one of {options}.")
     return value

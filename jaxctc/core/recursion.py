@@ -11,7 +11,7 @@ The scan is cut into chunks of a few dozen frames. Chunks are checkpointed, so t
 differentiation keeps one state per chunk and recomputes the rest. Between chunks, weights are
 rescaled.
 
-Where `jaxctc.kernels.use` asks for a kernel and the chip has one, it takes the scan's place.
+If `jaxctc.kernels.use` asks for a kernel and the platform has one, it runs instead of the scan.
 """
 
 from collections.abc import Callable
@@ -40,10 +40,10 @@ Scores = chex.ArrayTree  # arrays of log-scores with the frames as leading axis
 
 
 class Topology(Protocol):
-    """How one frame moves weight between states. It knows no semiring.
+    """How one frame moves weight between states, in any semiring.
 
-    One that may run as a kernel says so by ``banded = True``: its scores are like weights, and its
-    step moves weights by `semirings.shift` only and reads no other arrays than those like weights.
+    A topology that may run as a kernel has ``banded = True``: its scores have the shape of weights,
+    its step moves weights only by `semirings.shift`, and reads only arrays of that shape.
     """
 
     @property

@@ -1,6 +1,6 @@
-"""Scan or kernel: what computes a recursion.
+"""The choice between scan and kernel for a recursion.
 
-JAX keeps traced and compiled functions under a key. The choice is part of that key, so a program
+JAX caches traced and compiled functions under a key. The choice is part of that key, so a program
 compiled under one choice is never reused under another.
 """
 
@@ -19,33 +19,33 @@ class Choice(NamedTuple):
     interpreter: str | None = None  # "tpu" or "gpu": interpret that kernel, for tests
 
 
-# Platforms on which a kernel has run right on a real chip. There `"auto"` means the kernel.
+# Platforms on which a kernel was right on a real chip. There `"auto"` means the kernel.
 PROVEN: frozenset[str] = frozenset()
 
 _context = jax.make_user_context(default_value="auto")
 
 
 def use(which: str) -> AbstractContextManager[None]:
-    """Chooses what computes the recursion of the losses, inside a `with` block.
+    """Chooses scan or kernel for the recursion of the losses, inside a `with` block.
 
     A kernel runs all frames in one launch. There are kernels for TPUs and, with jax 0.11 or later,
-    for GPUs from Hopper on. They compute what the scan computes: the same extended-range numbers,
-    and posteriors as the derivative of the same step. The scan runs wherever no kernel applies: on
-    other platforms, for float64, for other lattices and sizes, for second derivatives, and where
+    for GPUs from Hopper on. They compute the same as the scan, in the same extended-range floats,
+    with posteriors as the derivative of the same step. The scan runs if no kernel applies: on
+    other platforms, for float64, for other lattices and sizes, for second derivatives, and if
     the compiler splits a program over several devices. See `docs/accelerators.md`.
 
-    The choice holds for what is traced inside the block. A function that was jitted outside is
-    traced again inside. The platform that counts is the one a program is lowered for.
+    The choice holds for functions that are traced inside the block; one that was jitted outside is
+    traced again inside. The platform is the one a program is lowered for.
 
     Args:
       which: ``"scan"``; ``"kernel"``, which falls back to the scan; or ``"auto"``, the default: the
-        kernel on platforms where it was run on a real chip and found right, so far none.
+        kernel on platforms where it was tested on a real chip, so far none.
 
     Returns:
       A context manager.
 
     Raises:
-      ValueError: If `which` is none of the three.
+      ValueError: If `which` is not one of the three.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -58,7 +58,7 @@ def use(which: str) -> AbstractContextManager[None]:
 
 
 def interpreted(platform: str) -> AbstractContextManager[None]:
-    """Chooses the kernel of a platform, ``"tpu"`` or ``"gpu"``, interpreted: for tests on CPUs."""
+    """Chooses the interpreted kernel of a platform, ``"tpu"`` or ``"gpu"``, for tests on CPUs."""
     return _context(Choice(True, platform))
 
 

@@ -1,10 +1,10 @@
-"""Between the recursion and the kernels: derivatives, mapped axes, and who runs it.
+"""From the recursion to the kernels: derivatives, `jax.vmap`, and the choice of kernel or scan.
 
-* The derivative of log Z is the product of posteriors with the change of scores; that of posteriors
-  is the scan's (`jax.custom_jvp`).
-* An axis that is mapped over becomes part of the batch (`jax.custom_batching.custom_vmap`).
-* Which kernel, or whether the scan, is decided when a program is lowered for a platform. A compiler
-  that splits a program over devices by itself cannot split a kernel: then, too, it is the scan.
+* The derivative of log Z is the product of the posteriors and the tangents of the scores; that of
+  the posteriors is computed by the scan (`jax.custom_jvp`).
+* An axis of `jax.vmap` becomes part of the batch (`jax.custom_batching.custom_vmap`).
+* The kernel, or the scan, is chosen when a program is lowered for a platform. A compiler that
+  splits a program over devices cannot split a kernel: then the scan runs too.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from jax.interpreters import mlir
 from jaxctc.core.kernels import choice
 from jaxctc.core.semirings import PROBABILITY, Semiring
 
-# Pallas has interpreters of GPU kernels, and what these need, from then on.
+# From jax 0.11 on, Pallas can interpret GPU kernels, and has all that these need.
 GPU = tuple(int(n) for n in jax.__version__.split(".")[:2]) >= (0, 11)
 
 
 class Way(NamedTuple):
-    """The recursion without kernels, and how it ends."""
+    """The functions of the recursion without kernels."""
 
     log_partition: Callable  # (topology, scores, semiring) -> [B]
     posteriors: Callable  # the same, with the gradient
@@ -34,7 +34,7 @@ class Way(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """What does not change from call to call."""
+    """The static arguments of a call."""
 
     way: Way
     semiring: Semiring
@@ -43,7 +43,7 @@ class _Job(NamedTuple):
 
 
 def applies(topology, scores, semiring: Semiring) -> bool:
-    """Whether a kernel is asked for, and there may be one."""
+    """Whether a kernel is chosen, and may exist for this recursion."""
     return (
         choice.current().kernel
         and semiring is PROBABILITY
@@ -94,7 +94,7 @@ def _posteriors_jvp(job, primals, tangents):
 
 
 def _mapped(job: _Job) -> Callable:
-    """The recursion of a batch, of which a mapped axis becomes a part."""
+    """The recursion of a batch; a mapped axis becomes part of the batch."""
 
     @custom_vmap
     def run(topology, scores):
@@ -105,7 +105,7 @@ def _mapped(job: _Job) -> Callable:
         batch = 1 - topology.axis
 
         def where(x, extra):
-            """The batch's axis: of the lengths, or of a weight, after `extra` axes."""
+            """The batch axis of the lengths, or of a weight, after `extra` axes."""
             return extra + batch if x.ndim - 1 == 2 + extra else extra
 
         def joined(extra, x, is_mapped):
@@ -138,8 +138,8 @@ def _by_scan(topology, scores, job: _Job) -> tuple:
 
 
 def _by_kernel(topology, scores, job: _Job, platform: str, interpret: bool = False) -> tuple | None:
-    """The same by a platform's kernel; None where there is none for the recursion's size."""
-    # Imported late: Pallas takes a while, and most who import this package do not need it.
+    """The same by a platform's kernel; None if there is none for the recursion's size."""
+    # Imported late: importing Pallas is slow, and most users of the package do not need it.
     from jaxctc.core.kernels import plans
 
     if platform == "tpu":
@@ -149,7 +149,7 @@ def _by_kernel(topology, scores, job: _Job, platform: str, interpret: bool = Fal
     else:
         return None
     turned = platform == "gpu" and topology.axis == 0
-    if turned:  # that kernel has the states last
+    if turned:  # the GPU kernel needs the states last
         topology, scores = _turned(topology), jax.tree.map(_turn, scores)
     with jax.enable_x64(False):  # a kernel's indices are of 32 bits
         plan = chip.plan(topology, scores, job.semiring)
@@ -175,7 +175,7 @@ _run_p.multiple_results = True
 
 
 def _bind(topology, scores, job: _Job) -> tuple:
-    if job.interpreter is not None:  # here: interpreters may have effects, which are the caller's
+    if job.interpreter is not None:  # not when lowered: interpreters may have effects
         results = _by_kernel(topology, scores, job, job.interpreter, interpret=True)
         return _by_scan(topology, scores, job) if results is None else results
     operands, tree = jax.tree.flatten((topology, scores))
@@ -217,7 +217,7 @@ def _lower(platform: str | None, context, *operands, scan, tree, job):
 
 
 def _on_one_device(axes) -> bool:
-    """Whether no compiler is to split the program: one device, or `shard_map` has split it all."""
+    """Whether no compiler splits the program: one device, or `shard_map` over all axes."""
     if isinstance(axes, mlir.ShardingContext):
         return axes.num_devices == 1
     if isinstance(axes, mlir.SPMDAxisContext):

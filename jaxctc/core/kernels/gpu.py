@@ -2,8 +2,8 @@
 posteriors.
 
 A block of 128 threads runs one sequence and keeps its states in registers over all frames. States
-are shifted through shared memory: a thread writes at one place, its neighbour reads at the next.
-Two buffers take turns, so one barrier per frame is enough. The first kernel can keep the state at
+are shifted through shared memory: a thread writes a state, and its neighbour reads it.
+Two buffers alternate, so one barrier per frame is enough. The first kernel can keep the state at
 the start of each chunk. The second goes through the chunks backwards: it recomputes the states of
 a chunk into shared memory and pulls cotangents back through each step. The step and its derivative
 are the topology's own.
@@ -33,17 +33,17 @@ from jaxctc.core.kernels.retarget import each
 from jaxctc.core.semirings import MAX_CHUNK, Semiring
 
 THREADS = 128
-MAX_STATES = 1024  # 8 a thread: with more, they would not be held in registers
+MAX_STATES = 1024  # 8 per thread: more would not fit into registers
 SHARED_MEMORY = 200 * 2**10  # of the 227 KiB that a block may have on Hopper
 
 
 def plan(topology, scores, semiring: Semiring) -> Plan | None:
-    """How to run it; None where there are more states than `MAX_STATES`. States come last."""
+    """The sizes of a run; None if there are more states than `MAX_STATES`. States come last."""
     frames, states, batch, arrays = sizes(topology, scores, semiring)
     states = round_up(states, THREADS)
     if frames == 0 or states > MAX_STATES:
         return None
-    # Beside the states of a chunk there are three or four pairs of buffers for shifts.
+    # Besides the states of a chunk there are three or four pairs of buffers for shifts.
     most = (SHARED_MEMORY // (4 * states) - 16) // arrays
     most = min(most, MAX_CHUNK)
     return Plan(1, *chunks_of(frames, most, most // 2), states, batch, 1)
@@ -82,7 +82,7 @@ class Kernels:
         ]
 
     def _call(self, body, name, plan, operands, given, shapes, scratch=()):
-        # Every barrier that is needed is written down here; the interpreter looks for races.
+        # All barriers are explicit here; the interpreter checks for races.
         lane = plgpu.LoweringSemantics.Lane
         options = plgpu.CompilerParams(lowering_semantics=lane, unsafe_no_auto_barriers=True)
         # Not in jax 0.10, where this module is not used.
@@ -169,23 +169,23 @@ def _backward(block: "_Block", given, results, states):
 
 
 class _Sum(NamedTuple):
-    """What stands at the first place alone: the sum over all places, which is not taken here."""
+    """A value of the first place only: the sum over all places, which is taken after the launch."""
 
     of: jax.Array
-    here: jax.Array | None = None  # what is to be added, at all places
+    here: jax.Array | None = None  # to be added, at all places
 
 
 class _Rows:
-    """A recursion's functions on rows of states, each thread with every 128th of them.
+    """A recursion's functions on rows of states; each thread has every 128th state.
 
-    What has one place only is a row all the same, of equal numbers. Made without threads, it finds
-    out which shifts there are.
+    A value with one place only is a row of equal numbers too. Outside a kernel, this class is used
+    to record the shifts of a step.
     """
 
     def __init__(self, plan: Plan, form: Form, place: jax.Array):
         self.plan, self.form, self.place = plan, form, place
-        self.firsts = []  # pairs of a row and of what stands at its first place
-        self.shifts = []  # those met
+        self.firsts = []  # pairs of a row, and a row of its first value
+        self.shifts = []  # those recorded
         rules = {
             "pad": self._pad,
             "add_any": each(self._add),
@@ -205,7 +205,7 @@ class _Rows:
         return jnp.full((self.plan.states,), x, jnp.float32)
 
     def shift(self, moves: list) -> list:
-        """Rows, shifted up or down by one place; what comes in is given."""
+        """Rows shifted up or down by one place; each move has the value that is shifted in."""
         self.shifts += [(up, fill) for _, fill, up in moves]
         return [jnp.where(self.place == 0, fill, jnp.roll(x, 1)) for x, fill, _ in moves]
 
@@ -271,7 +271,7 @@ def _survey(plan: Plan, form: Form) -> dict[str, list]:
 
 
 class _Block(_Rows):
-    """A program: its sequence, its threads, and what they share."""
+    """A program: its sequence, its threads, and their shared memory."""
 
     def __init__(self, plan, form, scores, topology, shifts, buffers):
         self.layout = plgpu.Layout.WG_STRIDED((plan.states,), vec_size=1)
@@ -285,7 +285,7 @@ class _Block(_Rows):
         self.on_rows = self.topology([self.read(ref.at[self.sequence]) for ref in topology])
         for slot, (up, fill) in enumerate(shifts["step"] + shifts["pull_step"]):
             for turn in range(2):
-                # What comes in is before the first place, or after the last.
+                # The value shifted in is before the first place, or after the last.
                 start = (2 * slot + turn) * self.stride + (0 if up else THREADS)
                 buffers[pl.ds(start, plan.states)] = self.row(fill)
         plgpu.commit_smem()
@@ -305,7 +305,7 @@ class _Block(_Rows):
             ref[i, self.sequence] = x
 
     def scores(self, t) -> tuple[Arrays, Arrays]:
-        """Of a frame, if there is one, and those at the first place alone."""
+        """The rows of a frame's scores, `t` being clipped to the frames, and their first values."""
         t = lax.max(0, lax.min(t, self.plan.chunks * self.plan.frames - 1))
         rows = [self.read(ref.at[t, self.sequence]) for ref in self.scores_refs]
         return rows, [ref[t, self.sequence, 0] for ref in self.scores_refs]
@@ -325,7 +325,7 @@ class _Block(_Rows):
         return self.steps.rescale(self.on_rows, arrays, scale)
 
     def pull_rescale(self, arrays, cotangents) -> Arrays:
-        # After it other buffers are in use; then again the first, which no thread may still read.
+        # Afterwards the step's buffers are reused, which no thread may still be reading.
         plgpu.commit_smem()
         return self.steps.pull_rescale(self.on_rows, arrays, cotangents)
 
@@ -334,7 +334,7 @@ class _Block(_Rows):
         return self.steps.pull_step(self.on_rows, arrays, weights, cotangents)
 
     def pull_weights(self, scores, found) -> Arrays:
-        """Of each array of scores two rows: one, and one whose sum belongs to the first place."""
+        """Two rows per array of scores: cotangents, and a row with a sum for the first place."""
         rows, firsts = scores
         found = [x if isinstance(x, _Sum) else _Sum(self.row(0), x) for x in found]
         here = self.steps.pull_weights(self.form.scores_of(rows), [x.here for x in found])

@@ -1,8 +1,8 @@
-"""What the kernels of all chips share: a recursion on plain lists of arrays.
+"""A recursion on plain lists of arrays, as all kernels use it.
 
 A state is a tuple of weights, and a weight is one or two arrays; kernels hold these in a list. The
-first array of a weight has a derivative, and the second, the exponent of an extended-range
-float, is a constant.
+first array of a weight has a derivative (it is "moving"). The second, the exponent of an
+extended-range float, is a constant ("fixed").
 """
 
 from collections.abc import Callable
@@ -17,18 +17,18 @@ Arrays = list[jax.Array]
 
 
 class Recursion(NamedTuple):
-    """How weights are arrays, and what one frame does to them.
+    """The structure of weights as arrays, and the step of one frame on them.
 
-    Topologies and scores are what a kernel has loaded.
+    Topologies and scores have the arrays that a kernel has loaded.
     """
 
     semiring: Semiring
-    state: Any  # the tree of a state
-    weight: Any  # that of a weight
-    scores: Any  # that of a frame's scores
+    state: Any  # the tree structure of a state
+    weight: Any  # of a weight
+    scores: Any  # of a frame's scores
 
     def split(self, arrays) -> tuple[Arrays, Arrays]:
-        """Those that have derivatives, and the others."""
+        """The arrays that have derivatives (moving), and the others (fixed)."""
         every = self.weight.num_leaves
         fixed = [x for i, x in enumerate(arrays) if i % every]
         return list(arrays[::every]), fixed
@@ -52,7 +52,7 @@ class Recursion(NamedTuple):
         return jax.tree.leaves(state)
 
     def rescale(self, topology, arrays, scale) -> tuple[Arrays, Arrays]:
-        """The state back in range, and its scale with what was taken from it."""
+        """The state back in range, and the scale times the factor divided out."""
         state = jax.tree.unflatten(self.state, arrays)
         state, factor = self.semiring.rescale(state, topology.axis)
         scale = self.semiring.times(jax.tree.unflatten(self.weight, scale), factor)
@@ -87,7 +87,7 @@ class Recursion(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """A recursion's functions, done in a chip's way."""
+    """A recursion's functions, with the operations of a platform."""
 
     weights: Callable
     step: Callable
@@ -98,12 +98,12 @@ class Steps(NamedTuple):
 
 
 def steps(recursion: Recursion, rules: Rules) -> Steps:
-    """The functions of a recursion with some operations done in a chip's way."""
+    """The functions of a recursion, with some operations replaced by a platform's."""
     return Steps(*(retarget(getattr(recursion, name), rules) for name in Steps._fields))
 
 
 def take_apart(topology, scores, semiring: Semiring) -> tuple[Recursion, Arrays, Arrays]:
-    """The recursion of a topology, and the arrays of its first state and of that one's scale."""
+    """The recursion of a topology, and the arrays of its first state and of its scale."""
     leaves, tree = jax.tree.flatten(scores)
     state, scale = topology.start(semiring, leaves[0].dtype)
     recursion = Recursion(semiring, jax.tree.structure(state), jax.tree.structure(scale), tree)

@@ -1,7 +1,7 @@
-"""How a recursion is cut up for a kernel, and what happens around its launches.
+"""How a recursion is divided for a kernel, and the work around its launches.
 
-A kernel sees whole tiles of states and sequences, and whole chunks of frames; padding carries no
-weight. It takes a state over all frames, or cotangents of the last state back over all frames.
+A kernel has whole tiles of states and sequences, and whole chunks of frames; padding has weight
+zero. It moves a state over all frames, or cotangents of the last state back over all frames.
 Start and finish are the topology's, outside the kernel.
 """
 
@@ -19,50 +19,51 @@ from jaxctc.core.semirings import Semiring
 class Plan(NamedTuple):
     """Sizes, those after padding."""
 
-    axis: int  # of a weight, [states, batch] or [batch, states]: which is that of the states
+    axis: int  # the axis of the states in a weight: [states, batch] or [batch, states]
     chunks: int
-    frames: int  # of a chunk
+    frames: int  # per chunk
     states: int
     batch: int
-    block: int  # sequences of a program
+    block: int  # sequences per program
 
     def shape(self, batch: int) -> tuple[int, int]:
-        """That of the weights of some sequences."""
+        """The shape of the weights of `batch` sequences."""
         return (self.states, batch) if self.axis == 0 else (batch, self.states)
 
 
 class Form(NamedTuple):
-    """What the arrays mean that a kernel reads."""
+    """The structure of the arrays that a kernel reads."""
 
     recursion: Recursion
-    topology: Any  # the tree of it
-    flags: tuple[bool, ...]  # which of its arrays were of bool, and are of int32
+    topology: Any  # its tree structure
+    flags: tuple[bool, ...]  # which of its arrays are bool, passed as int32
 
     def topology_of(self, arrays):
-        """A topology of what a kernel has read."""
+        """A topology of the arrays that a kernel has read."""
         pairs = zip(arrays, self.flags, strict=True)
         return jax.tree.unflatten(self.topology, [x != 0 if flag else x for x, flag in pairs])
 
     def scores_of(self, arrays):
-        """The scores of a frame, of what a kernel has read."""
+        """The scores of a frame from the arrays that a kernel has read."""
         return jax.tree.unflatten(self.recursion.scores, arrays)
 
 
 class Operands(NamedTuple):
-    """What a kernel reads, padded."""
+    """The padded arrays that a kernel reads."""
 
     form: Form
-    topology: Arrays  # those that are like weights
+    topology: Arrays  # those with the shape of weights
     scores: Arrays  # [chunks * frames, ...]
 
 
 class Kernels(Protocol):
-    """The launches of a chip."""
+    """The launches of a platform."""
 
     def forward(
         self, plan: Plan, operands: Operands, state: jax.Array, scale: jax.Array, keep: bool
     ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        """The last state, its scale; with `keep` also the states ``[chunks, …]`` at their starts.
+        """The last state and its scale; with `keep` also the states ``[chunks, …]`` at the starts
+        of chunks.
 
         States are stacks of arrays, ``[n, *plan.shape(batch)]``, and in range.
         """
@@ -71,12 +72,12 @@ class Kernels(Protocol):
     def backward(
         self, plan: Plan, operands: Operands, kept: jax.Array, cotangents: jax.Array
     ) -> Arrays:
-        """Cotangents of all scores, from those of the moving arrays of the last state."""
+        """Cotangents of all scores, from those of the last state's arrays with derivatives."""
         ...
 
 
 def sizes(topology, scores, semiring: Semiring) -> tuple[int, int, int, int]:
-    """Frames, states, sequences, and how many arrays a state has."""
+    """The numbers of frames, of states, of sequences, and of arrays of a state."""
     frames, *shape = jax.tree.leaves(scores)[0].shape
     state = jax.eval_shape(lambda t: t.start(semiring, jnp.float32)[0], topology)
     return frames, shape[topology.axis], shape[1 - topology.axis], len(jax.tree.leaves(state))
@@ -87,7 +88,7 @@ def round_up(n: int, multiple: int) -> int:
 
 
 def chunks_of(frames: int, most: int, least: int) -> tuple[int, int]:
-    """Number and length of the chunks: a length that divides `frames`, if there is a good one."""
+    """Number and length of the chunks; a length that divides `frames` is preferred."""
     if frames <= most:
         return (1 if frames else 0), frames
     for length in range(most, least - 1, -1):
@@ -106,10 +107,10 @@ def run(
     finish: Callable,
     gradient: bool,
 ) -> tuple:
-    """``finish(topology, semiring, state, scale)`` after all frames; on request its gradient."""
+    """``finish(topology, semiring, state, scale)`` after all frames; with `gradient`, that too."""
     recursion, state, scale = take_apart(topology, scores, semiring)
     shape, edge = state[0].shape, scale[0].shape
-    # Where no state is, there is the weight of nothing.
+    # Padding of the states has weight zero.
     nothing = jax.tree.leaves(semiring.zeros((), jnp.float32)) * len(state)
     start = [
         tiled(x, zero, plan.shape(plan.batch)) for x, zero in zip(state, nothing, strict=False)
@@ -140,7 +141,7 @@ def run(
 
 
 def tiled(x: jax.Array, fill, shape) -> jax.Array:
-    """`x` with its last axes made as long as `shape` says."""
+    """`x` with its last axes padded to `shape`."""
     before = x.ndim - len(shape)
     padding = [(0, n - m, 0) for n, m in zip(shape, x.shape[before:], strict=True)]
     return lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0)] * before + padding)
@@ -161,7 +162,7 @@ def _operands(recursion: Recursion, topology, scores, plan: Plan) -> Operands:
             x = jnp.concatenate([x, frames])
         return tiled(x, -jnp.inf, shape)
 
-    # A step reads the arrays that are like weights. In a kernel's memory none may be of bool.
+    # A step reads only arrays with the shape of weights. A kernel's memory can not have bool.
     like_weights = jax.tree.map(lambda x: x if x.ndim == 2 else None, topology)
     leaves, tree = jax.tree.flatten(like_weights)
     flags = tuple(x.dtype == jnp.bool_ for x in leaves)
@@ -172,13 +173,13 @@ def _operands(recursion: Recursion, topology, scores, plan: Plan) -> Operands:
 
 
 def in_lists(items, counts) -> list:
-    """Items in lists of the given lengths."""
+    """Splits items into lists of the given lengths."""
     items = iter(items)
     return [[next(items) for _ in range(n)] for n in counts]
 
 
 def varying_as(like: jax.Array, x) -> jax.ShapeDtypeStruct:
-    """The type of a result, varying over the axes of a `shard_map` over which `like` does."""
+    """The type of a result that varies over the same axes of a `shard_map` as `like`."""
     kind = jax.typeof(like)
     # The argument's name changed in jax 0.11.
     for name in ("manual_axis_type", "vma"):

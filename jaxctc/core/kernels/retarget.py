@@ -1,7 +1,7 @@
-"""A function with some of its operations done in a chip's own way.
+"""Functions with some of their operations replaced by those of a platform.
 
-A topology's step and its derivative are written once, in operations of `jax.lax`. A chip has most
-of them. For the few it lacks, such as the shift of states, its kernel says what to do instead.
+A topology's step and its derivative are written once, in operations of `jax.lax`. Kernels support
+most of them. For the others, such as the shift of states, a kernel gives a rule.
 """
 
 import itertools
@@ -11,18 +11,18 @@ from typing import Any
 import jax
 from jax.extend import core
 
-# By an operation's name: from a list of its operands and parameters, one for each of some such
-# operations that do not wait for each other, a list of their results. A result may be
-# NotImplemented: the operation is then done as it stands.
+# By an operation's name, a function from a list of (operands, parameters), one per operation of a
+# group that do not depend on each other, to the list of their results. If a result is
+# NotImplemented, the operation is not replaced.
 Rules = Mapping[str, Callable[[list[tuple[list, dict[str, Any]]]], list]]
 
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
 def retarget(function: Callable, rules: Rules) -> Callable:
-    """`function` of arrays in pytrees, with the operations named in `rules` done by these.
+    """`function` of arrays in pytrees, with the operations named in `rules` replaced.
 
-    All that it reads must be among its arguments.
+    It must read only its arguments.
     """
 
     def run(*arguments):
@@ -57,7 +57,7 @@ def _evaluate(jaxpr: core.ClosedJaxpr, operands: list, rules: Rules) -> list:
 
 
 def _needed(body: core.Jaxpr) -> list:
-    """The equations on which results depend: a derivative's trace has many on which none does."""
+    """The equations on which results depend; the trace of a derivative has many others."""
     wanted = {atom for atom in body.outvars if not isinstance(atom, core.Literal)}
     needed = []
     for equation in reversed(body.eqns):
@@ -68,7 +68,7 @@ def _needed(body: core.Jaxpr) -> list:
 
 
 def _groups(equations: list) -> Iterator[list]:
-    """Neighbours of one name of which none reads another's result."""
+    """Groups of neighbours with one name, where none reads another's result."""
     for _, run in itertools.groupby(equations, lambda equation: equation.primitive.name):
         group, made = [], set()
         for equation in run:
@@ -81,5 +81,5 @@ def _groups(equations: list) -> Iterator[list]:
 
 
 def each(rule: Callable) -> Callable:
-    """A rule for a group, from one that takes an operation's operands and parameters."""
+    """A rule for groups, from a rule for one operation's operands and parameters."""
     return lambda group: [rule(*operands, **parameters) for operands, parameters in group]

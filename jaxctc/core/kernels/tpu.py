@@ -33,13 +33,13 @@ SUBLANES, LANES = 8, 128  # a register of float32
 
 
 def plan(topology, scores, semiring: Semiring) -> Plan | None:
-    """How to run it; None where fewer than `MIN_CHUNK` frames of all states fit into VMEM."""
+    """The sizes of a run; None if fewer than `MIN_CHUNK` frames of all states fit into VMEM."""
     frames, states, batch, arrays = sizes(topology, scores, semiring)
     axis = topology.axis
     states = round_up(states, SUBLANES if axis == 0 else LANES)
     block = LANES if axis == 0 else SUBLANES
-    # What the second kernel holds. Inputs and outputs count twice: while one chunk is computed, the
-    # next is being copied.
+    # The memory of the second kernel. Inputs and outputs count twice: while one chunk is computed,
+    # the next is copied.
     read, kept = len(jax.tree.leaves(scores)), 2 * len(jax.tree.leaves(topology)) + 6 * arrays
     most = min((VMEM // (4 * states * block) - kept) // (4 * read + arrays), MAX_CHUNK)
     if frames == 0 or most < min(frames, MIN_CHUNK):
@@ -121,7 +121,7 @@ class Kernels:
 
 
 class _Blocks:
-    """Which part of an array a program has at one chunk."""
+    """The part of an array that a program reads or writes at one chunk."""
 
     def __init__(self, plan: Plan, backwards: bool):
         self.plan, self.backwards = plan, backwards
@@ -147,7 +147,7 @@ class _Blocks:
 
 
 def _forward(form: Form, steps: Steps, scores, topology, start, results, _):
-    """State and scale go from chunk to chunk in the outputs, whose blocks stay in VMEM."""
+    """State and scale are carried from chunk to chunk in the outputs, whose blocks stay in VMEM."""
     state, scale, *kept = results
 
     @pl.when(pl.program_id(1) == 0)
@@ -170,7 +170,7 @@ def _forward(form: Form, steps: Steps, scores, topology, start, results, _):
 
 
 def _backward(form: Form, steps: Steps, scores, topology, given, results, scratch):
-    """Cotangents go from chunk to chunk in a scratch."""
+    """Cotangents are carried from chunk to chunk in scratch memory."""
     kept, end = given
     carried, states = scratch
     frames = scores[0].shape[0]
@@ -212,7 +212,7 @@ def _write(ref, arrays):
 
 
 def _pad(x, fill, padding_config):
-    """Shifts by one place, and what stands at the first place alone."""
+    """Shifts by one place, and padding after a single first place."""
     moved = [axis for axis, (low, high, _) in enumerate(padding_config) if low or high]
     if len(moved) != 1 or x.ndim != 2:
         return NotImplemented

@@ -48,7 +48,7 @@ def _random(*shape: int) -> np.ndarray:
 
 def _from_features(features, kernel, bias, *pair):
     return jaxctc.ctc_loss_from_features(
-        lambda x: x @ kernel + bias, features, *pair, frames_per_chunk=T // 4
+        lambda x: x @ kernel + bias[None, None], features, *pair, frames_per_chunk=T // 4
     )
 
 

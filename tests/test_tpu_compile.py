@@ -189,7 +189,7 @@ def test_the_loss_from_features(devices, dtype):
     batch, frames, features, classes = 2, 1500, 512, 128000
 
     def loss(kernel, bias, features, *pair):
-        head = lambda x: x @ kernel + bias  # noqa: E731
+        head = lambda x: x @ kernel + bias[None, None]  # noqa: E731
         return jaxctc.ctc_loss_from_features(head, features, *pair).sum()
 
     gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))
@@ -202,8 +202,8 @@ def test_the_loss_from_features(devices, dtype):
     program = compiled(gradients, devices.reshape(-1)[:1], structs)
     logits = 4 * batch * frames * classes
     used = program.memory_analysis().temp_size_in_bytes
-    gradient = 4 * features * classes if dtype == jnp.bfloat16 else 0  # added up in float32
-    assert used < logits / 5 + gradient
+    # A tenth of what the loss of all logits takes: these and their gradient.
+    assert used < 2 * logits / 10
 
 
 @pytest.mark.parametrize("chips", [1, 4])

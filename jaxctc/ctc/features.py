@@ -84,14 +84,15 @@ def ctc_loss_from_features(
     # Padding is set to 0 for the head: NaN there would make its gradient NaN.
     inside = jnp.arange(frames)[None, :] < lengths[0][:, None]
     features = jnp.where(inside[:, :, None], features, 0)
+    features = jnp.pad(features, ((0, 0), (0, max(0, 1 - frames)), (0, 0)))  # one at least
 
     sequences = len(features)
     classes = _logits(jax.eval_shape(head, features[:, :1]), (sequences, 1)).shape[-1]
     blank_id = checks.class_id("blank_id", blank_id, classes)
     wanted = frames_per_chunk or max(1, LOGITS_PER_CHUNK // max(1, sequences * classes))
     chunks = max(1, -(-frames // wanted))
-    size = max(1, -(-frames // chunks))
-    padded = jnp.pad(features, ((0, 0), (0, chunks * size - frames), (0, 0)))
+    size = -(-features.shape[1] // chunks)
+    padded = jnp.pad(features, ((0, 0), (0, chunks * size - features.shape[1]), (0, 0)))
     padded = padded.reshape(sequences, chunks, size, padded.shape[-1]).swapaxes(0, 1)
     start, apply_head = accumulated(head, padded[0])
 

@@ -24,6 +24,7 @@ class Case(NamedTuple):
     batch_rank: int | None = None  # the only number of batch axes, or any
     over_classes: tuple[int, ...] = ()  # places whose last axis may be sharded over a mesh's axis
     reduces: bool = False  # whether there is one result for the whole batch
+    automatic: bool = False  # whether explicit axes of meshes are refused
 
 
 def _random(*shape, seed: int = 0) -> np.ndarray:
@@ -103,7 +104,7 @@ PADDED = (LOGITS, _padding(FRAMES, T), LABELS, _padding(LENGTHS, S))
 REFERENCES = np.where(np.arange(S) < LENGTHS[:, None], LABELS, -1).astype(np.int32)
 
 CASES = {
-    "ctc_loss": Case(jaxctc.ctc_loss, PAIR, (), (0,)),
+    "ctc_loss": Case(jaxctc.ctc_loss, PAIR, (), (0,), over_classes=(0,)),
     "ctc_loss_from_features": Case(
         lambda *a: jaxctc.ctc_loss_from_features(
             lambda x: jnp.tanh(x) @ a[4] + a[5], *a[:4], frames_per_chunk=3
@@ -112,9 +113,9 @@ CASES = {
         (PROJECTION, _random(1, 1, C, seed=5)),
         (0, 4, 5),
     ),
-    "ctc_posteriors": Case(jaxctc.ctc_posteriors, PAIR, (), (0,)),
+    "ctc_posteriors": Case(jaxctc.ctc_posteriors, PAIR, (), (0,), over_classes=(0,)),
     "is_feasible": Case(jaxctc.is_feasible, PAIR[1:]),
-    "forced_align": Case(jaxctc.forced_align, PAIR, (), (0,)),
+    "forced_align": Case(jaxctc.forced_align, PAIR, (), (0,), over_classes=(0,)),
     "ctc_greedy_decode": Case(jaxctc.ctc_greedy_decode, (LOGITS, FRAMES)),
     "ctc_beam_search": Case(
         lambda *a: jaxctc.ctc_beam_search(*a[:2], beam_width=3, automaton=a[2]),
@@ -137,7 +138,7 @@ CASES = {
         lambda fsa, x, frames: jaxctc.fsa_best_path(fsa, x, frames), (NUMERATOR, LOGITS, FRAMES)
     ),
     "with_star": Case(lambda x: jaxctc.with_star(x, excluding=True), (LOGITS,), (), (0,)),
-    "ctc_entropy": Case(jaxctc.ctc_entropy, PAIR, (), (0,)),
+    "ctc_entropy": Case(jaxctc.ctc_entropy, PAIR, (), (0,), over_classes=(0,)),
     "ctc_label_priors": Case(jaxctc.ctc_label_priors, (LOGITS, FRAMES), (), (0,), reduces=True),
     "ctc_prior_loss": Case(
         lambda *a: jaxctc.ctc_prior_loss(*a[:4], log_priors=a[4]),
@@ -145,7 +146,9 @@ CASES = {
         (np.log(np.full(C, 1 / C, np.float32)),),
         (0,),
     ),
-    "ctc_mwer_loss": Case(lambda *a: jaxctc.ctc_mwer_loss(*a, beam_width=2), PAIR, (), (0,)),
+    "ctc_mwer_loss": Case(
+        lambda *a: jaxctc.ctc_mwer_loss(*a, beam_width=2), PAIR, (), (0,), over_classes=(0,)
+    ),
     "mwer_loss": Case(
         jaxctc.mwer_loss, (-(_random(B, 3) ** 2), np.arange(12).reshape(B, 3)), (), (0,)
     ),
@@ -171,9 +174,9 @@ CASES = {
         (0, 1, 3),
     ),
     "focal_loss": Case(jaxctc.focal_loss, (_random(B) ** 2,), (), (0,)),
-    "rnnt_loss": Case(jaxctc.rnnt_loss, JOINT_PAIR, (), (0,)),
-    "rnnt_log_probs": Case(jaxctc.rnnt_log_probs, JOINT_PAIR, (), (0,)),
-    "hat_log_probs": Case(jaxctc.hat_log_probs, JOINT_PAIR, (), (0,)),
+    "rnnt_loss": Case(jaxctc.rnnt_loss, JOINT_PAIR, (), (0,), over_classes=(0,)),
+    "rnnt_log_probs": Case(jaxctc.rnnt_log_probs, JOINT_PAIR, (), (0,), over_classes=(0,)),
+    "hat_log_probs": Case(jaxctc.hat_log_probs, JOINT_PAIR, (), (0,), over_classes=(0,)),
     "rnnt_loss_from_log_probs": Case(jaxctc.rnnt_loss_from_log_probs, ARC_PAIR, (), (0, 1)),
     "rnnt_posteriors": Case(jaxctc.rnnt_posteriors, ARC_PAIR, (), (0, 1)),
     "rnnt_align": Case(jaxctc.rnnt_align, ARC_PAIR, (), (0, 1)),
@@ -212,9 +215,11 @@ CASES = {
         (0, 1),
     ),
     "rnnt_greedy_decode": Case(
-        _decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,)
+        _decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,), automatic=True
     ),
-    "rnnt_beam_search": Case(_decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,)),
+    "rnnt_beam_search": Case(
+        _decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
+    ),
     "CTCLoss": Case(
         _time_major(jaxctc.CTCLoss(reduction="mean")), PAIR, (), (0,), batch_rank=1, reduces=True
     ),

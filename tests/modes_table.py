@@ -198,6 +198,14 @@ def test_shard_map_over_some_axes_of_a_mesh(name):
     assert_same(found, wanted)
 
 
+def on_explicit_axes(name: str) -> Case:
+    """The function as it is to be called there."""
+    case = CASES[name]
+    if case.automatic:
+        case = case._replace(call=jax.sharding.auto_axes(case.call, out_sharding=P("data")))
+    return case
+
+
 def assert_sharded_like_the_batch(case, found, gradients, arrays, batch: P):
     spec = P() if case.reduces else batch
     for x in jax.tree.leaves(found):
@@ -208,7 +216,7 @@ def assert_sharded_like_the_batch(case, found, gradients, arrays, batch: P):
 
 @EACH
 def test_explicit_mesh(name):
-    case = CASES[name]
+    case = on_explicit_axes(name)
     with jax.set_mesh(explicit_mesh(("data", 4))):
         arrays = jax.device_put(arrays_of(case), specs(case, P("data")))
         found, gradients = with_gradients(case)(*arrays)
@@ -219,7 +227,7 @@ def test_explicit_mesh(name):
 @EACH
 def test_explicit_mesh_of_two_axes_under_jit(name):
     """A batch of two axes where the function takes them, and logits sharded over classes too."""
-    case = CASES[name]
+    case = on_explicit_axes(name)
     ranks = (2, 2) if case.batch_rank is None else (4,)
     batch = P("data") if case.batch_rank is None else P(("data",))
     arrays = map_batched(case, lambda x: np.reshape(x, (*ranks, *x.shape[1:])))
@@ -250,10 +258,21 @@ def test_explicit_mesh_and_arrays_that_are_on_every_device(name):
             jax.eval_shape(with_gradients(case), *arrays)
 
 
-@EACH
-def test_x64(name):
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.automatic])
+def test_explicit_axes_are_refused_where_functions_close_over_parameters(name):
     case = CASES[name]
-    with jax.enable_x64(True):
+    message = r"^encoder is sharded over the explicit axes \('data',\); .* jax\.sharding\.auto_axes"
+    with jax.set_mesh(explicit_mesh(("data", 4))):
+        arrays = jax.device_put(arrays_of(case), specs(case, P("data")))
+        for call in (case.call, jax.jit(case.call)):
+            with pytest.raises(ValueError, match=message):
+                call(*arrays)
+
+
+@EACH
+def test_x64_with_strict_promotion(name):
+    case = CASES[name]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         assert_same(jax.jit(with_gradients(case))(*arrays_of(case)), plain(name))
 
 
@@ -268,7 +287,7 @@ def test_float64(name):
     wanted = plain(name)
     if any(x.dtype == np.float32 for x in jax.tree.leaves(arrays_of(case))):
         wanted = jax.tree.map(wide, wanted)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         found = jax.eval_shape(with_gradients(case), *jax.tree.map(wide, arrays_of(case)))
     assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, wanted)
 

@@ -37,19 +37,21 @@ def test_export_round_trip():
 def test_eight_devices_give_the_same_as_one_and_gather_nothing():
     program = textwrap.dedent("""
         import jax, numpy as np
-        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec
         from test_devices import ARGUMENTS, loss_and_gradient
 
         assert len(jax.devices()) == 8
-        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
-        arguments = [jax.device_put(x, sharding) for x in ARGUMENTS]
-        sharded = jax.jit(loss_and_gradient).lower(*arguments).compile()
-        text = sharded.as_text()
-        for collective in ("all-", "collective-", "reduce-scatter"):
-            assert f" {collective}" not in text, collective
-        for got, want in zip(sharded(*arguments), jax.jit(loss_and_gradient)(*ARGUMENTS)):
-            assert got.sharding.is_equivalent_to(sharding, got.ndim), got.sharding
-            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+        for kind in (AxisType.Auto, AxisType.Explicit):
+            mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+            sharding = NamedSharding(mesh, PartitionSpec("batch"))
+            arguments = [jax.device_put(x, sharding) for x in ARGUMENTS]
+            sharded = jax.jit(loss_and_gradient).lower(*arguments).compile()
+            text = sharded.as_text()
+            for collective in ("all-", "collective-", "reduce-scatter"):
+                assert f" {collective}" not in text, (kind, collective)
+            for got, want in zip(sharded(*arguments), jax.jit(loss_and_gradient)(*ARGUMENTS)):
+                assert got.sharding.is_equivalent_to(sharding, got.ndim), got.sharding
+                np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
     """)
     run_on_eight_devices(program)
 
@@ -57,5 +59,9 @@ def test_eight_devices_give_the_same_as_one_and_gather_nothing():
 def test_the_example_of_the_page_on_accelerators():
     page = Path(__file__).parent.parent / "docs" / "accelerators.md"
     example = "".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
-    check = "assert loss.sharding == sharding and len(loss.sharding.device_set) == 8"
-    run_on_eight_devices(f"{example}\n{check}")
+    checks = """
+assert loss.sharding == sharding and len(loss.sharding.device_set) == 8
+assert jnp.allclose(mean, loss.mean()) and len(gradient.sharding.device_set) == 8
+assert decoded.labels.sharding.spec[0] == "batch"
+"""
+    run_on_eight_devices(f"{example}\n{checks}")

@@ -193,6 +193,16 @@ def wildcard_label(name: str, value: Any, blank_id: int) -> int:
     return index
 
 
+def automatic(name: str, array: jax.Array) -> None:
+    """Checks that an array is not sharded over explicit axes of a mesh."""
+    axes = tuple(axis for axis in jax.typeof(array).sharding.spec if axis is not None)
+    if axes:
+        raise ValueError(
+            f"{name} is sharded over the explicit axes {axes}; it must be sharded over automatic "
+            "axes: call this within jax.sharding.auto_axes, with the parameters as an argument."
+        )
+
+
 def semiring(value: Any) -> Any:
     """`value` if it is a semiring."""
     if not hasattr(value, "scatter_sum"):

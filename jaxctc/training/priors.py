@@ -122,9 +122,8 @@ def _ctc_prior_loss(logits, labels, logit_lengths, label_lengths, log_priors, we
     # Normalised first: logits may be so large that a difference of normalisers is noise.
     log_probs = log_softmax(logits, inside)
     weight = lax.convert_element_type(weight, log_probs.dtype)
-    divided = log_probs - (weight * log_priors.astype(log_probs.dtype)).reshape(
-        (1,) * (logits.ndim - 1) + (-1,)
-    )
+    priors = weight * log_priors.astype(log_probs.dtype)
+    divided = log_probs - priors.reshape((1,) * (logits.ndim - 1) + (-1,))
     loss = ctc_loss(divided, labels, logit_lengths, label_lengths, blank_id=blank_id)
     # `ctc_loss` normalises again, which is undone here.
     put_back = log_normaliser(divided, inside)

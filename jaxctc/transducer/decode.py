@@ -35,6 +35,9 @@ def rnnt_greedy_decode(
     as a training step: outside, each call compiles again, since JAX can not know that two
     functions are the same.
 
+    On a mesh with explicit axes, call it inside `jax.sharding.auto_axes`, also with the
+    parameters as an argument: JAX can not change the axes of an array that a function closes over.
+
     Args:
       joint: ``joint(frame [D], output) -> logits [C]``, unnormalised or log-probabilities.
         If classes tie, the first is taken.
@@ -170,6 +173,7 @@ def _checked(
     functions, encoder, logit_lengths, blank_id, bounds
 ) -> tuple[Transducer, jax.Array, jax.Array, Bounds]:
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
+    checks.automatic("encoder", encoder)
     *batch, frames, size = encoder.shape
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
 

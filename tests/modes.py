@@ -25,6 +25,7 @@ class Case(NamedTuple):
     over_classes: tuple[int, ...] = ()  # places whose last axis may be sharded over a mesh's axis
     reduces: bool = False  # whether there is one result for the whole batch
     automatic: bool = False  # whether explicit axes of meshes are refused
+    constant: bool = False  # whether only the shapes of the arrays are read
 
 
 def _random(*shape, seed: int = 0) -> np.ndarray:
@@ -122,7 +123,7 @@ CASES = {
         (LOGITS, FRAMES),
         (GRAMMAR,),
     ),
-    "ctc_beam_start": Case(_start, (LOGITS,)),
+    "ctc_beam_start": Case(_start, (LOGITS,), constant=True),
     "ctc_beam_extend": Case(jaxctc.ctc_beam_extend, (_state(), LOGITS, FRAMES)),
     "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (_state(),)),
     "edit_distance": Case(jaxctc.edit_distance, (HYPOTHESES, REFERENCES)),

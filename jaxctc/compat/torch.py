@@ -226,8 +226,8 @@ def rnnt_loss(
     checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
     pair = transducer_checks.pair(logits, targets, logit_lengths, target_lengths, blank)
 
-    def loss(*arrays):
-        pair = checks.SequencePair(*arrays, blank)
+    def loss(logits, targets, logit_lengths, target_lengths):
+        pair = checks.SequencePair(logits, targets, logit_lengths, target_lengths, blank)
         if fused_log_softmax:
             return transducer.rnnt_loss(*pair[:4], blank_id=blank)
         return transducer.rnnt_loss_from_log_probs(*_arcs(pair), *pair[2:4])

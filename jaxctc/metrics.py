@@ -71,9 +71,9 @@ def edit_operations(
     """The edits of `edit_distance`, counted by kind. Arguments and errors are the same.
 
     More than one alignment may have the fewest edits (one with a deletion and an insertion, one
-    with two substitutions). The counts are those of a definite one: the common prefix and suffix
-    are matched first, and then, from the end, a deletion is preferred to an insertion, and
-    an insertion to a substitution. rapidfuzz, and so jiwer, gives the same counts.
+    with two substitutions). The counts are those of one of them, always the same: the common prefix
+    and suffix are matched first, and then, from the end, a deletion is preferred to an insertion,
+    and an insertion to a substitution. rapidfuzz, and so jiwer, gives the same counts.
 
     Returns:
       `EditOperations`, int32 ``[*batch]`` each.

@@ -1,4 +1,4 @@
-"""Functions of logits that are sharded over classes, and what their programs send between devices."""
+"""Functions of logits sharded over classes, and what their programs send between devices."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def with_gradients(loss: Callable, *numbers: int) -> Callable:
 
 
 class Case(NamedTuple):
-    """A function, its arguments, how they are sharded, and its largest message in numbers."""
+    """A function, its arguments, how they are sharded, and how many numbers a message may have."""
 
     call: Callable
     arrays: tuple
@@ -103,7 +103,7 @@ def check(case: Case, program: jax.stages.Compiled, mesh) -> None:
 
 
 def compiled(case: Case, mesh) -> jax.stages.Compiled:
-    """The program for the devices of a mesh, checked; these need not be there."""
+    """The checked program for the devices of a mesh, which need not exist."""
     with jax.set_mesh(mesh):
         arguments = [
             jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))

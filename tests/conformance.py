@@ -1,7 +1,7 @@
 """Tests that every lattice must pass: inherit them, and enumerate the paths of the lattice.
 
-A subclass gives `lattice`, and `paths`: every path of a sequence as what it counts of each
-score, so that its log-weight is the sum of counts times scores.
+A subclass gives `lattice`, and `paths`: for every path of a sequence, how often it uses each score.
+The log-weight of a path is the sum of these counts times the scores.
 """
 
 from typing import Any, NamedTuple
@@ -172,7 +172,7 @@ class KernelConformance:
         assert dispatch.applies(*case, PROBABILITY)
         found = posteriors_of(*case)
         self.assert_those_of_all_paths(case, *found)
-        # Of the other kernel, which keeps nothing for a second.
+        # This is the kernel that keeps no states for a second launch.
         np.testing.assert_array_equal(log_partition_of(*case), found[0])
 
     def test_chunks_of_kernels_change_nothing(self, interpreter, monkeypatch):

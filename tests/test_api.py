@@ -1,6 +1,8 @@
 """The package's own conventions, for every public name."""
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,13 @@ def test_documented_with_an_example_and_on_the_map(name):
         family = value.__module__.split(".")[1]
         pages = jaxctc.__doc__ + getattr(jaxctc, family).__doc__
         assert f"`{name}`" in pages, f"{name} is not on the map of its family"
+
+
+def test_the_reference_has_every_public_name():
+    page = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+    documented = set(re.findall(r"^::: jaxctc\.(\w+)", page, re.M))
+    # The page has the whole of `compat.torch`, to which `CTCLoss` belongs.
+    assert {*PUBLIC} - {"CTCLoss"} <= documented
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

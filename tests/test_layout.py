@@ -27,14 +27,20 @@ ALLOWED = {
 
 
 def imported(source: str, file: str = "") -> set[str]:
-    """The dotted names within the package that a module imports, wherever it does so."""
+    """The dotted names within the package that a module imports, wherever it does so.
+
+    Imports whose module cannot be read from the source are errors.
+    """
     names = set()
     for node in ast.walk(ast.parse(source, file)):
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Name):
+            assert node.id != "__import__", f"{file} calls __import__"
+        elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} has a relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert "importlib" not in {name.split(".")[0] for name in names}, f"{file} imports importlib"
     return {name for name in names if name.split(".")[0] == "jaxctc"}
 
 
@@ -85,9 +91,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         if module in done:
             return []
         for target in sorted(graph.get(module, ())):
-            # `from jaxctc.ctc import beam_state` in a module of that package reads the module.
-            found = visit(target, [*path, module]) if target != module else []
-            if found:
+            if found := visit(target, [*path, module]):
                 return found
         done.add(module)
         return []
@@ -123,3 +127,33 @@ def test_an_import_the_other_way_is_found(module, target):
 
 def test_a_circle_is_found():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert circle({"a": {"a"}}) == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jaxctc.ctc.loss",
+        "import jaxctc.ctc.loss as loss",
+        "from jaxctc.ctc import loss",
+        "def late():\n    from jaxctc.ctc import loss",
+        "if TYPE_CHECKING:\n    import jaxctc.ctc.loss",
+    ],
+)
+def test_an_import_is_found_wherever_it_is(source):
+    assert imported(source) == {"jaxctc.ctc.loss"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from . import loss",
+        "from ..ctc import loss",
+        "import importlib",
+        "from importlib import import_module",
+        "loss = __import__('jaxctc.ctc.loss')",
+    ],
+)
+def test_an_import_that_cannot_be_read_is_an_error(source):
+    with pytest.raises(AssertionError):
+        imported(source)

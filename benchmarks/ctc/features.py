@@ -1,11 +1,11 @@
-"""What does the CTC loss without the logits take, beside that of all logits?
+"""Memory and time of the CTC loss from features, compared with the loss of all logits.
 
     python -m benchmarks.ctc.features
 
 The last layer and the loss: value, and gradients with respect to features, kernel and bias, in
 float32, jitted. Memory is XLA's own figure for the compiled program (`memory_analysis`): temporary
 memory, that is, without features and parameters and without their gradients. The two are timed in
-turn, and of each turn the ratio is taken: a machine that others use as well slows both.
+turn, and the ratio is taken in each turn, since other programs on the machine slow both.
 """
 
 import time
@@ -46,7 +46,7 @@ def arguments(shape):
 
 
 def in_turn(programs, given, rounds):
-    """Seconds of each call, in turns that begin with one and with the other."""
+    """Seconds of each call; turns begin with one and with the other alternately."""
     seconds = {name: [] for name in programs}
     for turn in range(rounds + 1):
         for name in sorted(programs, reverse=turn % 2 == 1):

@@ -51,7 +51,7 @@ class Fsa(NamedTuple):
         Args:
           arcs: For each arc its source, destination, label and weight, or an array ``[A, 4]``
             of them. If paths tie, the arc that comes first is preferred.
-          final: The final states, or a mapping to their weights, which are else 0.
+          final: The final states, all with weight 0, or a mapping from states to weights.
           start: The start states, likewise.
 
         Raises:

@@ -1,12 +1,12 @@
 """Programs for many devices: support for `jax.shard_map` and for meshes with explicit axes.
 
-Within `jax.shard_map` the type of an array has the mesh axes over which the array varies. The carry
-of a loop must vary over the same axes before and after a step, but its initial value, mostly a
-constant, varies over none. `scan`, `while_loop` and `cond` are those of `jax.lax`, and first make
-all arrays that are carried vary over the same axes.
+Inside `jax.shard_map` the type of an array lists the mesh axes over which the array varies, that
+is, differs between devices. What a loop carries must vary over the same axes before and after a
+step, but its initial value is often a constant, which varies over none. `scan`, `while_loop` and
+`cond` are those of `jax.lax`; before that they make all carried arrays vary over the same axes.
 
-With explicit axes the type of an array has its sharding, and every operation on two arrays needs
-it. `jit` leaves shardings inside a function to the compiler, and shards the results as the batch.
+On a mesh with explicit axes the type of an array contains its sharding, and operations check it.
+`jit` leaves shardings inside a function to the compiler, and shards the results like the batch.
 """
 
 import functools

@@ -1,13 +1,13 @@
-"""A function in a loop, whose parameters' gradients are added up in one place and in float32.
+"""Functions called in a loop: the gradients of their parameters are summed in place, in float32.
 
-A function that a loop calls once per chunk has as its gradient a sum over the chunks. Left to
-differentiation, each chunk's share of a large parameter's gradient is an array of the parameter's
-size before it is added, and half precision is added in half precision. Here the tangents of
-parameters come from *accumulators*: zeros in float32 whose tangents are those of the parameters.
-The loop carries the accumulators of matrices that arrays are multiplied by; each product adds its
-share of the gradient to the accumulator, a block of rows at a time (`jaxctc.core.shares`).
+If a loop calls a function once per chunk, the gradient of a parameter is a sum over the chunks.
+JAX alone would compute each chunk's share of it as an array of the parameter's size before adding
+it, and would add half precision in half precision. Here the tangents of parameters come from
+*accumulators*: zeros in float32 whose tangents are those of the parameters. If a parameter is a
+matrix by which arrays are multiplied, the loop carries its accumulator, and each product adds its
+share of the gradient to it, a block of rows at a time (`jaxctc.core.shares`).
 
-Values are what the function says; only the derivative is put together differently.
+The values of the function do not change, only how its gradient is computed.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ from jaxctc.core.shares import Product, multiply
 
 
 class Accumulated(NamedTuple):
-    """A function, and what a loop hands from each of its calls to the next."""
+    """A function, and what a loop passes from each call to the next."""
 
     start: dict[int, jax.Array]  # the accumulators of matrices
     call: Callable[[dict[int, jax.Array], jax.Array], tuple[dict[int, jax.Array], jax.Array]]
 
 
 def accumulated(function: Callable[[jax.Array], jax.Array], example: jax.Array) -> Accumulated:
-    """A pure `function` of an array like `example`; what it closes over are its parameters."""
+    """For a pure `function` of an array like `example`; its parameters are what it closes over."""
     closed = jax.make_jaxpr(function)(example)
     totals, values, views = {}, {}, {}
     for i, (variable, x) in enumerate(zip(closed.jaxpr.constvars, closed.consts, strict=True)):
@@ -39,7 +39,7 @@ def accumulated(function: Callable[[jax.Array], jax.Array], example: jax.Array) 
         if jnp.issubdtype(variable.aval.dtype, jnp.floating):
             totals[i], values[i] = _accumulator(x), lax.stop_gradient(x)
             views[variable] = _View(i, False)
-    # What all devices share is summed over them once, after the loop.
+    # The gradient of what all devices share is summed over them once, after the loop.
     start = {i: meshes.alike((totals[i], example))[0] for i in _in_products(closed.jaxpr, views)}
 
     def call(running, x):
@@ -64,7 +64,7 @@ def _accumulator_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _attach(value: jax.Array, total: jax.Array) -> jax.Array:
-    """The value, whose tangent is that of its accumulator."""
+    """The value, with the tangent of its accumulator."""
     return value
 
 
@@ -95,7 +95,7 @@ def _result_view(eqn: core.JaxprEqn, views: _Views) -> _View | None:
     if name == "transpose" and tuple(eqn.params["permutation"]) == (1, 0):
         return given[0]._replace(transposed=not given[0].transposed)
     same = name == "convert_element_type" and jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
-    # `pvary` has the matrix vary over devices as the array does that it multiplies.
+    # `pvary` makes the matrix vary over the same mesh axes as the array it is multiplied with.
     return given[0] if same or name == "pvary" else None
 
 
@@ -111,7 +111,7 @@ def _product_view(eqn: core.JaxprEqn, views: _Views) -> _View | None:
 
 
 def _inner(eqn: core.JaxprEqn, views: _Views) -> tuple[core.ClosedJaxpr, _Views] | None:
-    """The program of a call of a jitted function, and the views that it is given."""
+    """The program of a call of a jitted function, and the views among its arguments."""
     if eqn.primitive.name not in ("jit", "pjit"):
         return None
     program = eqn.params["jaxpr"]
@@ -133,7 +133,7 @@ def _in_products(jaxpr: core.Jaxpr, views: _Views) -> list[int]:
 
 
 def _evaluate(jaxpr: core.Jaxpr, views: _Views, running, constants, arguments) -> list:
-    """The results of a program, whose products with parameters take and give `running`."""
+    """The results of a program; its products with parameters update `running`."""
     views = dict(views)
     variables = [*jaxpr.constvars, *jaxpr.invars]
     values = dict(zip(variables, [*constants, *arguments], strict=True))

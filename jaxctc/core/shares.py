@@ -1,9 +1,9 @@
-"""Products whose share of a parameter's gradient is added to what there is, in place.
+"""Products that add their share of a parameter's gradient to the sum so far, in place.
 
-``contribute(total, y, x)`` is ``(total, y + x @ total)``, and its transpose with respect to `total` and
-`y` is ``(total + x^T y, y)``: what a product does to tangents, and to gradients. Both are primitives,
-since only a primitive has a transpose of its own beside all else that JAX does: forward mode,
-batches, and derivatives of the derivative.
+``contribute(total, y, x)`` is ``(total, y + x @ total)``: what a product does to tangents. Its
+transpose with respect to `total` and `y` is ``(total + x^T y, y)``: what a product does to
+gradients; ``share(total, y, x)`` is the sum in it. Both are primitives of JAX: only a primitive can
+have a transpose of its own and still support forward mode, batches and higher derivatives.
 """
 
 import functools
@@ -15,17 +15,17 @@ from jax import lax
 from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 
-# A share of a gradient is computed so many numbers at a time.
+# How many numbers of a gradient are computed at a time.
 BLOCK = 2**23
 
 
 class Product(NamedTuple):
     """How to multiply the last axis of an array by a matrix; hashable."""
 
-    axis: int  # of the matrix, that is summed over
+    axis: int  # the axis of the matrix that is summed over
     transposed: bool  # is the matrix the parameter's transpose?
     dtype: jnp.dtype  # of the matrix
-    options: tuple  # what `lax.dot_general` is told
+    options: tuple  # the other parameters of `lax.dot_general`
 
     @classmethod
     def of(cls, eqn: JaxprEqn, transposed: bool) -> "Product":
@@ -38,12 +38,12 @@ class Product(NamedTuple):
         return lax.dot_general(x, matrix, dimensions, **dict(self.options))
 
     def with_total(self, x: jax.Array, total: jax.Array) -> jax.Array:
-        """The same by an array like the parameter, or like some of its rows."""
+        """The product of `x` and an array like the parameter, or like some of its rows."""
         matrix = total.astype(self.dtype)
         return self(x, matrix.T if self.transposed else matrix)
 
     def share(self, x: jax.Array, y: jax.Array, total: jax.Array) -> jax.Array:
-        """The gradient of an array like `total`, if that of the product is `y`."""
+        """The gradient with respect to `total`, if `y` is that with respect to the product."""
         return jax.linear_transpose(lambda t: self.with_total(x, t), total)(y)[0]
 
     @property
@@ -56,9 +56,9 @@ class Product(NamedTuple):
 def multiply(
     product: Product, total: jax.Array, x: jax.Array, matrix: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The accumulator of a parameter as it is, and the product of an array and the parameter.
+    """The accumulator of a parameter, unchanged, and the product of an array and the parameter.
 
-    The product's tangent is that of the array and of the accumulator, not of the matrix.
+    The tangent of the product comes from the array and the accumulator, not from the matrix.
     """
     return total, product(x, matrix)
 
@@ -87,7 +87,7 @@ def _share(total, y, x, *, product):
 
 
 def _share_by_blocks(total, y, x, *, product):
-    """The same in no memory but a block's: on a CPU a product is an array before it is added."""
+    """`_share` in the memory of one block: a CPU stores a product before it adds it."""
     rows = len(total)
     blocks = next(n for n in range(1, rows + 1) if rows % n == 0 and total.size <= n * BLOCK)
     if jax.typeof(total).sharding.spec[0] is not None:
@@ -154,7 +154,7 @@ def _share_transpose(total_bar, total, y, x, *, product):
 def _contribute_batched(arguments, axes, *, product):
     total, y, x = arguments
     if axes[0] is None and None not in axes[1:]:
-        # One parameter of all: a batch is another axis of the arrays, and their shares one sum.
+        # The batch shares the parameter: it is one more axis of the arrays, and the shares one sum.
         y, x = (jnp.moveaxis(a, axis, 0) for a, axis in zip((y, x), axes[1:], strict=True))
         return contribute_p.bind(total, y, x, product=product), (None, 0)
     of_one = lambda *one: _contribute(*one, product=product)[1]  # noqa: E731

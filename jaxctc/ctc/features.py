@@ -1,4 +1,4 @@
-"""The CTC loss with the last layer inside it, so that logits are never all there."""
+"""The CTC loss with the last layer inside it, so that it never holds all logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,8 @@ from jaxctc.ctc.loss import fill_registers, loss_of_lattice
 
 Head = Callable[[jax.Array], jax.Array]
 
-# By default so many logits are held at once, 64 MiB of float32. Chunks of half the size take as
-# much time; from a quarter on, adding up the head's gradient once a chunk is felt.
+# The number of logits held at once by default: 64 MiB of float32. Chunks of half the size take the
+# same time; smaller ones take longer, since the head's gradient is added up once per chunk.
 LOGITS_PER_CHUNK = 2**24
 
 
@@ -31,28 +31,28 @@ def ctc_loss_from_features(
 ) -> jax.Array:
     """The CTC loss of ``head(features)``, without the memory of its logits.
 
-    Frames are taken some at a time: their logits are computed, what the lattice needs of them
-    is kept (the log-probabilities of the blank and of the labels), and they are forgotten;
-    differentiation computes them again. Temporary memory is that of a chunk's logits and their
-    gradient, instead of ``T * C`` of each a sequence. Loss and gradients, with respect to
-    features and to what the head closes over, are those of ``ctc_loss(head(features), …)``.
+    Logits are computed for a few frames at a time; only the log-probabilities of the blank and
+    of the labels are kept, and differentiation computes the logits again. Temporary memory is
+    that of one chunk's logits and their gradient, instead of ``T * C`` logits per sequence and
+    their gradient. Loss and gradients, with respect to features and to what the head closes
+    over, are those of ``ctc_loss(head(features), …)``.
 
-    Call it under `jax.jit`, as a training step is: eagerly it is compiled anew each time.
+    Call it inside `jax.jit`, as in a training step: outside, each call compiles again.
 
     Args:
-      head: ``head(features [B, t, D]) -> logits [B, t, C]``, of any number t of frames and
-        one axis of batch, each frame by itself. It may close over parameters, which get their
-        gradients, added up in float32.
+      head: ``head(features [B, t, D]) -> logits [B, t, C]``, for any number t of frames, with
+        one batch axis; the logits of a frame may depend on that frame only. It may close over
+        parameters, which get gradients, added up in float32.
       features: float ``[*batch, T, D]``.
       labels, logit_lengths, label_lengths, blank_id: As in `ctc_loss`.
-      frames_per_chunk: How many frames' logits are held at once. None means as many as make
-        16 million logits (2**24), of all sequences together, and at least one.
+      frames_per_chunk: How many frames' logits are held at once. None means about 16 million
+        logits (2**24) for all sequences together, and at least one frame.
 
     Returns:
       float ``[*batch]``, as `ctc_loss`.
 
     Raises:
-      TypeError: If a dtype is of the wrong kind, or what the head returns.
+      TypeError: If a dtype, or what the head returns, is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
     Example:
@@ -103,7 +103,7 @@ def ctc_loss_from_features(
         ends = jnp.clip(lengths[0] - first, 0, size)
         return totals, _scores(logits, labels, ends, lengths[1], blank_id)
 
-    # With the normaliser kept, what is computed again is the logits, and nothing of their size.
+    # The normaliser is kept: computing it again would take an array of the size of the logits.
     policy = jax.checkpoint_policies.save_only_these_names(NORMALISER)
     firsts = size * jnp.arange(chunks, dtype=jnp.int32)
     _, scores = meshes.scan(
@@ -132,7 +132,7 @@ def _loss(scores, labels, logit_lengths, label_lengths, classes, blank_id):
 
 
 def _logits(value: Any, leading: tuple[int, ...]) -> Any:
-    """What a head returned for so many sequences and frames."""
+    """What a head returned, checked: logits with these leading axes, [B, t]."""
     shape = ", ".join(map(str, leading))
     if not hasattr(value, "dtype"):
         kind = type(value).__name__

@@ -20,8 +20,8 @@ def ctc_entropy(
 
     .. math:: H = -\sum_\pi p(\pi | y, x) \log p(\pi | y, x) = \log Z - E[\log p(\pi | x)]
 
-    CTC tends to give all probability to one alignment early in training. Subtract 0.1 or 0.2 of
-    this entropy from the loss, and others stay possible.
+    CTC tends to give all probability to one alignment early in training. Subtract this
+    entropy times 0.1 or 0.2 from the loss, so that other alignments stay possible.
 
     Arguments and errors are those of `ctc_loss`.
 

@@ -29,7 +29,7 @@ def consistency_loss(
     .. math:: L = \tfrac12 \sum_t D_{KL}(\bar q_t \| p_t) + D_{KL}(\bar p_t \| q_t)
 
     where bars mark constants for differentiation. The two views are two augmentations (masks at
-    different places) of the same input; add 0.2 of this to the mean of their CTC losses.
+    different places) of the same input; add this times 0.2 to the mean of their CTC losses.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.

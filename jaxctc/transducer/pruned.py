@@ -42,9 +42,9 @@ def rnnt_prune_ranges(
     of the paper, which k2 now calls ``get_rnnt_prune_ranges_deprecated``. Its
     ``get_rnnt_prune_ranges`` takes the sum of the blanks alone, minus the posterior at frame t of
     the label before s, which leads into the window: the probability of the paths that pass frame t
-    wholly within the window. It looks at each frame alone; paths that the windows of other frames
-    cut off count as well. On random models the rule used here loses slightly less probability on
-    average (``tests/transducer/test_pruned.py``).
+    wholly within the window. That rule looks at each frame alone, so it also counts paths that the
+    windows of other frames cut off. On random models the rule used here loses slightly less
+    probability on average (``tests/transducer/test_pruned.py``).
 
     Args:
       blank_posteriors: float ``[*batch, T, U + 1]``, from `rnnt_posteriors`.
@@ -188,7 +188,8 @@ def rnnt_loss_pruned(
     """The transducer loss over the paths within `ranges`; with all positions it is `rnnt_loss`.
 
     Args:
-      logits: float ``[*batch, T, s_range, C]``, the joint network's output for `rnnt_prune`'s.
+      logits: float ``[*batch, T, s_range, C]``, the joint network's output for the inputs that
+        `rnnt_prune` returns.
       labels: integer ``[*batch, U]``, without blanks.
       ranges: integer ``[*batch, T, s_range]``, from `rnnt_prune_ranges`: rows are consecutive.
       logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.

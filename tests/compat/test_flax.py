@@ -1,4 +1,4 @@
-"""Flax: its modules are decoded, and its metrics take ours."""
+"""Flax: a transducer of its modules is decoded, and `ErrorRate` works as one of its metrics."""
 
 import jax
 import jax.numpy as jnp

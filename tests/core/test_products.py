@@ -16,6 +16,8 @@ KERNEL, BIAS, X = (
     for shape in ((6, 8), (1, 1, 8), (5, 2, 3, 6))
 )
 
+PLACES = jnp.arange(8)[::-1]
+
 HEADS = {
     "kernel and bias": lambda k, b: lambda x: x @ k + b,
     "kernel from the right": lambda k, b: lambda x: jnp.einsum("dc,btd->btc", k, x) + b,
@@ -28,11 +30,11 @@ HEADS = {
     "jitted, parameters given": lambda k, b: lambda x: jax.jit(lambda k, x: x @ k + b)(k, x),
     "kernel twice": lambda k, b: lambda x: jax.nn.relu(x @ k @ k.T) @ k + b * k.sum(),
     "checkpointed": lambda k, b: jax.checkpoint(lambda x: jnp.sin(x) @ k + b),
-    "a loop": lambda k, b: lambda x: lax.fori_loop(0, 3, lambda _, y: y + jnp.sin(x @ k), x @ k) + b,
-    "no parameter": lambda k, b: lambda x: jnp.sin(x),
-    "an integer parameter": lambda k, b: (
-        lambda x, places=jnp.arange(8)[::-1]: jnp.take(x @ k, places, axis=-1) + b
+    "a loop": lambda k, b: (
+        lambda x: lax.fori_loop(0, 3, lambda _, y: y + jnp.sin(x @ k), x @ k) + b
     ),
+    "no parameter": lambda k, b: lambda x: jnp.sin(x),
+    "an integer parameter": lambda k, b: lambda x: jnp.take(x @ k, PLACES, axis=-1) + b,
     "the kernel itself": lambda k, b: lambda x: x.sum() * k[None] + b,
 }
 
@@ -63,7 +65,9 @@ def test_gradients_are_those_of_the_function(name, block, monkeypatch):
         return both(KERNEL, BIAS, X)
 
     tolerance = 2e-2 if name == "half precision" else 2e-5
-    for got, want in zip(jax.tree.leaves(run(chunked)), jax.tree.leaves(run(together)), strict=True):
+    for got, want in zip(
+        jax.tree.leaves(run(chunked)), jax.tree.leaves(run(together)), strict=True
+    ):
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=5 * tolerance)
 
 

@@ -1,4 +1,4 @@
-"""What the CTC loss makes of padding, lengths, masked classes, dtypes and broken logits."""
+"""How the CTC loss treats padding, lengths, masked classes, dtypes and broken logits."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The CTC loss from features: that of the head's logits, in memory that these would not fit into."""
+"""The CTC loss from features, against that of all logits; its memory is far less than theirs."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,9 @@ def of_logits(features, kernel, bias, *pair, **options):
 def loss_and_gradients(loss, *floats, pair=PAIR, **options):
     def run(*floats):
         losses, pullback = jax.vjp(lambda *floats: loss(*floats, *pair, **options), *floats)
-        return losses, pullback(jnp.cos(jnp.arange(losses.size, dtype=losses.dtype) + 1).reshape(losses.shape))
+        return losses, pullback(
+            jnp.cos(jnp.arange(losses.size, dtype=losses.dtype) + 1).reshape(losses.shape)
+        )
 
     return jax.jit(run)(*floats)
 
@@ -105,7 +107,9 @@ def test_batch_axes_the_blank_and_no_lengths(blank):
         floats[0][0, 0], *floats[1:], labels[0, 0], blank_id=blank
     )
     assert one.shape == ()
-    wanted = jaxctc.ctc_loss(floats[0][0, 0] @ floats[1] + floats[2][0], labels[0, 0], blank_id=blank)
+    wanted = jaxctc.ctc_loss(
+        floats[0][0, 0] @ floats[1] + floats[2][0], labels[0, 0], blank_id=blank
+    )
     np.testing.assert_allclose(one, wanted, rtol=1e-5)
 
 
@@ -170,8 +174,7 @@ def test_forward_mode_and_second_derivatives(small_blocks):
 @pytest.mark.parametrize("outside", [False, True], ids=["gradient of vmap", "vmap of gradient"])
 def test_vmap_with_one_head_and_with_many(small_blocks, axes, outside):
     floats = [
-        x if axis is None else jnp.stack([x, 2 * x])
-        for x, axis in zip(arrays(), axes, strict=True)
+        x if axis is None else jnp.stack([x, 2 * x]) for x, axis in zip(arrays(), axes, strict=True)
     ]
 
     def run(loss):
@@ -231,7 +234,9 @@ def test_what_a_head_must_return():
     features, *_ = arrays()
     with pytest.raises(TypeError, match="head has type int; it must be a function"):
         jaxctc.ctc_loss_from_features(3, features, LABELS)
-    with pytest.raises(TypeError, match=r"head returned type tuple; it must be an array \[5, 1, C\]"):
+    with pytest.raises(
+        TypeError, match=r"head returned type tuple; it must be an array \[5, 1, C\]"
+    ):
         jaxctc.ctc_loss_from_features(lambda x: (x, x), features, LABELS)
     with pytest.raises(TypeError, match="head returned dtype int32; it must be floating-point"):
         jaxctc.ctc_loss_from_features(lambda x: x.astype(int), features, LABELS)

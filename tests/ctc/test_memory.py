@@ -1,4 +1,4 @@
-"""What the compiled loss and gradient keep, at the shapes of the benchmarks. Nothing is run."""
+"""Temporary memory of the compiled loss and gradient, at the benchmarks' shapes. Nothing is run."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Batches that several files take."""
+"""Batches that several test files use."""
 
 import numpy as np
 import pytest

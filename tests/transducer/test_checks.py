@@ -1,4 +1,4 @@
-"""Malformed calls of the transducer losses answer with a sentence."""
+"""Error messages of malformed calls of the transducer losses."""
 
 import numpy as np
 import pytest

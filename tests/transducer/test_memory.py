@@ -1,4 +1,4 @@
-"""What the compiled transducer losses and gradients keep. Nothing is run."""
+"""Temporary memory of the compiled transducer losses and gradients. Nothing is run."""
 
 import jax
 import jax.numpy as jnp

@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     interpreter: str | None = None  # "tpu" or "gpu": interpret that kernel, for tests
 
 
-# Platforms on which a kernel was right on a real chip. There `"auto"` means the kernel.
+# Platforms on which the kernel was tested on a real chip. There `"auto"` means the kernel.
 PROVEN: frozenset[str] = frozenset()
 
 _context = jax.make_user_context(default_value="auto")
@@ -34,8 +34,8 @@ def use(which: str) -> AbstractContextManager[None]:
     other platforms, for float64, for other lattices and sizes, for second derivatives, and if
     the compiler splits a program over several devices. See `docs/accelerators.md`.
 
-    The choice holds for functions that are traced inside the block; one that was jitted outside is
-    traced again inside. The platform is the one a program is lowered for.
+    The choice holds for functions that are traced inside the block; a function that was jitted
+    outside is traced again. The platform is the one for which a program is compiled.
 
     Args:
       which: ``"scan"``; ``"kernel"``, which falls back to the scan; or ``"auto"``, the default: the

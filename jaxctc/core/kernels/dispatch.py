@@ -21,7 +21,7 @@ from jax.interpreters import mlir
 from jaxctc.core.kernels import choice
 from jaxctc.core.semirings import PROBABILITY, Semiring
 
-# From jax 0.11 on, Pallas can interpret GPU kernels, and has all that these need.
+# From jax 0.11 on, Pallas has what the GPU kernels need, and can interpret them.
 GPU = tuple(int(n) for n in jax.__version__.split(".")[:2]) >= (0, 11)
 
 
@@ -43,7 +43,7 @@ class _Job(NamedTuple):
 
 
 def applies(topology, scores, semiring: Semiring) -> bool:
-    """Whether a kernel is chosen, and may exist for this recursion."""
+    """Whether a kernel is chosen, and this recursion is of a kind that kernels can run."""
     return (
         choice.current().kernel
         and semiring is PROBABILITY
@@ -175,7 +175,7 @@ _run_p.multiple_results = True
 
 
 def _bind(topology, scores, job: _Job) -> tuple:
-    if job.interpreter is not None:  # not when lowered: interpreters may have effects
+    if job.interpreter is not None:  # now, not at lowering: interpreters may have effects
         results = _by_kernel(topology, scores, job, job.interpreter, interpret=True)
         return _by_scan(topology, scores, job) if results is None else results
     operands, tree = jax.tree.flatten((topology, scores))

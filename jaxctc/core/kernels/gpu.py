@@ -169,7 +169,7 @@ def _backward(block: "_Block", given, results, states):
 
 
 class _Sum(NamedTuple):
-    """A value of the first place only: the sum over all places, which is taken after the launch."""
+    """A value at the first place only: the sum over all places, computed after the launch."""
 
     of: jax.Array
     here: jax.Array | None = None  # to be added, at all places
@@ -178,14 +178,14 @@ class _Sum(NamedTuple):
 class _Rows:
     """A recursion's functions on rows of states; each thread has every 128th state.
 
-    A value with one place only is a row of equal numbers too. Outside a kernel, this class is used
-    to record the shifts of a step.
+    A value with only one place is stored as a row of equal numbers. Outside a kernel, this class
+    is used to record the shifts of a step.
     """
 
     def __init__(self, plan: Plan, form: Form, place: jax.Array):
         self.plan, self.form, self.place = plan, form, place
-        self.firsts = []  # pairs of a row, and a row of its first value
-        self.shifts = []  # those recorded
+        self.firsts = []  # pairs: a row, and a row filled with its first value
+        self.shifts = []  # recorded shifts: up or down, and the value shifted in
         rules = {
             "pad": self._pad,
             "add_any": each(self._add),

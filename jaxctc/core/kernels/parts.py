@@ -17,15 +17,15 @@ Arrays = list[jax.Array]
 
 
 class Recursion(NamedTuple):
-    """The structure of weights as arrays, and the step of one frame on them.
+    """The structure of states and weights, and the functions of a frame on lists of arrays.
 
-    Topologies and scores have the arrays that a kernel has loaded.
+    The topology and the scores given to them consist of arrays that a kernel has loaded.
     """
 
     semiring: Semiring
     state: Any  # the tree structure of a state
-    weight: Any  # of a weight
-    scores: Any  # of a frame's scores
+    weight: Any  # that of a weight
+    scores: Any  # that of a frame's scores
 
     def split(self, arrays) -> tuple[Arrays, Arrays]:
         """The arrays that have derivatives (moving), and the others (fixed)."""

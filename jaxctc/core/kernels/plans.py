@@ -1,8 +1,8 @@
 """How a recursion is divided for a kernel, and the work around its launches.
 
-A kernel has whole tiles of states and sequences, and whole chunks of frames; padding has weight
-zero. It moves a state over all frames, or cotangents of the last state back over all frames.
-Start and finish are the topology's, outside the kernel.
+A kernel works on whole tiles of states and sequences, and on whole chunks of frames; padding has
+weight zero. It carries the state forward over all frames, or the cotangents of the last state
+backward. The topology's start and finish run outside the kernel.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from jaxctc.core.semirings import Semiring
 
 
 class Plan(NamedTuple):
-    """Sizes, those after padding."""
+    """The sizes of a run, after padding."""
 
     axis: int  # the axis of the states in a weight: [states, batch] or [batch, states]
     chunks: int
@@ -107,7 +107,7 @@ def run(
     finish: Callable,
     gradient: bool,
 ) -> tuple:
-    """``finish(topology, semiring, state, scale)`` after all frames; with `gradient`, that too."""
+    """``finish(topology, semiring, state, scale)`` after all frames; with `gradient`, also that."""
     recursion, state, scale = take_apart(topology, scores, semiring)
     shape, edge = state[0].shape, scale[0].shape
     # Padding of the states has weight zero.
@@ -162,7 +162,7 @@ def _operands(recursion: Recursion, topology, scores, plan: Plan) -> Operands:
             x = jnp.concatenate([x, frames])
         return tiled(x, -jnp.inf, shape)
 
-    # A step reads only arrays with the shape of weights. A kernel's memory can not have bool.
+    # A step reads only arrays with the shape of weights. Kernels cannot store bool.
     like_weights = jax.tree.map(lambda x: x if x.ndim == 2 else None, topology)
     leaves, tree = jax.tree.flatten(like_weights)
     flags = tuple(x.dtype == jnp.bool_ for x in leaves)
@@ -179,7 +179,7 @@ def in_lists(items, counts) -> list:
 
 
 def varying_as(like: jax.Array, x) -> jax.ShapeDtypeStruct:
-    """The type of a result that varies over the same axes of a `shard_map` as `like`."""
+    """The type of a result that varies over the same mesh axes as `like` in a `shard_map`."""
     kind = jax.typeof(like)
     # The argument's name changed in jax 0.11.
     for name in ("manual_axis_type", "vma"):

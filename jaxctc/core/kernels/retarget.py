@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
-# By an operation's name, a function from a list of (operands, parameters), one per operation of a
-# group that do not depend on each other, to the list of their results. If a result is
-# NotImplemented, the operation is not replaced.
+# For the name of an operation, its rule: a function that takes a list of (operands, parameters),
+# one for each operation of a group, and returns the list of their results. Operations of a group
+# do not depend on each other. If a result is NotImplemented, that operation is not replaced.
 Rules = Mapping[str, Callable[[list[tuple[list, dict[str, Any]]]], list]]
 
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
@@ -68,7 +68,7 @@ def _needed(body: core.Jaxpr) -> list:
 
 
 def _groups(equations: list) -> Iterator[list]:
-    """Groups of neighbours with one name, where none reads another's result."""
+    """Groups of consecutive equations of one name, none of which reads another's result."""
     for _, run in itertools.groupby(equations, lambda equation: equation.primitive.name):
         group, made = [], set()
         for equation in run:

@@ -25,6 +25,7 @@ TITLES = {
     "transducer.speed": "Speed and memory of the transducer loss",
     "ctc.decode_speed": "Speed and accuracy of decoding",
     "automata.speed": "Speed of general automata",
+    "launches": "Launches on a GPU",
 }
 NOTES = {
     "ctc.memory": """Gradients of half precision are summed in float32 and rounded at the end, which

@@ -44,6 +44,8 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 def h100():
     """The device, as the compiler knows it."""
+    # Else jax's plugin would look for a GPU, and not be loaded where there is none.
+    jax.config.update("jax_platforms", "cpu")
     description = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
     return description.devices[0]
 
@@ -93,8 +95,13 @@ _LAUNCH = re.compile(
 
 def launches(program: jax.stages.Compiled) -> Launches:
     """What a program compiled for a GPU launches, counted in its text."""
-    text = program.as_text()
+    text = program.as_text() or ""
     bodies = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+
+    def part(pattern: str, text: str) -> str:
+        found = re.search(pattern, text, re.M)
+        assert found, f"{pattern} is not in {text}"
+        return found[1]
 
     def of(name: str) -> Launches:
         once, loops = 0, []
@@ -102,14 +109,20 @@ def launches(program: jax.stages.Compiled) -> Launches:
             found = _LAUNCH.match(line)
             operation = found and found[1]
             if operation == "while":
-                body = re.search(r"body=%?([\w.-]+)", line)[1]
-                trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)[1]
-                loops.append((int(trips), of(body)))
+                trips = part(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+                loops.append((int(trips), of(part(r"body=%?([\w.-]+)", line))))
             elif operation == "call":
-                inside = of(re.search(r"to_apply=%?([\w.-]+)", line)[1])
+                inside = of(part(r"to_apply=%?([\w.-]+)", line))
                 once, loops = once + inside.once, [*loops, *inside.loops]
             elif operation:
                 once += 1
         return Launches(once, tuple(loops))
 
-    return of(re.search(r"^ENTRY %?([\w.-]+)", text, re.M)[1])
+    return of(part(r"^ENTRY %?([\w.-]+)", text))
+
+
+def temporary_bytes(program: jax.stages.Compiled) -> int:
+    """The memory a program takes beside its arguments and results."""
+    analysis = program.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes

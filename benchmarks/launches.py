@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxctc
-from benchmarks.chips import compiled, h100, launches
+from benchmarks.chips import compiled, h100, launches, temporary_bytes
 from benchmarks.common import SHAPES, report, table
 
 TRANSDUCERS = {"full": False, "monotonic": True}
@@ -55,7 +55,7 @@ def main():
         data[name] = {}
         for who, function in contestants.items():
             program = compiled(function, device, structs)
-            memory = program.memory_analysis().temp_size_in_bytes
+            memory = temporary_bytes(program)
             found = launches(program)
             data[name][who] = {"launches": found.total, "temporary bytes": memory}
             data[name][who]["by loop"] = str(found)
@@ -65,14 +65,9 @@ def main():
             + [f"{x['temporary bytes'] / 2**20:.1f} MiB" if x else "–" for x in cells]
         )
 
+    ctc = both(jaxctc.ctc_loss, "kernel"), both(jaxctc.ctc_loss), both(optax_loss)
     for name in SHAPES:
-        loss = jaxctc.ctc_loss
-        contestants = {
-            "kernel": both(loss, "kernel"),
-            "scan": both(loss),
-            "optax": both(optax_loss),
-        }
-        count(name, contestants, ctc_structs(name))
+        count(name, dict(zip(("kernel", "scan", "optax"), ctc, strict=True)), ctc_structs(name))
     for name, monotonic in TRANSDUCERS.items():
 
         def loss(*arguments, monotonic=monotonic):

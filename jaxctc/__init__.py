@@ -2,7 +2,8 @@
 
 The families, each a package whose docstring says what is in it; imports point upwards in this list:
 
-* `core`: extended-range floats, semirings, the recursion, checks of arguments.
+* `core`: extended-range floats, semirings, the recursion, checks of arguments; `kernels.use`
+  lets a GPU or TPU run the recursion as one kernel.
 * `metrics`: `edit_distance`, `edit_operations`, `error_rate`.
 * `language`: language models and constraints for searches.
 * `automata`: losses of any weighted automaton, instead of one label sequence.

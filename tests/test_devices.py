@@ -11,6 +11,7 @@ from eight_devices import run_on_eight_devices
 from jax import export
 
 import jaxctc
+from jaxctc.core.kernels import dispatch
 
 ARGUMENTS = (
     np.random.default_rng(0).standard_normal((8, 40, 12)).astype(np.float32),
@@ -34,6 +35,19 @@ def test_export_round_trip():
         np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+def test_a_program_with_kernels_is_exported_for_all_platforms():
+    with jaxctc.kernels.use("kernel"):
+        jitted = jax.jit(loss_and_gradient)
+        exported = export.export(jitted, platforms=("cpu", "cuda", "tpu"))(*ARGUMENTS)
+        text = exported.mlir_module()
+    assert "tpu_custom_call" in text
+    assert not dispatch.GPU or "mosaic_gpu" in text
+    loaded = export.deserialize(exported.serialize())
+    want = jax.jit(loss_and_gradient)(*ARGUMENTS)
+    for got, expected in zip(loaded.call(*ARGUMENTS), want, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 def test_eight_devices_give_the_same_as_one_and_gather_nothing():
     program = textwrap.dedent("""
         import jax, numpy as np
@@ -52,6 +66,43 @@ def test_eight_devices_give_the_same_as_one_and_gather_nothing():
             for got, want in zip(sharded(*arguments), jax.jit(loss_and_gradient)(*ARGUMENTS)):
                 assert got.sharding.is_equivalent_to(sharding, got.ndim), got.sharding
                 np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    """)
+    run_on_eight_devices(program)
+
+
+def test_kernels_on_eight_devices():
+    """Within `shard_map` each device runs its kernel; elsewhere the compiler splits the scan."""
+    program = textwrap.dedent("""
+        import jax, numpy as np, jaxctc
+        from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+        from jaxctc.core.kernels import choice
+        from test_devices import ARGUMENTS, loss_and_gradient
+
+        spec = PartitionSpec("batch")
+        mesh = Mesh(np.array(jax.devices()), ("batch",))
+        want = jax.jit(loss_and_gradient)(*ARGUMENTS)
+
+        def check(function, mesh):
+            arguments = [jax.device_put(x, NamedSharding(mesh, spec)) for x in ARGUMENTS]
+            compiled = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
+            for collective in ("all-", "collective-", "reduce-scatter"):
+                assert f" {collective}" not in compiled.as_text(), collective
+            for got, expected in zip(compiled(*arguments), want):
+                assert got.sharding.spec[0] == "batch", got.sharding
+                np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+        def mapped(**options):
+            specs = dict(mesh=mesh, in_specs=spec, out_specs=spec)
+            return jax.shard_map(loss_and_gradient, **specs, **options)
+
+        with jaxctc.kernels.use("kernel"):
+            check(loss_and_gradient, mesh)
+            check(mapped(), mesh)
+            explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
+            with jax.set_mesh(explicit):
+                check(loss_and_gradient, explicit)
+        with choice.interpreted("tpu"):
+            check(mapped(check_vma=False), mesh)  # Pallas' interpreter fails with its check on
     """)
     run_on_eight_devices(program)
 

@@ -7,7 +7,6 @@ which brings libtpu; no TPU is used.
 import functools
 import importlib.util
 import math
-import os
 import re
 
 import jax
@@ -16,10 +15,10 @@ import numpy as np
 import pytest
 from class_sharding import CASES
 from class_sharding import compiled as compiled_by_classes
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxctc
+from benchmarks.chips import v5e
 
 pytestmark = [
     pytest.mark.tpu_compile,
@@ -36,15 +35,7 @@ SHAPES = {"plates": (256, 18, 68, 8), "speech": (8, 1500, 32, 250), "ocr": (64, 
 @pytest.fixture(scope="module")
 def devices():
     """The four chips of a v5e host, as the compiler knows them."""
-    os.environ.update(
-        TPU_SKIP_MDS_QUERY="1",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="true",
-        TPU_ACCELERATOR_TYPE="v5litepod-4",
-        TPU_WORKER_HOSTNAMES="localhost",
-        TPU_WORKER_ID="0",
-    )
-    description = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    return np.array(description.devices)
+    return np.array(v5e())
 
 
 def compiled(function, devices, shapes, sharded=0):
@@ -65,6 +56,16 @@ def pair_shapes(name, dtype):
     batch, frames, classes, labels = SHAPES[name]
     return [
         jax.ShapeDtypeStruct((batch, frames, classes), dtype),
+        jax.ShapeDtypeStruct((batch, labels), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+    ]
+
+
+def transducer_shapes(dtype):
+    batch, frames, labels, classes = 4, 200, 50, 500
+    return [
+        jax.ShapeDtypeStruct((batch, frames, labels + 1, classes), dtype),
         jax.ShapeDtypeStruct((batch, labels), jnp.int32),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
@@ -125,6 +126,48 @@ def test_loss_and_gradient(devices, name, dtype, chips):
     assert program.memory_analysis().temp_size_in_bytes < 5 * logits + 2 * lattice
 
 
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("chips", [1, 4])
+def test_kernels(devices, name, chips):
+    """Two launches for loss and gradient, and no loop beside them; one launch for the loss."""
+
+    def on_each_chip(function):
+        if chips == 1:
+            return function
+        spec = PartitionSpec("batch")
+        mesh = Mesh(devices.reshape(-1)[:chips], ("batch",))
+        return jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec)
+
+    launches = {jaxctc.ctc_loss: 1, loss_and_gradient: 2}
+    for function, count in launches.items() if chips == 1 else [(loss_and_gradient, 2)]:
+        with jaxctc.kernels.use("kernel"):
+            program = compiled(
+                on_each_chip(function),
+                devices.reshape(-1)[:chips],
+                pair_shapes(name, jnp.float32),
+                sharded=4,
+            )
+        text = program.as_text()
+        assert text.count('custom_call_target="tpu_custom_call"') == count
+        assert " while(" not in text
+        assert not collectives(text)
+
+
+@pytest.mark.parametrize("monotonic", [False, True])
+def test_kernels_of_transducers(devices, monotonic):
+    def both(logits, *pair):
+        losses, pullback = jax.vjp(
+            lambda x: jaxctc.rnnt_loss(x, *pair, monotonic=monotonic), logits
+        )
+        return losses, pullback(jnp.ones_like(losses))[0]
+
+    with jaxctc.kernels.use("kernel"):
+        program = compiled(both, devices.reshape(-1)[:1], transducer_shapes(jnp.float32))
+    text = program.as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 2
+    assert " while(" not in text
+
+
 def pruned(logits, labels, *lengths):
     """From ranges that advance as the labels do, of five positions."""
     *_, frames, spaces, _ = logits.shape
@@ -154,13 +197,8 @@ def test_transducer_loss_and_gradient(devices, dtype, loss, chips):
         losses, pullback = jax.vjp(lambda x: TRANSDUCERS[loss](x, *pair), logits)
         return losses, pullback(jnp.ones_like(losses))[0]
 
-    batch, frames, labels, classes = 4, 200, 50, 500
-    structs = [
-        jax.ShapeDtypeStruct((batch, frames, labels + 1, classes), dtype),
-        jax.ShapeDtypeStruct((batch, labels), jnp.int32),
-        jax.ShapeDtypeStruct((batch,), jnp.int32),
-        jax.ShapeDtypeStruct((batch,), jnp.int32),
-    ]
+    structs = transducer_shapes(dtype)
+    batch, frames, *_ = structs[0].shape
     program = compiled(loss_and_gradient, devices.reshape(-1)[:chips], structs, sharded=4)
     text = program.as_text()
     if loss == "simple":

@@ -88,7 +88,9 @@ def alike(arrays: Tree) -> Tree:
     return _vary(arrays, _union(map(jax.typeof, leaves)))
 
 
-def scan(f: Callable, init: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Tree, Tree]:
+def scan(
+    f: Callable, init: Tree, xs: Tree, *, reverse: bool = False, unroll: int = 1
+) -> tuple[Tree, Tree]:
     """`jax.lax.scan`."""
 
     def first(carry):
@@ -100,7 +102,7 @@ def scan(f: Callable, init: Tree, xs: Tree, *, reverse: bool = False) -> tuple[T
         carry, y = f(carry, x)
         return _vary(carry, axes), y
 
-    return lax.scan(step, _vary(init, axes), xs, reverse=reverse)
+    return lax.scan(step, _vary(init, axes), xs, reverse=reverse, unroll=unroll)
 
 
 def while_loop(condition: Callable, body: Callable, init: Tree) -> Tree:

@@ -35,6 +35,9 @@ from jaxctc.core.semirings import (
 )
 
 MIN_CHUNK = 24
+# Frames per round of the inner loop. On a GPU 4 is a third of the launches and 5 to 11 s more of
+# compiling; whether that pays there, `benchmarks/gpu.py` measures.
+UNROLL = 1
 
 Scores = chex.ArrayTree  # arrays of log-scores with the frames as leading axis
 
@@ -182,7 +185,7 @@ def _scan(
             state = topology.step(semiring, state, weights)
             return state, observe(state, scale)
 
-        state, observed = meshes.scan(run_frame, state, weights)
+        state, observed = meshes.scan(run_frame, state, weights, unroll=UNROLL)
         state, factor = semiring.rescale(state, topology.axis)
         return (state, semiring.times(scale, factor)), observed
 

@@ -30,6 +30,7 @@ from jaxctc.core.semirings import MAX_CHUNK, Semiring
 MIN_CHUNK = 8
 VMEM = 12 * 2**20  # of the 16 MiB that a kernel may use on the smallest chips
 SUBLANES, LANES = 8, 128  # a register of float32
+REGISTERS = 4  # of an array of the state, if there are enough sequences to fill them
 
 
 def plan(topology, scores, semiring: Semiring) -> Plan | None:
@@ -37,7 +38,11 @@ def plan(topology, scores, semiring: Semiring) -> Plan | None:
     frames, states, batch, arrays = sizes(topology, scores, semiring)
     axis = topology.axis
     states = round_up(states, SUBLANES if axis == 0 else LANES)
-    block = LANES if axis == 0 else SUBLANES
+    least = LANES if axis == 0 else SUBLANES
+    # More sequences in a program hide the latency of a step, while the state stays in registers.
+    block = least * max(
+        1, min(-(-batch // least), REGISTERS * SUBLANES * LANES // (states * least))
+    )
     # The memory of the second kernel. Inputs and outputs count twice: while one chunk is computed,
     # the next is copied.
     read, kept = len(jax.tree.leaves(scores)), 2 * len(jax.tree.leaves(topology)) + 6 * arrays

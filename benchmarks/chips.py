@@ -1,0 +1,128 @@
+"""Programs compiled for chips that this machine does not have, and what their text says.
+
+For an NVIDIA H100 this takes `pip install -e '.[gpu-compile]'` and Python 3.12 or later, for a TPU
+v5e `pip install -e '.[tpu-compile]'`. Nothing is run.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+# What XLA asks a GPU about itself, as an H100 with 80 GB answers.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84942979072
+  shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+runtime_version { major: 13 }
+dnn_version_info { major: 9 minor: 12 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+
+def h100():
+    """The device, as the compiler knows it."""
+    # Else jax's plugin would look for a GPU, and not be loaded where there is none.
+    jax.config.update("jax_platforms", "cpu")
+    description = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
+    return description.devices[0]
+
+
+def v5e():
+    """The four chips of a host, as the compiler knows them."""
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="true",
+        TPU_ACCELERATOR_TYPE="v5litepod-4",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_WORKER_ID="0",
+    )
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+
+
+def compiled(function: Callable, device, structs) -> jax.stages.Compiled:
+    """`function` of arrays of these shapes, compiled for one device."""
+    sharding = SingleDeviceSharding(device)
+    structs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), structs
+    )
+    return jax.jit(function).lower(*structs).compile()
+
+
+class Launches(NamedTuple):
+    """Kernels that a program launches: outside of loops, and by loop `(trips, Launches)`."""
+
+    once: int
+    loops: tuple
+
+    @property
+    def total(self) -> int:
+        return self.once + sum(trips * inside.total for trips, inside in self.loops)
+
+    def __str__(self) -> str:
+        return f"{self.once}" + "".join(f" + {n} × ({inside})" for n, inside in self.loops)
+
+
+# Operations of a compiled program for a GPU that are a launch each; others are views and such.
+_LAUNCH = re.compile(
+    r"^\s*(?:ROOT )?%?[\w.-]+ = .*? (fusion|custom-call|copy|copy-start|sort|reduce|scatter|gather"
+    r"|dot|convolution|transpose|conditional|reduce-window|rng|iota|broadcast|add|compare|select"
+    r"|multiply|dynamic-update-slice|dynamic-slice|call|while)\("
+)
+
+
+def launches(program: jax.stages.Compiled) -> Launches:
+    """What a program compiled for a GPU launches, counted in its text."""
+    text = program.as_text() or ""
+    bodies = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+
+    def part(pattern: str, text: str) -> str:
+        found = re.search(pattern, text, re.M)
+        assert found, f"{pattern} is not in {text}"
+        return found[1]
+
+    def of(name: str) -> Launches:
+        once, loops = 0, []
+        for line in bodies[name].splitlines():
+            found = _LAUNCH.match(line)
+            operation = found and found[1]
+            if operation == "while":
+                trips = part(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+                loops.append((int(trips), of(part(r"body=%?([\w.-]+)", line))))
+            elif operation == "call":
+                inside = of(part(r"to_apply=%?([\w.-]+)", line))
+                once, loops = once + inside.once, [*loops, *inside.loops]
+            elif operation:
+                once += 1
+        return Launches(once, tuple(loops))
+
+    return of(part(r"^ENTRY %?([\w.-]+)", text))
+
+
+def temporary_bytes(program: jax.stages.Compiled) -> int:
+    """The memory a program takes beside its arguments and results."""
+    analysis = program.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes

@@ -1,0 +1,83 @@
+"""Kernel launches of loss and gradient on a GPU: compiled for an NVIDIA H100, not run.
+
+A launch takes some 2 to 4 microseconds, whatever it computes, and a scan launches several kernels
+for each frame.
+"""
+
+import jax
+import jax.numpy as jnp
+
+import jaxctc
+from benchmarks.chips import compiled, h100, launches, temporary_bytes
+from benchmarks.common import SHAPES, report, table
+
+TRANSDUCERS = {"full": False, "monotonic": True}
+
+
+def ctc_structs(name: str) -> list[jax.ShapeDtypeStruct]:
+    """The arguments of a CTC loss of one of the shapes."""
+    frames, batch, classes, labels = SHAPES[name]
+    return [
+        jax.ShapeDtypeStruct((batch, frames, classes), jnp.float32),
+        jax.ShapeDtypeStruct((batch, labels), jnp.int32),
+        *[jax.ShapeDtypeStruct((batch,), jnp.int32)] * 2,
+    ]
+
+
+def transducer_structs() -> list[jax.ShapeDtypeStruct]:
+    """Those of a transducer loss."""
+    batch, frames, labels, classes = 4, 200, 50, 500
+    return [
+        jax.ShapeDtypeStruct((batch, frames, labels + 1, classes), jnp.float32),
+        jax.ShapeDtypeStruct((batch, labels), jnp.int32),
+        *[jax.ShapeDtypeStruct((batch,), jnp.int32)] * 2,
+    ]
+
+
+def both(loss, way: str = "scan"):
+    """Losses and the gradient of their sum; `way` says what computes the recursion."""
+
+    def run(logits, *pair):
+        with jaxctc.kernels.use(way):
+            losses, pullback = jax.vjp(lambda x: loss(x, *pair), logits)
+            return losses, pullback(jnp.ones_like(losses))[0]
+
+    return run
+
+
+def main():
+    from benchmarks.ctc.contestants import optax_loss
+
+    device = h100()
+    rows, data = [], {}
+
+    def count(name, contestants, structs):
+        data[name] = {}
+        for who, function in contestants.items():
+            program = compiled(function, device, structs)
+            memory = temporary_bytes(program)
+            found = launches(program)
+            data[name][who] = {"launches": found.total, "temporary bytes": memory}
+            data[name][who]["by loop"] = str(found)
+        cells = [data[name].get(who) for who in ("kernel", "scan", "optax")]
+        rows.append(
+            [name, *(x["launches"] if x else "–" for x in cells)]
+            + [f"{x['temporary bytes'] / 2**20:.1f} MiB" if x else "–" for x in cells]
+        )
+
+    ctc = both(jaxctc.ctc_loss, "kernel"), both(jaxctc.ctc_loss), both(optax_loss)
+    for name in SHAPES:
+        count(name, dict(zip(("kernel", "scan", "optax"), ctc, strict=True)), ctc_structs(name))
+    for name, monotonic in TRANSDUCERS.items():
+
+        def loss(*arguments, monotonic=monotonic):
+            return jaxctc.rnnt_loss(*arguments, monotonic=monotonic)
+
+        contestants = {"kernel": both(loss, "kernel"), "scan": both(loss)}
+        count(f"transducer, {name}", contestants, transducer_structs())
+    header = ["", *("kernel", "scan", "optax"), *("kernel, memory", "scan", "optax")]
+    report("launches", {"Launches, and temporary memory": table(header, rows)}, data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""XLA and Mosaic compile the kernels for an NVIDIA H100, and programs launch few of them.
+
+This proves neither numbers nor speed on a GPU. It needs `pip install -e '.[test,gpu-compile]'` and
+Python 3.12 or later; no GPU is used.
+"""
+
+import importlib.util
+import re
+
+import jax
+import pytest
+
+import jaxctc
+from benchmarks.chips import compiled, h100, launches
+from benchmarks.common import SHAPES
+from benchmarks.launches import TRANSDUCERS, both, ctc_structs, transducer_structs
+from jaxctc.core.kernels import dispatch
+
+pytestmark = [
+    pytest.mark.gpu_compile,
+    pytest.mark.skipif(
+        not dispatch.GPU or importlib.util.find_spec("jax_cuda13_plugin") is None,
+        reason="jax 0.11 for CUDA is not installed: pip install -e '.[test,gpu-compile]'",
+    ),
+]
+
+MOST_LAUNCHES = 60
+
+
+@pytest.fixture(scope="module")
+def device():
+    return h100()
+
+
+def kernels(program):
+    return program.as_text().count('custom_call_target="mosaic_gpu')
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_ctc(device, name):
+    program = compiled(both(jaxctc.ctc_loss, "kernel"), device, ctc_structs(name))
+    found = launches(program)
+    assert kernels(program) == 2
+    assert not found.loops
+    assert found.total <= MOST_LAUNCHES
+    with jaxctc.kernels.use("kernel"):
+        alone = compiled(jaxctc.ctc_loss, device, ctc_structs(name))
+    assert kernels(alone) == 1
+    assert not launches(alone).loops
+
+
+@pytest.mark.parametrize("name", TRANSDUCERS)
+def test_transducers(device, name):
+    def loss(*arguments):
+        return jaxctc.rnnt_loss(*arguments, monotonic=TRANSDUCERS[name])
+
+    program = compiled(both(loss, "kernel"), device, transducer_structs())
+    assert kernels(program) == 2
+    assert launches(program).total <= MOST_LAUNCHES
+
+
+def test_launches_are_counted(device):
+    """A loop's launches as often as it goes round."""
+
+    def loop(x):
+        return jax.lax.scan(lambda x, _: (jax.numpy.sort(x * 2.0), None), x, length=7)[0]
+
+    found = launches(compiled(loop, device, [jax.ShapeDtypeStruct((300,), "float32")]))
+    ((trips, inside),) = found.loops
+    assert trips == 7
+    assert inside.once >= 1
+    assert found.total == found.once + 7 * inside.once
+    assert re.fullmatch(r"\d+ \+ 7 × \(\d+\)", str(found))
+
+
+def test_lattices_that_are_too_wide_are_scans(device):
+    frames, batch, labels = 50, 2, 2000
+    structs = [jax.ShapeDtypeStruct((batch, frames, 30), "float32")]
+    structs += [jax.ShapeDtypeStruct((batch, labels), "int32")]
+    structs += [jax.ShapeDtypeStruct((batch,), "int32")] * 2
+    program = compiled(both(jaxctc.ctc_loss, "kernel"), device, structs)
+    assert kernels(program) == 0
+    assert launches(program).loops

@@ -149,4 +149,4 @@ def _varying(kind: jax.core.ShapedArray) -> frozenset[str]:
     """The mesh axes over which an array of this type varies."""
     if hasattr(kind, "manual_axis_type"):
         return frozenset(kind.manual_axis_type.varying)
-    return frozenset(kind.vma)  # before jax 0.10
+    return frozenset(getattr(kind, "vma", ()))  # before jax 0.10

@@ -82,7 +82,7 @@ def ctc_loss_from_features(
 
     features, labels, *lengths = flatten(features, labels, logit_lengths, label_lengths)
     # Padding is set to 0 for the head: NaN there would make its gradient NaN.
-    inside = jnp.arange(frames)[None, :] < lengths[0][:, None]
+    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < lengths[0][:, None]
     features = jnp.where(inside[:, :, None], features, 0)
     features = jnp.pad(features, ((0, 0), (0, max(0, 1 - frames)), (0, 0)))  # one at least
 

@@ -26,19 +26,19 @@ def exhaustive_search(log_probs, blank):
     return {labels: log_add(*scores) for labels, scores in total.items()}
 
 
-def prefix_search(log_probs, blank, width, automaton=None, weight=1.0):
-    """The W best label sequences as (labels, log-probability, automaton's score)."""
+def prefix_search(log_probs, blank, width, scorer=None, weight=1.0):
+    """The W best label sequences as (labels, log-probability, scorer's score)."""
     nothing = jaxctc.Automaton(
         np.zeros((1, log_probs.shape[1]), int), np.zeros((1, log_probs.shape[1])), np.zeros(1)
     )
-    automaton = automaton or nothing
+    scorer = scorer or nothing
 
     def walk(prefix):
         state, score = 0, 0.0
         for label in prefix:
-            score += float(automaton.score[state, label])
-            state = automaton.transition[state, label]
-        return score, float(automaton.final[state])
+            score += float(scorer.score[state, label])
+            state = scorer.transition[state, label]
+        return score, float(scorer.final_score[state])
 
     def best(beam, final=False):
         def rank(prefix):
@@ -66,11 +66,12 @@ def prefix_search(log_probs, blank, width, automaton=None, weight=1.0):
                     if again:
                         put(prefix, -math.inf, lab + frame[c])
         beam = best(new)
-    # An automaton's final score comes in at the end.
+    # A scorer's final score comes in at the end. What may not end comes last.
     with_final = {p: walk(p) for p in beam}
-    beam = {p: v for p, v in beam.items() if with_final[p][1] > -math.inf}
-    beam = best(beam, final=True)
-    return [(p, log_add(*v), sum(with_final[p])) for p, v in beam.items()]
+    complete = {p: v for p, v in beam.items() if with_final[p][1] > -math.inf}
+    rest = {p: v for p, v in beam.items() if p not in complete}
+    found = [(p, log_add(*v), sum(with_final[p])) for p, v in best(complete, final=True).items()]
+    return found + [(p, log_add(*v), with_final[p][0]) for p, v in best(rest).items()]
 
 
 def as_list(hypotheses):
@@ -78,7 +79,7 @@ def as_list(hypotheses):
     h = jax.tree.map(np.asarray, hypotheses)
     places = [n for n in range(len(h.lengths)) if h.scores[n] > -np.inf]
     return [
-        (tuple(h.labels[n, : h.lengths[n]].tolist()), h.scores[n], h.automaton_scores[n])
+        (tuple(h.labels[n, : h.lengths[n]].tolist()), h.scores[n], h.scorer_scores[n])
         for n in places
     ]
 

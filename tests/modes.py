@@ -52,7 +52,7 @@ NUMERATOR = jaxctc.Fsa.stack(
     [jaxctc.ctc_fsa(row[:n]) for row, n in zip(LABELS.tolist(), LENGTHS, strict=True)]
 )
 DENOMINATOR = jaxctc.ctc_denominator([[1, 2], [3, 3], [2], [1, 3]])
-GRAMMAR = jaxctc.Grammar([[{1, 2, 3}, {1, 2, 3}]], classes=C).automaton()
+GRAMMAR = jaxctc.Grammar([[{1, 2, 3}, {1, 2, 3}]], classes=C).scorer()
 
 
 def _state() -> jaxctc.BeamState:
@@ -119,7 +119,7 @@ CASES = {
     "forced_align": Case(jaxctc.forced_align, PAIR, (), (0,), over_classes=(0,)),
     "ctc_greedy_decode": Case(jaxctc.ctc_greedy_decode, (LOGITS, FRAMES)),
     "ctc_beam_search": Case(
-        lambda *a: jaxctc.ctc_beam_search(*a[:2], beam_width=3, automaton=a[2]),
+        lambda *a: jaxctc.ctc_beam_search(*a[:2], beam_width=3, scorer=a[2]),
         (LOGITS, FRAMES),
         (GRAMMAR,),
     ),

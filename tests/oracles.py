@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 
+import jaxctc
+
 
 def collapse(path, blank):
     """The labels of an alignment: repeats merged, blanks removed."""
@@ -34,6 +36,14 @@ def sequences(classes, most):
     return itertools.chain.from_iterable(
         itertools.product(classes, repeat=n) for n in range(most + 1)
     )
+
+
+def scores_of(scorer, many):
+    """The scores of label sequences of any lengths, as `jaxctc.score_sequence` gives them."""
+    many = [list(labels) for labels in many]
+    longest = max(map(len, many))
+    padded = [labels + [-1] * (longest - len(labels)) for labels in many]
+    return np.asarray(jaxctc.score_sequence(scorer, np.array(padded, int))).tolist()
 
 
 def ctc_by_enumeration(log_probs, labels, blank):

@@ -38,8 +38,8 @@ def streamed(logits):
 
 
 def with_hotwords(logits):
-    hot = jaxctc.Hotwords({(label,): 5.0 for label in range(1, C)}, classes=C).automaton()
-    return jaxctc.ctc_beam_search(logits, beam_width=4, automaton=hot)
+    hot = jaxctc.Hotwords({(label,): 5.0 for label in range(1, C)}, classes=C).scorer()
+    return jaxctc.ctc_beam_search(logits, beam_width=4, scorer=hot)
 
 
 def transduced(decode, logits, **options):
@@ -52,7 +52,7 @@ CTC = {
     "greedy": jaxctc.ctc_greedy_decode,
     "beam": functools.partial(jaxctc.ctc_beam_search, beam_width=4),
     "stream": streamed,
-    "automaton": with_hotwords,
+    "scorer": with_hotwords,
 }
 TRANSDUCER = {
     "greedy": functools.partial(transduced, jaxctc.rnnt_greedy_decode),
@@ -79,7 +79,7 @@ def test_scores_are_log_probabilities(decode, scale):
 
 def test_only_scores_are_log_probabilities():
     best = with_hotwords(20 * SHOWN)
-    assert (np.asarray(best.scores + best.automaton_scores)[:, 0] > 1).all()
+    assert (np.asarray(best.scores + best.scorer_scores)[:, 0] > 1).all()
 
 
 # Losses of transducers that emit one label, or none, with probability near 1.

@@ -27,7 +27,7 @@ def plate_grammar(charset: str) -> jaxctc.Automaton:
     """Returns the possible texts of a blue plate: a province, a letter, five letters or digits."""
     places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 5]
     classes = [{charset.index(c) for c in place if c in charset} for place in places]
-    return jaxctc.Grammar([classes], len(charset) + 1, blank_id=len(charset)).automaton()
+    return jaxctc.Grammar([classes], len(charset) + 1, blank_id=len(charset)).scorer()
 
 
 # How many pixels the views of an image are moved to the right, the image itself first. A model
@@ -43,7 +43,7 @@ def _moved(images: jax.Array, pixels: int) -> jax.Array:
 
 
 @functools.partial(nnx.jit, static_argnames=("decoder", "views"))
-def _read(model, images, decoder, automaton, views):
+def _read(model, images, decoder, scorer, views):
     """Returns the logits of the images themselves, the labels read, and their probability.
 
     Each view gives a hypothesis; the one with the highest probability over all views (the
@@ -54,8 +54,13 @@ def _read(model, images, decoder, automaton, views):
     if decoder == "greedy":
         read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
     else:
-        best = jaxctc.ctc_beam_search(logits, blank_id=blank, automaton=automaton)
+        best = jaxctc.ctc_beam_search(logits, blank_id=blank, scorer=scorer)
         read = jax.tree.map(lambda x: x[:, :, 0], best)
+        # What the grammar does not let end is no plate: nothing is read.
+        read = read._replace(
+            labels=jnp.where(read.complete[..., None], read.labels, -1),
+            lengths=jnp.where(read.complete, read.lengths, 0),
+        )
 
     def loss(labels, lengths):
         # The probability of a text is the sum over all its alignments: exp(-CTC loss).
@@ -83,11 +88,11 @@ def read_images(
     (float32[N, T, classes]). The last batch is not padded, because the result of a model may
     depend on the other images in a batch.
     """
-    automaton = plate_grammar(charset) if decoder == "grammar" else None
+    scorer = plate_grammar(charset) if decoder == "grammar" else None
     model.eval()
     texts, confidences, logits = [], [], []
     for start in range(0, len(images), batch_size):
-        out = _read(model, images[start : start + batch_size], decoder, automaton, views)
+        out = _read(model, images[start : start + batch_size], decoder, scorer, views)
         batch_logits, labels, confidence = map(np.asarray, out)
         texts += [decode(row, charset) for row in labels]
         confidences.append(confidence)

@@ -8,8 +8,10 @@ import numpy as np
 from jaxctc.automata import checks as automata_checks
 from jaxctc.automata.arcs import Fsa, reachable
 from jaxctc.core import checks
-from jaxctc.language.ngram import END, START, NGram
-from jaxctc.language.tables import Automaton
+from jaxctc.language.arpa import END, START
+from jaxctc.language.ngram import NGram
+from jaxctc.language.scorer import Scorer
+from jaxctc.language.tables import Automaton, tabulate
 
 
 def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None) -> Fsa:
@@ -70,16 +72,21 @@ def trim(fsa: Fsa) -> Fsa:
     )
 
 
-def from_automaton(automaton: Automaton) -> Fsa:
-    """The dense tables of a language model or constraint (`NGram`, `Lexicon`, `Grammar`) as arcs.
+def from_scorer(scorer: Scorer, *, classes: int | None = None) -> Fsa:
+    """A small `Scorer` (`NGram`, `Lexicon`, `Grammar`, sums of them) as arcs.
+
+    Args:
+      scorer: The scorer; its states must be few, see `tabulate`.
+      classes: The number of classes; None asks the scorer.
 
     Example:
       >>> import jaxctc
-      >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).automaton()
-      >>> jaxctc.graphs.from_automaton(plate).score_sequence([2, 3])
+      >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
+      >>> jaxctc.graphs.from_scorer(plate).score_sequence([2, 3])
       0.0
     """
-    score, final = np.asarray(automaton.score), np.asarray(automaton.final)
+    automaton = scorer if isinstance(scorer, Automaton) else tabulate(scorer, classes=classes)
+    score, final = np.asarray(automaton.score), np.asarray(automaton.final_score)
     source, label = np.nonzero(score > -np.inf)
     destination = np.asarray(automaton.transition)[source, label]
     arcs = np.stack([source, destination, label, score[source, label]], axis=1)
@@ -146,7 +153,7 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
     # Tables have only the labels that occur: a large label takes no memory for those below it.
     labels = sorted(occurring)
     model = NGram(ngrams, [*map(str, labels)], unknown_log10=-np.inf)
-    fsa = from_automaton(model.automaton())
+    fsa = from_scorer(model.scorer())
     return fsa._replace(label=np.array(labels, np.int32)[fsa.label])
 
 

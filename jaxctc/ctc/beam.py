@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import wide, widen
 from jaxctc.ctc import beam_state
-from jaxctc.ctc.beam_state import BeamState
+from jaxctc.ctc import checks as ctc_checks
+from jaxctc.ctc.beam_state import BeamState, Settings
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language import checks as language_checks
-from jaxctc.language.tables import Automaton
+from jaxctc.language.scorer import Scorer
 
 
 def ctc_beam_search(
@@ -24,8 +25,10 @@ def ctc_beam_search(
     blank_id: int = 0,
     max_labels: int | None = None,
     prune_classes: int | None = None,
-    automaton: Automaton | None = None,
-    automaton_weight: checks.ArrayLike = 1.0,
+    beam_threshold: checks.ArrayLike | None = None,
+    class_threshold: checks.ArrayLike | None = None,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
 ) -> Hypotheses:
     """The most probable label sequences, each summed over its alignments.
 
@@ -41,18 +44,22 @@ def ctc_beam_search(
       blank_id: The class that is the blank.
       max_labels: The most labels of a hypothesis; None means T.
       prune_classes: If given, only this number of best labels, and the blank, are possible at
-        each frame; the others get probability 0 there. With an automaton and many classes this
+        each frame; the others get probability 0 there. With a scorer and many classes this
         saves most of the time; without one, the search itself skips labels that cannot matter.
-      automaton: A language model or constraint, from `jaxctc.language`.
-      automaton_weight: The factor of its scores.
+      beam_threshold: If given, prefixes that are further below the best, in log-probability and
+        weighted score, leave the beam after each frame.
+      class_threshold: If given, labels that are further below the best class of a frame, in
+        log-probability, get probability 0 there.
+      scorer: What is known besides the logits, a `Scorer` such as `jaxctc.language` has.
+      scorer_weight: The factor of its scores.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
-      automaton_weight * automaton_scores``. ``scores`` are log-probabilities of the label
-      sequences without the automaton; ``automaton_scores`` are not multiplied by the weight;
+      scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label
+      sequences without the scorer; ``scorer_scores`` are not multiplied by the weight;
       ``frames`` are the first frame of each label in the best alignment. Label sequences
-      after which the automaton may not end are left out. If a sequence's own logits contain
-      NaN or ``+inf``, it has no hypotheses and its ``scores`` are NaN.
+      after which the scorer may not end are not ``complete``; they come last. If a sequence's own
+      logits contain NaN or ``+inf``, it has no hypotheses and its ``scores`` are NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -80,12 +87,18 @@ def ctc_beam_search(
     width = checks.positive("beam_width", beam_width)
     most = frames if max_labels is None else checks.positive("max_labels", max_labels)
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
-    weight = _weight(automaton, automaton_weight, classes, blank_id)
-    return _beam_search(logits, lengths, automaton, weight, width, blank_id, most, prune)
+    weight = _weight(scorer, scorer_weight, classes, blank_id)
+    thresholds = _thresholds(beam_threshold, class_threshold)
+    return _beam_search(logits, lengths, scorer, weight, thresholds, width, blank_id, most, prune)
 
 
 def ctc_beam_start(
-    *, batch: tuple[int, ...] = (), beam_width: int = 16, max_labels: int, dtype: Any = jnp.float32
+    *,
+    batch: tuple[int, ...] = (),
+    beam_width: int = 16,
+    max_labels: int,
+    dtype: Any = jnp.float32,
+    scorer: Scorer | None = None,
 ) -> BeamState:
     """The state of a beam search before the first frame.
 
@@ -94,6 +107,7 @@ def ctc_beam_start(
       beam_width: How many prefixes are kept.
       max_labels: The most labels of a hypothesis, over all pieces.
       dtype: The dtype of the logits to come; half precision is computed in float32.
+      scorer: The scorer that `ctc_beam_extend` will be given, if any.
 
     Returns:
       `BeamState`, for `ctc_beam_extend`.
@@ -109,7 +123,10 @@ def ctc_beam_start(
     batch = checks.batch_shape("batch", batch)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
-    return _unflatten(beam_state.start(_size(batch), width, most, wide(dtype)), batch)
+    if scorer is not None:
+        language_checks.scorer("scorer", scorer, None)
+    begun = beam_state.scorer_start(scorer, _size(batch))
+    return _unflatten(beam_state.start(_size(batch), width, most, wide(dtype), begun), batch)
 
 
 def ctc_beam_extend(
@@ -119,8 +136,10 @@ def ctc_beam_extend(
     *,
     blank_id: int = 0,
     prune_classes: int | None = None,
-    automaton: Automaton | None = None,
-    automaton_weight: checks.ArrayLike = 1.0,
+    beam_threshold: checks.ArrayLike | None = None,
+    class_threshold: checks.ArrayLike | None = None,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
 ) -> BeamState:
     """Continues a beam search with more frames of the same sequences.
 
@@ -141,7 +160,7 @@ def ctc_beam_extend(
       True
     """
     logits, lengths, blank_id = _checked(logits, logit_lengths, blank_id)
-    _check_state(state)
+    ctc_checks.beam_state("state", state)
     if state.frame_count.shape != lengths.shape:
         raise ValueError(
             f"state has batch shape {state.frame_count.shape}; it must be {lengths.shape}."
@@ -152,22 +171,24 @@ def ctc_beam_extend(
             "the dtype in which the logits are computed."
         )
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
-    weight = _weight(automaton, automaton_weight, logits.shape[-1], blank_id)
-    return _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune)
+    weight = _weight(scorer, scorer_weight, logits.shape[-1], blank_id)
+    _check_scorer_state(state, scorer)
+    thresholds = _thresholds(beam_threshold, class_threshold)
+    return _beam_extend(state, logits, lengths, scorer, weight, thresholds, blank_id, prune)
 
 
 def ctc_beam_finish(
     state: BeamState,
     *,
-    automaton: Automaton | None = None,
-    automaton_weight: checks.ArrayLike = 1.0,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
 ) -> Hypotheses:
     """The hypotheses of a beam search if the utterance ends here. The state can still be extended.
 
     Args:
       state: What `ctc_beam_extend` returned.
-      automaton: The automaton that was given to `ctc_beam_extend`.
-      automaton_weight: Likewise.
+      scorer: The scorer that was given to `ctc_beam_extend`.
+      scorer_weight: Likewise.
 
     Returns:
       `Hypotheses`, as from `ctc_beam_search`.
@@ -182,8 +203,10 @@ def ctc_beam_finish(
       >>> so_far.labels.shape
       (4, 12)
     """
-    _check_state(state)
-    return _beam_finish(state, automaton, _weight(automaton, automaton_weight))
+    ctc_checks.beam_state("state", state)
+    weight = _weight(scorer, scorer_weight)
+    _check_scorer_state(state, scorer)
+    return _beam_finish(state, scorer, weight)
 
 
 def _checked(logits, logit_lengths, blank_id):
@@ -193,49 +216,65 @@ def _checked(logits, logit_lengths, blank_id):
     return logits, lengths, checks.class_id("blank_id", blank_id, classes)
 
 
-def _check_state(state) -> None:
-    if not isinstance(state, BeamState):
-        raise TypeError(f"state has type {type(state).__name__}; it must be a BeamState.")
+def _check_scorer_state(state: BeamState, scorer: Scorer | None) -> None:
+    expected = () if scorer is None else jax.eval_shape(scorer.start)
+    places = state.beam.last.ndim
+    kinds = [
+        [(x.shape[skip:], x.dtype) for x in jax.tree.leaves(tree)]
+        for tree, skip in ((expected, 0), (state.beam.scorer_state, places))
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            "state was started with another scorer; `ctc_beam_start` must be given the one "
+            "that follows."
+        )
 
 
 def _weight(
-    automaton: Automaton | None,
+    scorer: Scorer | None,
     weight: checks.ArrayLike,
     classes: int | None = None,
     blank_id: int | None = None,
 ):
-    if automaton is not None:
-        language_checks.tables("automaton", automaton, classes)
+    if scorer is not None:
+        language_checks.scorer("scorer", scorer, classes)
         if blank_id is not None:
-            language_checks.readable("automaton", automaton, blank_id)
-    return jnp.asarray(checks.finite("automaton_weight", weight))
+            language_checks.readable("scorer", scorer, blank_id)
+    return jnp.asarray(checks.finite("scorer_weight", weight))
 
 
-@meshes.jit(trailing=(2, 0), static_argnums=(4, 5, 6, 7))
-def _beam_search(logits, lengths, automaton, weight, width, blank_id, max_labels, prune):
+def _thresholds(beam_threshold, class_threshold) -> list[jax.Array | None]:
+    named = {"beam_threshold": beam_threshold, "class_threshold": class_threshold}
+    return [x if x is None else jnp.asarray(checks.real_from_zero(n, x)) for n, x in named.items()]
+
+
+@meshes.jit(trailing=(2, 0), static_argnums=(5, 6, 7, 8))
+def _beam_search(logits, lengths, scorer, weight, thresholds, width, blank_id, max_labels, prune):
     batch, frames = logits.shape[:-2], logits.shape[-2]
     logits = _flat_logits(logits, lengths)
-    state = beam_state.start(logits.shape[0], width, max_labels, logits.dtype)
+    begun = beam_state.scorer_start(scorer, logits.shape[0])
+    state = beam_state.start(logits.shape[0], width, max_labels, logits.dtype, begun)
+    settings = Settings(blank_id, prune, *thresholds)
     state = beam_state.extend(
-        state, logits, lengths.reshape(-1), automaton, weight, blank_id, prune, max_labels < frames
+        state, logits, lengths.reshape(-1), scorer, weight, settings, max_labels < frames
     )
-    return _unflatten(beam_state.finish(state, automaton, weight), batch)
+    return _unflatten(beam_state.finish(state, scorer, weight), batch)
 
 
-@meshes.jit(trailing=(1, 2, 0), static_argnums=(5, 6))
-def _beam_extend(state, logits, lengths, automaton, weight, blank_id, prune):
+@meshes.jit(trailing=(1, 2, 0), static_argnums=(6, 7))
+def _beam_extend(state, logits, lengths, scorer, weight, thresholds, blank_id, prune):
     batch = state.frame_count.shape
     logits = _flat_logits(logits, lengths)
     state = _flatten(state, batch)
-    lengths = lengths.reshape(-1)
-    state = beam_state.extend(state, logits, lengths, automaton, weight, blank_id, prune, True)
+    settings = Settings(blank_id, prune, *thresholds)
+    state = beam_state.extend(state, logits, lengths.reshape(-1), scorer, weight, settings, True)
     return _unflatten(state, batch)
 
 
 @meshes.jit(trailing=(1,))
-def _beam_finish(state, automaton, weight):
+def _beam_finish(state, scorer, weight):
     batch = state.frame_count.shape
-    return _unflatten(beam_state.finish(_flatten(state, batch), automaton, weight), batch)
+    return _unflatten(beam_state.finish(_flatten(state, batch), scorer, weight), batch)
 
 
 def _size(batch) -> int:

@@ -1,6 +1,6 @@
 """The state of a prefix beam search: its start, its extension by frames, its hypotheses."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
 from jaxctc.ctc.prefix_search import Beam
 from jaxctc.decoding.hypotheses import Hypotheses
-from jaxctc.language.tables import Automaton
+from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer
 
 
 class BeamState(NamedTuple):
@@ -23,30 +24,60 @@ class BeamState(NamedTuple):
     frame_count: jax.Array  # int32 [*batch]
 
 
-def start(batch: int, width: int, max_labels: int, dtype) -> BeamState:
+class Settings(NamedTuple):
+    """How a search is done, beside its scorer."""
+
+    blank_id: int
+    prune: int | None  # labels that are possible at a frame
+    beam_threshold: jax.Array | None
+    class_threshold: jax.Array | None
+
+
+def scorer_start(scorer: Scorer | None, batch: int) -> Any:
+    """A scorer's start for each sequence of a batch; without a scorer, nothing."""
+    if scorer is None:
+        return ()
+    language_checks.methods("scorer", scorer)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *jnp.shape(x))), scorer.start())
+
+
+def start(batch: int, width: int, max_labels: int, dtype, scorer_state: Any) -> BeamState:
     return BeamState(
-        prefix_search.start(batch, width, dtype),
+        prefix_search.start(batch, width, dtype, scorer_state),
         jnp.full((batch, width, max_labels), -1, jnp.int32),
         jnp.full((batch, 2 * width, max_labels), -1, jnp.int32),
         jnp.zeros(batch, jnp.int32),
     )
 
 
-def extend(state, logits, lengths, automaton, weight, blank_id, prune, capped) -> BeamState:
+def extend(
+    state: BeamState,
+    logits: jax.Array,
+    lengths: jax.Array,
+    scorer: Scorer | None,
+    weight: jax.Array,
+    settings: Settings,
+    capped: bool,
+) -> BeamState:
     width, max_labels = state.labels.shape[1:]
     inside = jnp.arange(logits.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
-    prune = prune is not None and min(prune, logits.shape[2] - 1)
-    # Without an automaton, `candidates` considers no more labels than these. With one, any label
+    prune = settings.prune is not None and min(settings.prune, logits.shape[2] - 1)
+    # Without a scorer, `candidates` considers no more labels than these. With one, any label
     # may be the best.
-    labels = prune or (width + 1 if automaton is None else None)
-    frames = prefix_search.frames(logits, inside, labels, blank_id, bool(prune))
-    # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.
-    every = automaton is not None or capped
-    chosen = prefix_search.candidates(width, frames.top_labels.shape[2], every)
-    weight = weight.astype(logits.dtype)
+    labels = prune or (width + 1 if scorer is None else None)
+    frames = prefix_search.frames(
+        logits, inside, labels, settings.blank_id, bool(prune), settings.class_threshold
+    )
+    chosen = None
+    if frames.top_labels is not None and scorer is None:
+        # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.
+        chosen = prefix_search.candidates(width, frames.top_labels.shape[2], capped)
+    search = prefix_search.Search(
+        chosen, max_labels, scorer, weight.astype(logits.dtype), settings.beam_threshold
+    )
 
     def step(beam, frame):
-        return prefix_search.step(beam, frame, chosen, max_labels, automaton, weight)
+        return prefix_search.step(beam, frame, search)
 
     beam, traces = meshes.scan(step, state.beam, frames)
     begun, origin = prefix_search.trace_back(traces)
@@ -77,24 +108,27 @@ def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -
     return BeamState(beam, labels, frames, state.frame_count)
 
 
-def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> Hypotheses:
+def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypotheses:
     width, max_labels = state.labels.shape[1:]
     beam = state.beam
-    scores, share = jnp.logaddexp(beam.blank, beam.label), beam.automaton_score
+    scores, share = jnp.logaddexp(beam.blank, beam.label), beam.scorer_score
+    complete = jnp.ones_like(scores, bool)
     rank = scores
-    if automaton is not None:
-        final = automaton.final[beam.automaton_state]
-        share = jnp.where(final > -jnp.inf, share + final.astype(share.dtype), -jnp.inf)
-        usable = (share > -jnp.inf) & (scores > -jnp.inf)
-        rank = scores + weight.astype(share.dtype) * jnp.where(usable, share, 0)
-        rank = jnp.where(usable, rank, -jnp.inf)
-    rank, order = lax.top_k(rank, width)
-    exists = rank > -jnp.inf
+    if scorer is not None:
+        final = jax.vmap(jax.vmap(scorer.final))(beam.scorer_state).astype(share.dtype)
+        complete = final > -jnp.inf
+        share = jnp.where(complete, share + final, share)
+        rank = jnp.where(scores > -jnp.inf, scores + weight.astype(share.dtype) * share, -jnp.inf)
+    rank = jnp.where(jnp.isnan(rank), -jnp.inf, rank)
+    complete &= rank > -jnp.inf
+    place = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], rank.shape)
+    # Those that may end come first. Of equals, the first of the beam.
+    _, rank, order = lax.sort((~complete, -rank, place), dimension=1, num_keys=3)
+    exists = rank < jnp.inf
 
     def take(x):
         return jnp.take_along_axis(x, order, axis=1)
 
-    place = jnp.arange(width, dtype=jnp.int32)[None, :]
     ending = jnp.where(beam.best_blank > beam.best_label, 0, width) + place
     frames = jnp.take_along_axis(state.frames, take(ending)[:, :, None], axis=1)
     labels = jnp.take_along_axis(state.labels, order[:, :, None], axis=1)
@@ -107,4 +141,5 @@ def finish(state: BeamState, automaton: Automaton | None, weight: jax.Array) -> 
         never_positive(jnp.where(exists | jnp.isnan(scores), take(scores), -jnp.inf)),
         jnp.where(inside, frames, -1),
         jnp.where(exists, take(share), 0),
+        take(complete),
     )

@@ -77,6 +77,7 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
         score.reshape(batch),
         emitted_at.reshape(*batch, frames),
         jnp.zeros_like(score).reshape(batch),
+        (score > -jnp.inf).reshape(batch),
     )
 
 

@@ -9,8 +9,8 @@ prefixes longer by one label. A longer prefix that is already in the beam is mer
 
 * Merging. Prefixes in the beam differ, so a longer prefix can be equal to one in the beam only,
   and only to a child of its own parent. Each prefix has a hash of itself and one of its parent
-  (64 bits, and the length), which are compared for all pairs of the beam.
-* Candidates. Without an automaton, the longer prefixes of the p-th prefix of the beam rank as their
+  (64 bits, and the length), by which `merging` finds parents.
+* Candidates. Without a scorer, the longer prefixes of the p-th prefix of the beam rank as their
   labels do at this frame, except that its own last label may rank lower. Counting from 0, the
   k-th label of the p-th prefix is therefore beaten by at least (p + 1) k - 1 others (a merged
   prefix counts as the one it was merged with). So all with (p + 1) k > W are left out: about
@@ -19,7 +19,7 @@ prefixes longer by one label. A longer prefix that is already in the beam is mer
   endings. Each frame records where it came from; read backwards, this gives labels and frames.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,16 @@ import numpy as np
 from jax import lax
 
 from jaxctc.core import meshes
+from jaxctc.ctc import merging
+from jaxctc.decoding import selection
 from jaxctc.decoding.hashing import prefix_hash
-from jaxctc.language.tables import Automaton
+from jaxctc.language.scorer import Scorer, extend_scores
 
 NOTHING = -(2**30)  # the length in an empty place of the beam, which has no parent and no child
 
 
 class Beam(NamedTuple):
-    """The prefixes of a beam, the best first; all ``[B, W]``."""
+    """The prefixes of a beam, in any order; arrays begin with ``[B, W]``."""
 
     blank: jax.Array  # log-probability of the alignments that end in a blank
     label: jax.Array  # log-probability of the alignments that end in the last label
@@ -46,8 +48,9 @@ class Beam(NamedTuple):
     low: jax.Array  # uint32: and its second word
     parent_high: jax.Array  # uint32: the hash of the prefix without its last label
     parent_low: jax.Array
-    automaton_state: jax.Array  # int32
-    automaton_score: jax.Array
+    scorer_state: Any  # a pytree, () without a scorer
+    scorer_score: jax.Array
+    full: jax.Array  # bool [B]: did a prefix have as many labels as it may, with frames to come?
 
 
 class Frame(NamedTuple):
@@ -55,8 +58,9 @@ class Frame(NamedTuple):
 
     blank: jax.Array  # log-probability [B]
     log_probs: jax.Array  # [B, C]
-    top_log_probs: jax.Array  # [B, K]: of the labels that may be added, the best first
-    top_labels: jax.Array  # int32 [B, K]
+    # Of the labels that may be added, the best first; None if these are all classes.
+    top_log_probs: jax.Array | None  # [B, K]
+    top_labels: jax.Array | None  # int32 [B, K]
     inside: jax.Array  # bool [B]
 
 
@@ -69,8 +73,21 @@ class Trace(NamedTuple):
     last: jax.Array  # int32 [B, W]: the last label
 
 
-def start(batch: int, width: int, dtype) -> Beam:
-    """A beam of the empty prefix and W - 1 empty places."""
+class Search(NamedTuple):
+    """What stays the same over the frames of a search."""
+
+    chosen: np.ndarray | None  # the candidates considered; None with a scorer, which takes all
+    max_labels: int
+    scorer: Scorer | None
+    weight: jax.Array  # of its scores
+    threshold: jax.Array | None  # how far below the best a prefix may be
+
+
+def start(batch: int, width: int, dtype, scorer_state: Any) -> Beam:
+    """A beam of the empty prefix and W - 1 empty places.
+
+    `scorer_state` has the batch's axis.
+    """
     first = jnp.broadcast_to((jnp.arange(width, dtype=jnp.int32) == 0)[None, :], (batch, width))
     nothing = jnp.full((batch, width), -jnp.inf, dtype)
     sure = jnp.where(first, jnp.zeros((), dtype), nothing)
@@ -87,29 +104,40 @@ def start(batch: int, width: int, dtype) -> Beam:
         low=words,
         parent_high=words,
         parent_low=words,
-        automaton_state=integers,
-        automaton_score=jnp.zeros((batch, width), dtype),
+        scorer_state=jax.tree.map(
+            lambda x: jnp.broadcast_to(x[:, None], (batch, width, *x.shape[1:])), scorer_state
+        ),
+        scorer_score=jnp.zeros((batch, width), dtype),
+        full=jnp.zeros(batch, bool),
     )
 
 
 def frames(
-    logits: jax.Array, inside: jax.Array, labels: int | None, blank_id: int, only_these: bool
+    logits: jax.Array,
+    inside: jax.Array,
+    labels: int | None,
+    blank_id: int,
+    only_these: bool,
+    threshold: jax.Array | None,
 ) -> Frame:
     """The frames of logits ``[B, T, C]``, arrays with T first, with the best `labels` labels.
 
     If `only_these` are possible, the other labels have probability 0. None means all
-    classes in their own order.
+    classes in their own order. Labels further below a frame's best class than a threshold have
+    probability 0 too.
     """
     classes = logits.shape[2]
     x = jnp.where(inside[:, :, None], logits, 0)
     log_probs = _log_softmax(x)
     blank = log_probs[:, :, blank_id]
     identity = jnp.arange(classes, dtype=jnp.int32)[None, None, :]
-    log_probs = jnp.where(identity == blank_id, -jnp.inf, log_probs)  # of labels, from here on
+    possible = identity != blank_id
+    if threshold is not None:
+        possible &= log_probs >= jnp.max(log_probs, axis=2, keepdims=True) - threshold
+    log_probs = jnp.where(possible, log_probs, -jnp.inf)  # of labels, from here on
+    best, label = None, None
     if labels is not None:
         best, label = lax.top_k(log_probs, min(labels, max(1, classes - 1)))
-    else:
-        best, label = log_probs, jnp.broadcast_to(identity, log_probs.shape)
     if only_these:
         least = jnp.min(best, axis=2, keepdims=True)
         # If labels tie, top_k takes the first.
@@ -143,42 +171,38 @@ def candidates(width: int, labels: int, every: bool) -> np.ndarray:
     return np.flatnonzero(every | ((p + 1) * k <= width))
 
 
-def step(
-    beam: Beam,
-    frame: Frame,
-    chosen: np.ndarray,
-    max_labels: int,
-    automaton: Automaton | None,
-    automaton_weight: jax.Array,
-) -> tuple[Beam, Trace]:
+def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
     """The beam after one more frame, and where its best alignments came from."""
-    batch, width = beam.last.shape
-    labels = frame.top_labels.shape[1]
+    width = beam.last.shape[1]
+    added = frame.log_probs if frame.top_log_probs is None else frame.top_log_probs  # [B, K]
     place = jnp.arange(width, dtype=jnp.int32)
     total = jnp.logaddexp(beam.blank, beam.label)
     best = jnp.maximum(beam.best_blank, beam.best_label)
     # If the two endings tie, the alignment ends in the label, as in `forced_align`.
     best_place = jnp.where(beam.best_blank > beam.best_label, 0, width) + place[None, :]
+    blank_place = jnp.broadcast_to(place[None, :], best_place.shape)
 
-    # Pairs [B, parent, child] of the beam.
-    is_parent = beam.length[:, :, None] + 1 == beam.length[:, None, :]
-    is_parent &= beam.high[:, :, None] == beam.parent_high[:, None, :]
-    is_parent &= beam.low[:, :, None] == beam.parent_low[:, None, :]
-    same = beam.last[:, :, None] == beam.last[:, None, :]
+    # What children inherit: if one repeats its parent's last label, only what ends in a blank.
+    parent = merging.parents(
+        beam.length, (beam.high, beam.low), (beam.parent_high, beam.parent_low)
+    )
+    has_parent, above = parent >= 0, jnp.maximum(parent, 0)
+
+    def take(x, source):
+        return jnp.take_along_axis(x, source, axis=1)
+
+    same = take(beam.last, above) == beam.last
 
     def from_parent(repeated, other):
-        """What a child inherits: if it repeats the parent's last label, only blank-ending ones."""
-        return jnp.where(same, repeated[:, :, None], other[:, :, None])
+        return jnp.where(same, take(repeated, above), take(other, above))
 
-    entering = jnp.where(is_parent, from_parent(beam.blank, total), -jnp.inf).max(axis=1)
-    best_entering = jnp.where(is_parent, from_parent(beam.best_blank, best), -jnp.inf).max(axis=1)
-    blank_place = jnp.broadcast_to(place[None, :], best_place.shape)
-    entering_place = jnp.where(is_parent, from_parent(blank_place, best_place), 0)
-    entering_place = entering_place.sum(axis=1, dtype=jnp.int32)
+    entering = jnp.where(has_parent, from_parent(beam.blank, total), -jnp.inf)
+    best_entering = jnp.where(has_parent, from_parent(beam.best_blank, best), -jnp.inf)
+    entering_place = from_parent(blank_place, best_place)
 
     # Prefixes that stay as they are.
     log_blank = frame.blank[:, None]
-    log_last = jnp.take_along_axis(frame.log_probs, jnp.maximum(beam.last, 0), axis=1)
+    log_last = take(frame.log_probs, jnp.maximum(beam.last, 0))
     log_last = jnp.where(beam.last >= 0, log_last, -jnp.inf)
     stay_blank = total + log_blank
     stay_label = jnp.logaddexp(beam.label, entering) + log_last
@@ -187,99 +211,134 @@ def step(
     stay_best_label = jnp.where(begins, best_entering, beam.best_label) + log_last
     stay_label_place = jnp.where(begins, entering_place, width + place[None, :])
 
-    # Prefixes that become longer by one label, [B, W, K].
-    repeats = frame.top_labels[:, None, :] == beam.last[:, :, None]
-    before = jnp.where(repeats, beam.blank[:, :, None], total[:, :, None])
-    longer = before + frame.top_log_probs[:, None, :]
-    merged = _merged(is_parent, repeats)
-    longer = jnp.where(merged | (beam.length >= max_labels)[:, :, None], -jnp.inf, longer)
-
-    # The W best of both.
-    if automaton is not None:
-        grown = automaton.score[beam.automaton_state]  # [B, W, C]
-        grown = jnp.take_along_axis(grown, frame.top_labels[:, None, :], axis=2)
-        grown = grown.astype(beam.automaton_score.dtype)
-        allowed = grown > -jnp.inf
-        grown = jnp.where(allowed, beam.automaton_score[:, :, None] + grown, 0)
-        longer = jnp.where(allowed, longer + automaton_weight * grown, -jnp.inf)
-        stay = stay + automaton_weight * beam.automaton_score
-    rank, winner = lax.top_k(
-        jnp.concatenate([stay, longer.reshape(batch, width * labels)[:, chosen]], axis=1), width
+    rank, stays, source, choice = _winners(
+        search, _Ranked(beam, frame, added, total, stay, parent), width
     )
     exists = rank > -jnp.inf
+    if search.threshold is not None:
+        exists &= rank >= jnp.max(rank, axis=1, keepdims=True) - search.threshold
     # A frame with NaN leaves no prefix; the scores are NaN from there on.
     nothing = jnp.where(jnp.isnan(total[:, :1] + log_blank), jnp.nan, -jnp.inf)
 
-    stays = winner < width
-    cell = jnp.asarray(chosen.astype(np.int32))[jnp.maximum(winner - width, 0)]
-    source = jnp.where(stays, winner, cell // labels)
+    def old(x):
+        return take(x, source)
 
-    def take(x):
-        return jnp.take_along_axis(x, source, axis=1)
-
-    choice = cell % labels
-    label = jnp.take_along_axis(frame.top_labels, choice, axis=1)
-    label = jnp.where(stays, take(beam.last), label)
-    log_prob = jnp.take_along_axis(frame.top_log_probs, choice, axis=1)
-    again = label == take(beam.last)
-    new_label = jnp.where(again, take(beam.blank), take(total)) + log_prob
-    new_best = jnp.where(again, take(beam.best_blank), take(best)) + log_prob
-    new_place = jnp.where(again, source, take(best_place))
-    high, low = take(beam.high), take(beam.low)
+    label = choice if frame.top_labels is None else take(frame.top_labels, choice)
+    label = jnp.where(stays, old(beam.last), label)
+    log_prob = take(added, choice)
+    again = label == old(beam.last)
+    new_label = jnp.where(again, old(beam.blank), old(total)) + log_prob
+    new_best = jnp.where(again, old(beam.best_blank), old(best)) + log_prob
+    new_place = jnp.where(again, source, old(best_place))
+    high, low = old(beam.high), old(beam.low)
     child_high, child_low = prefix_hash(high, low, label)
     after = Beam(
-        blank=jnp.where(exists, jnp.where(stays, take(stay_blank), -jnp.inf), nothing),
-        label=jnp.where(exists, jnp.where(stays, take(stay_label), new_label), nothing),
-        best_blank=jnp.where(stays, take(best) + log_blank, -jnp.inf),
-        best_label=jnp.where(stays, take(stay_best_label), new_best),
+        blank=jnp.where(exists, jnp.where(stays, old(stay_blank), -jnp.inf), nothing),
+        label=jnp.where(exists, jnp.where(stays, old(stay_label), new_label), nothing),
+        best_blank=jnp.where(stays, old(best) + log_blank, -jnp.inf),
+        best_label=jnp.where(stays, old(stay_best_label), new_best),
         last=label,
-        length=jnp.where(exists, take(beam.length) + (~stays).astype(jnp.int32), NOTHING),
+        length=jnp.where(exists, old(beam.length) + (~stays).astype(jnp.int32), NOTHING),
         high=jnp.where(stays, high, child_high),
         low=jnp.where(stays, low, child_low),
-        parent_high=jnp.where(stays, take(beam.parent_high), high),
-        parent_low=jnp.where(stays, take(beam.parent_low), low),
-        automaton_state=beam.automaton_state,
-        automaton_score=beam.automaton_score,
+        parent_high=jnp.where(stays, old(beam.parent_high), high),
+        parent_low=jnp.where(stays, old(beam.parent_low), low),
+        scorer_state=beam.scorer_state,
+        scorer_score=beam.scorer_score,
+        full=beam.full | jnp.any((beam.length >= search.max_labels) & (total > -jnp.inf), axis=1),
     )
-    if automaton is not None:
-        state, score = take(beam.automaton_state), take(beam.automaton_score)
-        safe = jnp.maximum(label, 0)
-        following, gain = automaton.transition[state, safe], automaton.score[state, safe]
-        after = after._replace(
-            automaton_state=jnp.where(stays, state, following.astype(jnp.int32)),
-            automaton_score=jnp.where(stays, score, score + gain.astype(score.dtype)),
-        )
+    if search.scorer is not None:
+        state, score = _scored(search.scorer, beam, source, label, stays)
+        after = after._replace(scorer_state=state, scorer_score=score)
     trace = Trace(
-        blank=take(best_place),
-        label=jnp.where(stays, take(stay_label_place), new_place),
-        begins=~stays | take(begins),
+        blank=old(best_place),
+        label=jnp.where(stays, old(stay_label_place), new_place),
+        begins=~stays | old(begins),
         last=label,
     )
 
     # A frame past the end changes nothing.
-    inside = frame.inside[:, None]
-    after = jax.tree.map(lambda x, y: jnp.where(inside, x, y), after, beam)
     unmoved = Trace(
         blank_place, blank_place + width, jnp.zeros_like(stays), jnp.zeros_like(beam.last)
     )
-    return after, jax.tree.map(lambda x, y: jnp.where(inside, x, y), trace, unmoved)
+    return jax.tree.map(lambda x, y: _where(frame.inside, x, y), (after, trace), (beam, unmoved))
 
 
-def _merged(is_parent: jax.Array, repeats: jax.Array) -> jax.Array:
-    """Which longer prefixes, [B, W, K], are in the beam: has p a child that ends in label k?
+class _Ranked(NamedTuple):
+    """What the candidates of a frame are ranked by."""
 
-    Sets of parents are stored as bits, so that there is no array of size W W K.
+    beam: Beam
+    frame: Frame
+    added: jax.Array  # [B, K]: log-probabilities of labels
+    total: jax.Array  # [B, W]
+    stay: jax.Array  # [B, W]
+    parent: jax.Array  # int32 [B, W]
+
+
+def _winners(search: Search, x: _Ranked, width: int) -> tuple[jax.Array, ...]:
+    """The W best of prefixes that stay and prefixes that become longer by one label.
+
+    Returns:
+      ``[B, W]``: their ranks, whether they stay, the place of each before, which label is added.
     """
-    width = is_parent.shape[1]
-    parts = []
-    for first in range(0, width, 32):
-        word = is_parent[:, first : first + 32]
-        bit = jnp.arange(word.shape[1], dtype=jnp.uint32)[None, :, None]
-        one = jnp.uint32(1)
-        parents = jnp.where(word, one << bit, jnp.uint32(0)).sum(axis=1, dtype=jnp.uint32)
-        sets = jnp.where(repeats, parents[:, :, None], jnp.uint32(0)).sum(axis=1, dtype=jnp.uint32)
-        parts.append((sets[:, None, :] >> bit) & one != 0)
-    return jnp.concatenate(parts, axis=1)
+    beam, labels = x.beam, x.frame.top_labels
+    batch, count = x.added.shape
+    every = jnp.arange(count, dtype=jnp.int32)[None, :]
+    labels = jnp.broadcast_to(every, x.added.shape) if labels is None else labels
+    repeats = labels[:, None, :] == beam.last[:, :, None]
+    before = jnp.where(repeats, beam.blank[:, :, None], x.total[:, :, None])
+    longer = before + x.added[:, None, :]  # [B, W, K]
+    longer = jnp.where((beam.length >= search.max_labels)[:, :, None], -jnp.inf, longer)
+    # Without those that are in the beam already.
+    row = jnp.arange(batch, dtype=jnp.int32)[:, None]
+    if x.frame.top_labels is None:
+        cell = beam.last
+    else:
+        cell = jnp.where(repeats.any(axis=2), jnp.argmax(repeats, axis=2).astype(jnp.int32), count)
+    longer = longer.at[row, jnp.where(x.parent >= 0, x.parent, width), cell].set(
+        -jnp.inf, mode="drop"
+    )
+    stay = x.stay
+    if search.scorer is None:
+        flat = longer.reshape(batch, width * count)[:, search.chosen]
+        rank, winner = lax.top_k(jnp.concatenate([stay, flat], axis=1), width)
+        stays = winner < width
+        chosen = jnp.asarray(search.chosen, jnp.int32)[jnp.maximum(winner - width, 0)]
+        return rank, stays, jnp.where(stays, winner, chosen // count), chosen % count
+
+    scorer = search.scorer
+    if x.frame.top_labels is None:
+        score = jax.vmap(jax.vmap(lambda state: extend_scores(scorer, state, every[0])))
+        grown = score(beam.scorer_state)
+    else:
+        score = jax.vmap(lambda state, labels: extend_scores(scorer, state, labels), (0, None))
+        grown = jax.vmap(score)(beam.scorer_state, labels)
+    grown = grown.astype(stay.dtype)
+    allowed = grown > -jnp.inf
+    grown = jnp.where(allowed, beam.scorer_score[:, :, None] + grown, 0)
+    longer = jnp.where(allowed, longer + search.weight * grown, -jnp.inf)
+    stay = stay + search.weight * beam.scorer_score
+    both = jnp.concatenate([stay[:, :, None], longer], axis=2).reshape(batch, -1)
+    rank, winner = selection.best(both, width)
+    source, choice = winner // (count + 1), winner % (count + 1)
+    return rank, choice == 0, source, jnp.maximum(choice - 1, 0)
+
+
+def _scored(scorer: Scorer, beam: Beam, source, label, stays) -> tuple[Any, jax.Array]:
+    """The scorer's states and scores of the winners."""
+
+    def old(x):
+        return jax.vmap(lambda x, source: x[source])(x, source)
+
+    state, score = jax.tree.map(old, (beam.scorer_state, beam.scorer_score))
+    after, gained = jax.vmap(jax.vmap(scorer.extend))(state, jnp.maximum(label, 0))
+    after = jax.tree.map(lambda x, y: _where(stays, x, y), state, after)
+    return after, jnp.where(stays, score, score + gained.astype(score.dtype))
+
+
+def _where(mask: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`jnp.where` with a mask of the first axes."""
+    return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)), x, y)
 
 
 def trace_back(traces: Trace) -> tuple[jax.Array, jax.Array]:

@@ -15,4 +15,7 @@ class Hypotheses(NamedTuple):
     lengths: jax.Array  # int32 [*batch, (N,)]
     scores: jax.Array  # float [*batch, (N,)]: log-probability, never above 0
     frames: jax.Array  # int32 [*batch, (N,) L]: where each label was emitted, padded with -1
-    automaton_scores: jax.Array  # float [*batch, (N,)]: the automaton's score, 0 without one
+    scorer_scores: jax.Array  # float [*batch, (N,)]: the scorer's score, 0 without one
+    # bool [*batch, (N,)]: may a sequence end so? False in empty places, and where the scorer wants
+    # more labels, such as the rest of a word; then its score is that of the labels so far.
+    complete: jax.Array

@@ -1,14 +1,19 @@
 """Language models and constraints, which a search reads besides the logits.
 
-* `NGram`: a back-off n-gram model from an ARPA file.
+* `Scorer`: the one protocol that all of these have, and any function of yours may have.
+* `NGram`: a back-off n-gram model from an ARPA file, of any size.
 * `Lexicon`, `Grammar`, `Hotwords`: words, patterns and phrases that are allowed or preferred.
-* `Automaton`: the dense tables that all of these are turned into, and that a search reads.
-* `combine`: one automaton from several.
+* `combine`: the weighted sum of several scorers.
+* `Automaton`: a scorer as dense tables; `tabulate` turns a small scorer into one.
+* `score_sequence`: the score of whole label sequences.
 """
 
 from jaxctc.language.constraints import Grammar as Grammar
 from jaxctc.language.constraints import Hotwords as Hotwords
-from jaxctc.language.constraints import Lexicon as Lexicon
+from jaxctc.language.lexicon import Lexicon as Lexicon
 from jaxctc.language.ngram import NGram as NGram
+from jaxctc.language.scorer import Scorer as Scorer
+from jaxctc.language.scorer import combine as combine
+from jaxctc.language.scorer import score_sequence as score_sequence
 from jaxctc.language.tables import Automaton as Automaton
-from jaxctc.language.tables import combine as combine
+from jaxctc.language.tables import tabulate as tabulate

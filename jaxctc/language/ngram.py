@@ -1,35 +1,27 @@
-"""Back-off n-gram language models, read from ARPA files, as automata.
+"""Back-off n-gram models from ARPA files, for vocabularies of any size."""
 
-The probability of a word w after a history h is that of the longest known n-gram (Katz 1987)::
-
-    p(w | h) = p(h w)                     if the n-gram h w is listed
-             = backoff(h) · p(w | h')     otherwise, h' being h without its first word
-
-where the back-off of a history that is not listed is 1.
-"""
-
-import gzip
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jaxctc.language.tables import Automaton
+from jaxctc.core import checks
+from jaxctc.language import arpa, mapped, ngram_tables
+from jaxctc.language.arpa import END, START, UNKNOWN, Section
+from jaxctc.language.ngram_scorer import NGramScorer
+from jaxctc.language.ngram_tables import Tables
 
 LN_10 = float(np.log(10.0))
-START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 
 NGrams = Mapping[tuple[str, ...], tuple[float, float]]
 
 
 class NGram:
-    """A back-off n-gram model whose words are the labels of a decoder.
+    """A back-off n-gram model whose words are the labels of a decoder, or the words of a `Lexicon`.
 
     Words of the vocabulary that are not in the model count as ``<unk>``; if it has no ``<unk>``,
     their log10 probability is `unknown_log10`. Sequences start with ``<s>`` and end with ``</s>``,
-    if the model has them.
+    if the model has them. Only n-grams of words of the vocabulary are kept.
 
     Args:
       ngrams: For each n-gram, a tuple of words, log10 of its probability and of its back-off.
@@ -52,21 +44,39 @@ class NGram:
     """
 
     def __init__(self, ngrams: NGrams, vocabulary: Sequence[str], *, unknown_log10: float = -100.0):
-        self.ngrams = {
+        wanted = {*vocabulary, START, END, UNKNOWN}
+        listed = {
             tuple(UNKNOWN if word == "<UNK>" else word for word in ngram): values
             for ngram, values in ngrams.items()
         }
-        self.vocabulary = list(vocabulary)
-        self.order = max(map(len, self.ngrams), default=1)
-        self.ngrams.setdefault((UNKNOWN,), (unknown_log10, 0.0))
-        for ngram in self.ngrams:
-            if ngram[:-1] and ngram[:-1] not in self.ngrams:
+        for ngram in listed:
+            if ngram[:-1] and ngram[:-1] not in listed:
                 raise ValueError(f"ngrams has {ngram}; it must have {ngram[:-1]} too.")
-        # Contexts, shortest first. All prefixes of a context are contexts too, so the context
-        # after one more word depends only on the context and that word.
-        contexts = {()} | {ngram for ngram in self.ngrams if len(ngram) < self.order}
-        self._contexts = sorted(contexts, key=lambda context: (len(context), context))
-        self._number = {context: i for i, context in enumerate(self._contexts)}
+        kept = {ngram: values for ngram, values in listed.items() if wanted.issuperset(ngram)}
+        names = {ngram[0]: i for i, ngram in enumerate(x for x in kept if len(x) == 1)}
+        sections = []
+        for n in range(1, max(map(len, listed), default=1) + 1):
+            rows = [ngram for ngram in kept if len(ngram) == n]
+            numbers = [[names[word] for word in ngram] for ngram in rows]
+            values = np.array([kept[ngram] for ngram in rows], np.float32).reshape(-1, 2)
+            numbers = np.array(numbers, np.int32).reshape(-1, n)
+            sections.append(Section(n, numbers, values[:, 0], values[:, 1]))
+        self._set(vocabulary, names, sections, unknown_log10, "ngrams")
+
+    def _set(self, vocabulary, names: dict[str, int], sections: list[Section], unknown_log10, name):
+        self.vocabulary = list(vocabulary)
+        self.order = max(section.order for section in sections)
+        if UNKNOWN not in names:
+            names = names | {UNKNOWN: len(names)}
+            first = sections[0]
+            row = np.array([[names[UNKNOWN]]], np.int32)
+            log10 = np.append(first.log10, np.float32(unknown_log10))
+            words = np.concatenate([first.words, row])
+            sections[0] = Section(1, words, log10, np.append(first.backoff, np.float32(0)))
+        self._names = names
+        self._start, self._end = names.get(START, -1), names.get(END, -1)
+        self._word = np.array([self._number(word) for word in self.vocabulary], np.int32)
+        self.tables = ngram_tables.build(sections, self._start, self._end, self.order, name)
 
     @classmethod
     def from_arpa(
@@ -78,6 +88,8 @@ class NGram:
     ) -> "NGram":
         """The model in an ARPA file, which may be compressed by gzip.
 
+        KenLM (``lmplz``), SRILM (``ngram-count``) and IRSTLM write such files.
+
         Args:
           path: The file, UTF-8.
           vocabulary: The word of each class; see `NGram`.
@@ -87,23 +99,69 @@ class NGram:
           ValueError: If the file is not in ARPA format, its n-grams do not match the counts in its
             header, or a probability is above 1.
         """
-        opener = gzip.open if str(path).endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            return cls(_parse_arpa(lines, path), vocabulary, unknown_log10=unknown_log10)
+        names, sections = arpa.read(path, {*vocabulary, START, END, UNKNOWN})
+        model = cls.__new__(cls)
+        model._set(vocabulary, names, sections, unknown_log10, path)
+        return model
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the built tables to an ``.npz`` file, which `load` opens at once.
+
+        Args:
+          path: The file; its name must end in ``.npz``.
+        """
+        if not str(path).endswith(".npz"):
+            raise ValueError(f"path is {str(path)!r}; it must end in .npz.")
+        names = sorted(self._names, key=self._names.__getitem__)
+        np.savez(
+            path,
+            vocabulary=_bytes(self.vocabulary),
+            names=_bytes(names),
+            order=np.int32(self.order),
+            **self.tables._asdict(),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "NGram":
+        """The model that `save` wrote. Its tables are mapped from the file, and read when used.
+
+        Example:
+          >>> import jaxctc, tempfile
+          >>> model = jaxctc.NGram({("a",): (-0.5, 0.0)}, vocabulary=["<blank>", "a"])
+          >>> with tempfile.TemporaryDirectory() as folder:
+          ...     model.save(f"{folder}/model.npz")
+          ...     again = jaxctc.NGram.load(f"{folder}/model.npz")
+          >>> again.log10_probability(["a"])
+          -0.5
+        """
+        arrays = mapped.load(path)
+        model = cls.__new__(cls)
+        model.vocabulary = _strings(arrays["vocabulary"])
+        model.order = int(arrays["order"])
+        model._names = {word: i for i, word in enumerate(_strings(arrays["names"]))}
+        model._start, model._end = model._names.get(START, -1), model._names.get(END, -1)
+        model._word = np.array([model._number(word) for word in model.vocabulary], np.int32)
+        model.tables = Tables(*(arrays[field] for field in Tables._fields))
+        return model
 
     def log10_probability(self, words: Iterable[str], *, start: bool = True, end: bool = True):
-        """log10 of the probability of a sentence, by default with its start and end."""
-        context = self._start() if start else ()
-        total = 0.0
+        """log10 of the probability of a sentence, by default with its start and end.
+
+        Words that are not in the vocabulary count as ``<unk>``.
+        """
+        context, total = self._first(start), 0.0
         for word in words:
-            total += self._log10(context, self._known(word))
-            context = self._suffix((*context, self._known(word)))
-        if end and (END,) in self.ngrams:
-            total += self._log10(context, END)
+            score, context = ngram_tables.lookup(self.tables, context, self._number(word))
+            total += score
+        if end and self._end >= 0:
+            total += ngram_tables.lookup(self.tables, context, self._end)[0]
         return total
 
-    def automaton(self, *, start: bool = True, end: bool = True) -> Automaton:
-        """The model as dense tables, contexts times classes, of natural logarithms.
+    def scorer(self, *, start: bool = True, end: bool = True) -> NGramScorer:
+        """The model as a `Scorer` of natural logarithms.
+
+        Its arrays take at most 20 bytes for each n-gram. If they are used more than once on an
+        accelerator, put them there with `jax.device_put`.
 
         Args:
           start: Whether sequences begin after ``<s>``.
@@ -113,104 +171,36 @@ class NGram:
           >>> import jaxctc
           >>> listed = {("a",): (-0.5, -0.25), ("b",): (-0.75, 0.0), ("a", "b"): (-0.125, 0.0)}
           >>> model = jaxctc.NGram(listed, vocabulary=["<blank>", "a", "b"])
-          >>> round(model.automaton().score_sequence([1, 2]), 4)  # -0.625 ln 10
+          >>> print(f"{jaxctc.score_sequence(model.scorer(), [1, 2]):.4f}")  # -0.625 ln 10
           -1.4391
         """
-        words = [self._known(word) for word in self.vocabulary]
-        classes_of: dict[str, list[int]] = {}
-        for i, word in enumerate(words):
-            classes_of.setdefault(word, []).append(i)
-        listed: dict[tuple[str, ...], list] = {}
-        for ngram, (log10, _) in self.ngrams.items():
-            for i in classes_of.get(ngram[-1], ()):
-                listed.setdefault(ngram[:-1], []).append((i, log10, self._number.get(ngram)))
-
-        size = (len(self._contexts), len(words))
-        score, transition = np.empty(size), np.empty(size, np.int32)
-        final = np.zeros(size[0])
-        for row, context in enumerate(self._contexts):
-            # Words not listed after this context back off to a shorter one, whose row is above.
-            shorter = self._number[self._suffix(context[1:])] if context else row
-            if context:
-                score[row] = score[shorter] + self._backoff(context)
-                transition[row] = transition[shorter]
-            else:
-                score[row], transition[row] = -np.inf, row
-            for i, log10, longer in listed.get(context, ()):
-                score[row, i] = log10
-                if longer is not None:
-                    transition[row, i] = longer
-            if end and (END,) in self.ngrams:
-                final[row] = self._log10(context, END)
-        first = self._number[self._start() if start else ()]
-        swap = np.arange(size[0])
-        swap[[0, first]] = first, 0
-        return Automaton(
-            swap[transition[swap]].astype(np.int32),
-            (score[swap] * LN_10).astype(np.float32),
-            (final[swap] * LN_10).astype(np.float32),
+        start, end = checks.flag("start", start), checks.flag("end", end)
+        ln_10 = np.float32(LN_10)
+        return NGramScorer(
+            label_word=self._word,
+            unigram=self.tables.unigram * ln_10,
+            offset=np.asarray(self.tables.offset),
+            word=np.asarray(self.tables.word),
+            log_prob=self.tables.log10 * ln_10,
+            link=np.asarray(self.tables.link),
+            backoff=self.tables.backoff * ln_10,
+            first=np.int32(self._first(start)),
+            end=np.int32(self._end if end else -1),
+            unknown=np.int32(self._names[UNKNOWN]),
+            order=self.order,
         )
 
-    def _known(self, word: str) -> str:
-        return word if (word,) in self.ngrams else UNKNOWN
+    def _number(self, word: str) -> int:
+        return self._names.get(word, self._names[UNKNOWN])
 
-    def _suffix(self, history: tuple[str, ...]) -> tuple[str, ...]:
-        """The longest suffix of a history that is a context."""
-        history = history[max(0, len(history) - self.order + 1) :]
-        while history not in self._number:
-            history = history[1:]
-        return history
-
-    def _start(self) -> tuple[str, ...]:
-        return self._suffix((START,)) if (START,) in self.ngrams else ()
-
-    def _backoff(self, context: tuple[str, ...]) -> float:
-        return self.ngrams.get(context, (0.0, 0.0))[1]
-
-    def _log10(self, context: tuple[str, ...], word: str) -> float:
-        backoff = 0.0
-        while (*context, word) not in self.ngrams:
-            if not context:
-                return -np.inf
-            backoff += self._backoff(context)
-            context = context[1:]
-        return backoff + self.ngrams[(*context, word)][0]
+    def _first(self, start: bool) -> int:
+        return 1 + self._start if start and self._start >= 0 and self.order > 1 else 0
 
 
-def _parse_arpa(lines: Iterable[str], name) -> dict[tuple[str, ...], tuple[float, float]]:
-    """The n-grams of an ARPA file, checked against the counts in its header."""
-    counts: dict[int, int] = {}
-    ngrams: dict[tuple[str, ...], tuple[float, float]] = {}
-    order = None  # None before the header, 0 in the header, then the order of the section
-    for number, line in enumerate(lines, 1):
-        line = line.strip(" \t\r\n")
-        try:
-            if line == "\\data\\":
-                order = 0
-            elif not line or order is None:
-                continue
-            elif line == "\\end\\":
-                break
-            elif line.startswith("\\") and line.endswith("-grams:"):
-                order = int(line[1:-7])
-            elif order == 0:
-                n, _, count = line.removeprefix("ngram ").partition("=")
-                counts[int(n)] = int(count)
-            else:
-                # Only these separate words: another space, such as that of Chinese, may be a word.
-                log10, *words = re.split(r"[ \t]+", line)
-                backoff = float(words.pop()) if len(words) == order + 1 else 0.0
-                if len(words) != order or not float(log10) <= 0 or np.isnan(backoff):
-                    raise ValueError
-                ngrams[tuple(words)] = (float(log10), backoff)
-        except ValueError:
-            raise ValueError(
-                f"{name}, line {number}: {line!r} is not a line of an ARPA file."
-            ) from None
-    else:
-        raise ValueError(f"{name} has no \\data\\ to \\end\\; it must be a whole ARPA file.")
-    counts = {n: count for n, count in counts.items() if count}
-    found = dict(Counter(map(len, ngrams)))
-    if found != counts:
-        raise ValueError(f"{name} has {found} different n-grams; its header says {counts}.")
-    return ngrams
+def _bytes(words: Sequence[str]) -> np.ndarray:
+    """Words as one array of bytes, which takes as many as they have."""
+    return np.frombuffer("\0".join(words).encode(), np.uint8)
+
+
+def _strings(array: np.ndarray) -> list[str]:
+    return array.tobytes().decode().split("\0")

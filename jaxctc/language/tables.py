@@ -1,50 +1,66 @@
-"""Deterministic automata over labels as dense tables, which a search reads besides the logits.
+"""Scorers as dense tables of states times classes, and small scorers turned into such tables."""
 
-Language models (`ngram`) and constraints (`constraints`) are all turned into this one
-form on the host, and can be combined there. A search reads it by indexing.
-"""
-
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+import dataclasses
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxctc.core import checks
 from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer, extend_scores
 
 S = TypeVar("S", bound=Hashable)
 Array = np.ndarray | jax.Array
 
 
-class Automaton(NamedTuple):
-    """A deterministic automaton: reading a label adds a score and leads to the next state.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Automaton:
+    """A scorer as dense tables: reading a label adds a score and leads to the next state.
 
     State 0 is the start. The score of a sequence is the sum of the scores of its labels, plus
-    `final` of the last state. Scores of probabilities are natural logarithms.
+    `final_score` of the last state. Scores of probabilities are natural logarithms.
+
+    Attributes:
+      transition: int32 ``[states, C]``, the state after each label.
+      score: float ``[states, C]``, of each label; ``-inf`` forbids it.
+      final_score: float ``[states]``; ``-inf`` where no sequence may end.
+
+    Example:
+      >>> import jaxctc, numpy as np
+      >>> even = jaxctc.Automaton(  # an even number of labels, 2 of them preferred
+      ...     np.array([[1, 1, 1], [0, 0, 0]], np.int32),
+      ...     np.array([[0, 0, 1], [0, 0, 1]], np.float32),
+      ...     np.array([0, -np.inf], np.float32),
+      ... )
+      >>> print(jaxctc.score_sequence(even, [1, 2]), jaxctc.score_sequence(even, [2]))
+      1.0 -inf
     """
 
-    transition: Array  # int32 [states, C]
-    score: Array  # float32 [states, C]: -inf forbids the label
-    final: Array  # float32 [states]: -inf where no sequence may end
+    transition: Array
+    score: Array
+    final_score: Array
 
-    def score_sequence(self, labels: Iterable[int]) -> float:
-        """The score of one label sequence, up to its first negative label, computed on the host.
+    @property
+    def classes(self) -> int:
+        """The number of classes C."""
+        return self.score.shape[-1]
 
-        Example:
-          >>> import jaxctc
-          >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).automaton()
-          >>> plate.score_sequence([2, 3]), plate.score_sequence([3, 2])
-          (0.0, -inf)
-        """
-        state, total = 0, 0.0
-        for label in labels:
-            if label < 0:  # the padding of `Hypotheses`
-                break
-            label = checks.class_id("label", label, self.score.shape[1])
-            total += float(self.score[state, label])
-            state = int(self.transition[state, label])
-        return total + float(self.final[state])
+    def start(self) -> jax.Array:
+        return jnp.int32(0)
+
+    def extend(self, state: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        following = jnp.asarray(self.transition)[state, label].astype(jnp.int32)
+        return following, jnp.asarray(self.score)[state, label]
+
+    def final(self, state: jax.Array) -> jax.Array:
+        return jnp.asarray(self.final_score)[state]
+
+    def extend_scores(self, state: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.asarray(self.score)[state][labels]  # a whole row is read at once
 
 
 def build(
@@ -76,70 +92,73 @@ def build(
     return Automaton(np.stack(transitions), np.stack(scores), np.array(finals, np.float32))
 
 
-def combine(automata: Sequence[Automaton], *, weights: Sequence[float] | None = None) -> Automaton:
-    """One automaton from several: the sum of their scores, each times its weight, 1 by default.
+def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 100_000) -> Automaton:
+    """A small scorer as dense tables, with all states that can be reached from its start.
 
-    What one of them forbids is forbidden, even with a weight of 0. Only pairs of states that
-    can be reached are kept.
+    A search reads tables faster than it computes, and `graphs.from_scorer` needs them. The
+    scorer's states must be finite in number: those of an n-gram model are, those of a neural
+    model are not.
+
+    Args:
+      scorer: A `Scorer`.
+      classes: The number of classes C; None asks the scorer.
+      max_states: An error, not a full memory, if there are more states than this.
+
+    Raises:
+      TypeError: If `scorer` is not a scorer.
+      ValueError: If the number of classes is unknown or differs, or there are too many states.
 
     Example:
       >>> import jaxctc
-      >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).automaton()
-      >>> known = jaxctc.Hotwords({(2, 3): 1.5}, classes=4).automaton()
-      >>> both = jaxctc.combine([plate, known], weights=[1, 2])
-      >>> both.score_sequence([2, 3]), both.score_sequence([1, 3])
-      (3.0, 0.0)
+      >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
+      >>> known = jaxctc.Hotwords({(2, 3): 1.5}, classes=4).scorer()
+      >>> jaxctc.tabulate(jaxctc.combine([plate, known])).score.shape
+      (4, 4)
     """
-    weights = [1.0] * len(automata) if weights is None else list(weights)
-    if not automata or len(weights) != len(automata):
-        raise ValueError(
-            f"weights has length {len(weights)}; it must be that of automata, and at least 1."
-        )
-    for i, (automaton, weight) in enumerate(zip(automata, weights, strict=True)):
-        language_checks.tables(f"automata[{i}]", automaton)
-        if not np.isfinite(weight):
-            raise ValueError(f"weights has the value {weight}; it must be finite.")
-    scaled = [_scale(a, w) for a, w in zip(automata, weights, strict=True)]
-    result = scaled[0]
-    for other in scaled[1:]:
-        if other.score.shape[1] != result.score.shape[1]:
+    language_checks.scorer("scorer", scorer, classes)
+    classes = getattr(scorer, "classes", None) if classes is None else classes
+    if classes is None:
+        raise ValueError("classes is None; it must be a number, since the scorer has none.")
+    classes = checks.positive("classes", classes)
+    every = jnp.arange(classes, dtype=jnp.int32)
+
+    @jax.jit
+    def expand(states):
+        def one(state):
+            after, _ = jax.vmap(scorer.extend, (None, 0))(state, every)
+            return after, extend_scores(scorer, state, every), scorer.final(state)
+
+        return jax.vmap(one)(states)
+
+    first = scorer.start()
+    structure = jax.tree.structure(first)
+    leaves = [np.asarray(x)[None] for x in jax.tree.leaves(first)]
+    number = {_key(leaves, 0): 0}
+    transitions, scores, finals = [], [], []
+    while leaves[0].shape[0] if leaves else not transitions:
+        count = leaves[0].shape[0] if leaves else 1
+        padded = 1 << (count - 1).bit_length()  # few sizes, since each is compiled
+        batch = [np.concatenate([x, np.repeat(x[:1], padded - count, axis=0)]) for x in leaves]
+        after, score, final = jax.device_get(expand(jax.tree.unflatten(structure, batch)))
+        score, rows = score[:count], jax.tree.leaves(after)
+        transition = np.zeros((count, classes), np.int32)
+        fresh = []
+        for i, c in zip(*np.nonzero(score > -np.inf), strict=True):
+            key = _key([x[i] for x in rows], c)
+            if key not in number:
+                number[key] = len(number)
+                fresh.append((i, c))
+            transition[i, c] = number[key]
+        if len(number) > max_states:
             raise ValueError(
-                f"automata read {other.score.shape[1]} and {result.score.shape[1]} classes; "
-                "they must read the same number."
+                f"scorer has more than {max_states} states; it must have at most max_states."
             )
-        result = _product(result, other)
-    return result
+        transitions.append(transition)
+        scores.append(score)
+        finals.append(final[:count])
+        leaves = [np.stack([x[i, c] for i, c in fresh]) if fresh else x[:0, 0] for x in rows]
+    return Automaton(np.concatenate(transitions), np.concatenate(scores), np.concatenate(finals))
 
 
-def _scale(automaton: Automaton, weight: float) -> Automaton:
-    def times(x):
-        x = np.asarray(x, np.float32)
-        return np.where(x > -np.inf, np.where(x > -np.inf, x, 0) * np.float32(weight), -np.inf)
-
-    return Automaton(
-        np.asarray(automaton.transition), times(automaton.score), times(automaton.final)
-    )
-
-
-def _product(a: Automaton, b: Automaton) -> Automaton:
-    """The automaton of all pairs of states that can be reached, found breadth-first."""
-    size = b.final.shape[0]
-    order, known, frontier = [], np.zeros(0, np.int64), np.zeros(1, np.int64)
-    while frontier.size:
-        order.append(frontier)
-        known = np.union1d(known, frontier)
-        first, second = np.divmod(frontier, size)
-        following = a.transition[first].astype(np.int64) * size + b.transition[second]
-        allowed = a.score[first] + b.score[second] > -np.inf
-        frontier = np.setdiff1d(following[allowed], known)
-    pairs = np.concatenate(order)
-    first, second = np.divmod(pairs, size)
-    score = (a.score[first] + b.score[second]).astype(np.float32)
-    following = a.transition[first].astype(np.int64) * size + b.transition[second]
-    by_code = np.argsort(pairs)
-    place = np.searchsorted(pairs[by_code], np.where(score > -np.inf, following, 0))
-    return Automaton(
-        by_code[place].astype(np.int32),
-        score,
-        (a.final[first] + b.final[second]).astype(np.float32),
-    )
+def _key(leaves: list[np.ndarray], index: int) -> bytes:
+    return b"".join(x[index].tobytes() for x in leaves)

@@ -18,6 +18,8 @@ from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
 from jaxctc.ctc.beam import ctc_beam_search
 from jaxctc.ctc.loss import ctc_loss
+from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer
 from jaxctc.metrics import edit_distance
 
 
@@ -88,6 +90,8 @@ def ctc_mwer_loss(
     ctc_weight: float | jax.Array = 0.01,
     max_labels: int | None = None,
     blank_id: int = 0,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
 ) -> jax.Array:
     """MWER training of a CTC model: searches, scores and counts errors in one function.
 
@@ -106,6 +110,10 @@ def ctc_mwer_loss(
       max_labels: The most labels of a hypothesis; None means 2 S, but no more than T. Time grows
         with it.
       blank_id: The class that is the blank.
+      scorer: A `Scorer` for the search, if one will be there when the model is used. Its scores
+        of the hypotheses, as constants, are added to their log-probabilities. Hypotheses that
+        are not complete are left out.
+      scorer_weight: The factor of its scores.
 
     Returns:
       float ``[*batch]``, `mwer_loss` plus `ctc_weight` times `ctc_loss`. An infeasible pair has
@@ -137,19 +145,33 @@ def ctc_mwer_loss(
         max_labels = max(1, min(frames, 2 * width))
     max_labels = checks.positive("max_labels", max_labels)
     weight = checks.real("ctc_weight", ctc_weight)
-    return _ctc_mwer_loss(*pair[:4], weight, pair.blank_id, beam_width, max_labels)
+    if scorer is not None:
+        language_checks.scorer("scorer", scorer, pair.logits.shape[-1])
+    scoring = scorer, jnp.asarray(checks.finite("scorer_weight", scorer_weight))
+    return _ctc_mwer_loss(*pair[:4], weight, scoring, pair.blank_id, beam_width, max_labels)
 
 
-@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(5, 6, 7))
+@meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(6, 7, 8))
 def _ctc_mwer_loss(
-    logits, labels, logit_lengths, label_lengths, ctc_weight, blank_id, beam_width, max_labels
+    logits,
+    labels,
+    logit_lengths,
+    label_lengths,
+    ctc_weight,
+    scoring,
+    blank_id,
+    beam_width,
+    max_labels,
 ):
+    scorer, scorer_weight = scoring
     found = ctc_beam_search(
         lax.stop_gradient(logits),
         logit_lengths,
         beam_width=beam_width,
         max_labels=max_labels,
         blank_id=blank_id,
+        scorer=scorer,
+        scorer_weight=scorer_weight,
     )
 
     def loss(labels, label_lengths):
@@ -162,7 +184,9 @@ def _ctc_mwer_loss(
     over_list = functools.partial(jax.vmap, in_axes=(-2, -1), out_axes=-1)
     references = labels
     scores = -over_list(loss)(found.labels, found.lengths)
-    scores = jnp.where(found.scores != -jnp.inf, scores, -jnp.inf)
+    known = found.complete | jnp.isnan(found.scores)
+    scores += lax.stop_gradient(scorer_weight * found.scorer_scores).astype(scores.dtype)
+    scores = jnp.where(known, scores, -jnp.inf)
     expected = mwer_loss(scores, over_list(errors)(found.labels, found.lengths))
     reference = loss(labels, label_lengths)
     possible = reference != jnp.inf

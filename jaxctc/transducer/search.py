@@ -110,7 +110,12 @@ def greedy(model: Transducer, encoder: jax.Array, lengths: jax.Array, bounds: Bo
     if frames:
         path = meshes.while_loop(unfinished, step, path)
     return Hypotheses(
-        path.labels, path.length, never_positive(path.score), path.frames, jnp.zeros_like(score)
+        path.labels,
+        path.length,
+        never_positive(path.score),
+        path.frames,
+        jnp.zeros_like(score),
+        path.score > -jnp.inf,
     )
 
 
@@ -178,6 +183,7 @@ def beam_search(
         never_positive(beam.score),  # only here, since it would change the ranks
         jnp.where(inside, beam.frames, -1),
         jnp.zeros_like(beam.score),
+        exists & ~jnp.isnan(beam.score),
     )
 
 

@@ -53,8 +53,8 @@ def test_ngram_probabilities(order, discount):
 
 
 def test_automata_of_the_decoder_are_graphs():
-    words = jaxctc.Lexicon([[1, 2], [1, 2, 3]], classes=5, separator=4).automaton()
-    fsa = graphs.from_automaton(words)
+    words = jaxctc.Lexicon([[1, 2], [1, 2, 3]], classes=5, separator=4).scorer()
+    fsa = graphs.from_scorer(words)
     for length in range(5):
         for labels in itertools.product(range(5), repeat=length):
             assert fsa.score_sequence(labels) == words.score_sequence(labels)

@@ -18,7 +18,7 @@ def lengths():
 
 
 @pytest.fixture(scope="module")
-def random_automaton():
+def random_scorer():
     rng = np.random.default_rng(1)
     score = rng.normal(size=(6, C)).astype(np.float32)
     score[rng.random((6, C)) < 0.2] = -np.inf

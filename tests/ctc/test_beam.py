@@ -66,41 +66,41 @@ def test_no_beam_is_better_than_one_that_is_wide_enough():
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
-def test_an_automaton_affects_every_choice(weight, logits, lengths, random_automaton):
+def test_a_scorer_affects_every_choice(weight, logits, lengths, random_scorer):
     found = jaxctc.ctc_beam_search(
         logits,
         lengths,
         beam_width=5,
         blank_id=BLANK,
-        automaton=random_automaton,
-        automaton_weight=weight,
+        scorer=random_scorer,
+        scorer_weight=weight,
     )
     for b, n in enumerate(lengths):
-        want = prefix_search(log_softmax(logits[b, :n]), BLANK, 5, random_automaton, weight)
+        want = prefix_search(log_softmax(logits[b, :n]), BLANK, 5, random_scorer, weight)
         assert_same(as_list(jax.tree.map(lambda x, b=b: x[b], found)), want)
 
 
-@pytest.mark.parametrize("with_automaton", [False, True])
-def test_pruned_classes_have_probability_zero(with_automaton, logits, random_automaton):
-    automaton = random_automaton if with_automaton else None
+@pytest.mark.parametrize("with_scorer", [False, True])
+def test_pruned_classes_have_probability_zero(with_scorer, logits, random_scorer):
+    scorer = random_scorer if with_scorer else None
     found = jaxctc.ctc_beam_search(
-        logits, beam_width=5, blank_id=BLANK, prune_classes=2, automaton=automaton
+        logits, beam_width=5, blank_id=BLANK, prune_classes=2, scorer=scorer
     )
     for b in range(BATCH):
         log_probs = log_softmax(logits[b])
         labels = np.where(np.arange(C) == BLANK, -np.inf, log_probs)
         keep = (np.arange(C) == BLANK) | (labels >= np.sort(labels)[:, -2:-1])
-        want = prefix_search(np.where(keep, log_probs, -np.inf), BLANK, 5, automaton)
+        want = prefix_search(np.where(keep, log_probs, -np.inf), BLANK, 5, scorer)
         assert_same(as_list(jax.tree.map(lambda x, b=b: x[b], found)), want)
 
 
 def test_max_labels(logits):
-    allow = jaxctc.Automaton(  # the same as an automaton: at most three labels
+    allow = jaxctc.Automaton(  # the same as a scorer: at most three labels
         np.tile([[1], [2], [3], [3]], C).astype(np.int32),
         np.tile([[0.0], [0.0], [0.0], [-np.inf]], C).astype(np.float32),
         np.zeros(4, np.float32),
     )
-    want = jaxctc.ctc_beam_search(logits, beam_width=5, blank_id=BLANK, automaton=allow)
+    want = jaxctc.ctc_beam_search(logits, beam_width=5, blank_id=BLANK, scorer=allow)
     found = jaxctc.ctc_beam_search(logits, beam_width=5, blank_id=BLANK, max_labels=3)
     assert found.labels.shape == (BATCH, 5, 3)
     np.testing.assert_array_equal(found.labels, want.labels[:, :, :3])

@@ -1,5 +1,6 @@
 """What holds for every CTC decoder: batches, precision, no frames, broken logits, errors."""
 
+import dataclasses
 import functools
 
 import jax
@@ -97,7 +98,7 @@ def test_nan_logits_give_nan_scores(value, place, prune, logits):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y[1]), found, want)
 
 
-def test_errors_name_the_argument(random_automaton):
+def test_errors_name_the_argument(random_scorer):
     logits = np.zeros((4, 3), np.float32)
     with pytest.raises(TypeError, match="logits has dtype int"):
         jaxctc.ctc_greedy_decode(logits.astype(int))
@@ -107,22 +108,24 @@ def test_errors_name_the_argument(random_automaton):
         jaxctc.ctc_beam_search(logits, beam_width=0)
     with pytest.raises(TypeError, match="prune_classes has type float"):
         jaxctc.ctc_beam_search(logits, prune_classes=1.5)
-    with pytest.raises(ValueError, match="automaton reads 5 classes"):
-        jaxctc.ctc_beam_search(logits, automaton=random_automaton)
+    with pytest.raises(ValueError, match="scorer reads 5 classes"):
+        jaxctc.ctc_beam_search(logits, scorer=random_scorer)
     for weight in (np.ones(2), "1", None):
-        with pytest.raises(TypeError, match=r"automaton_weight is .*; it must be a number"):
-            jaxctc.ctc_beam_search(logits, automaton_weight=weight)
-    with pytest.raises(ValueError, match=r"^automaton_weight is nan; it must be finite\.$"):
-        jaxctc.ctc_beam_search(logits, automaton_weight=float("nan"))
+        with pytest.raises(TypeError, match=r"scorer_weight is .*; it must be a number"):
+            jaxctc.ctc_beam_search(logits, scorer_weight=weight)
+    with pytest.raises(ValueError, match=r"^scorer_weight is nan; it must be finite\.$"):
+        jaxctc.ctc_beam_search(logits, scorer_weight=float("nan"))
     grammar = jaxctc.Grammar([[{1}]], 3)
     for search in (
         functools.partial(jaxctc.ctc_beam_search, logits),
         functools.partial(jaxctc.ctc_beam_finish, jaxctc.ctc_beam_start(max_labels=4)),
     ):
-        with pytest.raises(TypeError, match="automaton has type Grammar; it must be an Automaton"):
-            search(automaton=grammar)
-        with pytest.raises(ValueError, match=r"automaton.final has shape \(1,\); it must be \[2\]"):
-            search(automaton=grammar.automaton()._replace(final=np.zeros(1)))
+        with pytest.raises(TypeError, match="scorer has type Grammar; it must be a Scorer"):
+            search(scorer=grammar)
+        with pytest.raises(
+            ValueError, match=r"scorer.final_score has shape \(1,\); it must be \[2\]"
+        ):
+            search(scorer=dataclasses.replace(grammar.scorer(), final_score=np.zeros(1)))
     state = jaxctc.ctc_beam_start(batch=(2,), beam_width=3, max_labels=4)
     with pytest.raises(ValueError, match="state has batch shape"):
         jaxctc.ctc_beam_extend(state, logits)

@@ -109,12 +109,12 @@ def test_published_beam(name):
 
 def test_published_label_scorer():
     case = DECODED["tf_cc_label_selection_default"]
-    automaton = jaxctc.Automaton(
+    scorer = jaxctc.Automaton(
         np.zeros((1, 6), np.int32),
         -100 * np.arange(6, dtype=np.float32)[None],
         np.zeros(1, np.float32),
     )
-    found = jaxctc.ctc_beam_search(log_values(case), beam_width=5, blank_id=5, automaton=automaton)
+    found = jaxctc.ctc_beam_search(log_values(case), beam_width=5, blank_id=5, scorer=scorer)
     assert [list(labels) for labels, *_ in as_list(found)] == case["expected"]["decoded"]
 
 

@@ -35,10 +35,10 @@ def test_pieces_of_one_frame_with_many_classes():
     chex.assert_trees_all_equal(jaxctc.ctc_beam_finish(state), whole)
 
 
-def test_pieces_with_an_automaton(logits, random_automaton):
-    extra = {"automaton": random_automaton, "automaton_weight": 0.5}
+def test_pieces_with_a_scorer(logits, random_scorer):
+    extra = {"scorer": random_scorer, "scorer_weight": 0.5}
     whole = jaxctc.ctc_beam_search(logits, beam_width=5, blank_id=BLANK, **extra)
-    state = jaxctc.ctc_beam_start(batch=(BATCH,), beam_width=5, max_labels=T)
+    state = jaxctc.ctc_beam_start(batch=(BATCH,), beam_width=5, max_labels=T, scorer=random_scorer)
     for piece in np.split(logits, 2, axis=1):
         state = jaxctc.ctc_beam_extend(state, piece, blank_id=BLANK, **extra)
     jax.tree.map(np.testing.assert_array_equal, jaxctc.ctc_beam_finish(state, **extra), whole)

@@ -2,10 +2,11 @@
 
 import json
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from oracles import sequences
+from oracles import scores_of, sequences
 from published import DATA
 
 import jaxctc
@@ -16,54 +17,68 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 def test_grammar_allows_what_its_templates_allow():
     letters, digits = {1, 2, 3}, {3, 4}
     templates = [[letters, digits], [digits, letters, digits], [letters]]
-    automaton = jaxctc.Grammar(templates, classes=5).automaton()
-    for labels in sequences(range(5), 4):
+    scorer = jaxctc.Grammar(templates, classes=5).scorer()
+    every = [*sequences(range(5), 4)]
+    for labels, score in zip(every, scores_of(scorer, every), strict=True):
         allowed = any(
             len(t) == len(labels) and all(c in s for c, s in zip(labels, t, strict=True))
             for t in templates
         )
-        assert automaton.score_sequence(labels) == (0 if allowed else -math.inf)
+        assert score == (0 if allowed else -math.inf)
 
 
 def test_lexicon_allows_words_with_separators_between():
     words = [(1,), (1, 2), (2, 1, 2)]
-    one = jaxctc.Lexicon(words, classes=4).automaton()
-    many = jaxctc.Lexicon(words, classes=4, separator=3).automaton()
-    for labels in sequences(range(4), 6):
+    one = jaxctc.Lexicon(words, classes=4).scorer()
+    many = jaxctc.Lexicon(words, classes=4, separator=3).scorer()
+    every = [*sequences(range(4), 6)]
+    for labels, single, several in zip(
+        every, scores_of(one, every), scores_of(many, every), strict=True
+    ):
         text = "".join(map(str, labels))
-        assert one.score_sequence(labels) == (0 if labels in words else -math.inf)
+        assert single == (0 if labels in words else -math.inf)
         known = all(w in ("1", "12", "212") for w in text.split("3")) or not labels
-        assert many.score_sequence(labels) == (0 if known else -math.inf)
-    with pytest.raises(ValueError, match="must not be empty, repeated"):
-        jaxctc.Lexicon([[1], [1]], classes=4).automaton()
+        assert several == (0 if known else -math.inf)
+    with pytest.raises(ValueError, match="must not be empty or contain the separator"):
+        jaxctc.Lexicon([[1], [1, 3]], classes=4, separator=3).scorer()
     with pytest.raises(ValueError, match="label is 4; it must be a class"):
-        jaxctc.Lexicon([[4]], classes=4).automaton()
+        jaxctc.Lexicon([[4]], classes=4).scorer()
 
 
 def test_lexicon_with_a_model_of_words(model):
     spelling = {"a": (1,), "c": (1, 2), "zzz": (2, 2)}
-    words = jaxctc.NGram(model.ngrams, list(spelling))
-    automaton = jaxctc.Lexicon(list(spelling.values()), 4, 3, words.automaton()).automaton()
-    for sentence in sequences(spelling, 3):
-        labels = [c for w in sentence for c in (*spelling[w], 3)][:-1]
-        want = model.log10_probability(sentence) * math.log(10)
-        assert automaton.score_sequence(labels) == pytest.approx(want, abs=1e-5)
+    words = jaxctc.NGram.from_arpa(DATA / "small.arpa", list(spelling))
+    scorer = jaxctc.Lexicon(list(spelling.values()), 4, 3).scorer(language_model=words.scorer())
+    every = [*sequences(spelling, 3)]
+    labels = [[c for w in sentence for c in (*spelling[w], 3)][:-1] for sentence in every]
+    want = [model.log10_probability(sentence) * math.log(10) for sentence in every]
+    np.testing.assert_allclose(scores_of(scorer, labels), want, atol=2e-4, rtol=1e-6)
 
 
 def test_hotwords_give_their_boosts_wherever_they_occur():
     words = {(1, 2): 3.0, (2, 1, 2): 1.5, (1,): 0.25, (2, 2, 3): -1.0}
-    automaton = jaxctc.Hotwords(words, classes=4).automaton()
-    for labels in sequences(range(1, 4), 6):
+    every = [*sequences(range(1, 4), 6)]
+    scores = scores_of(jaxctc.Hotwords(words, classes=4).scorer(), every)
+    for labels, score in zip(every, scores, strict=True):
         want = sum(
             boost
             for word, boost in words.items()
             for i in range(len(labels))
             if labels[i : i + len(word)] == word
         )
-        assert automaton.score_sequence(labels) == pytest.approx(want, abs=1e-5)
+        assert score == pytest.approx(want, abs=1e-5)
 
 
 A_WORD = {("a",): (-1.0, 0.0)}
+
+
+class _WithModel(NamedTuple):
+    """A lexicon of one word, with a model of two, or with none."""
+
+    model: object
+
+    def scorer(self):
+        return jaxctc.Lexicon([[1]], 4).scorer(language_model=self.model)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +95,12 @@ A_WORD = {("a",): (-1.0, 0.0)}
         (lambda: jaxctc.Grammar([], 0), ValueError, "classes is 0; it must be at least 1"),
         (lambda: jaxctc.Lexicon([1, 2], 4), TypeError, "words has 1; a word must be a sequence"),
         (
-            lambda: jaxctc.Lexicon([[1]], 4, language_model=jaxctc.NGram(A_WORD, ["a"])),
+            lambda: _WithModel(jaxctc.NGram(A_WORD, ["a"])),
             TypeError,
-            "language_model has type NGram; it must be an Automaton",
+            "language_model has type NGram; it must be a Scorer",
         ),
         (
-            lambda: jaxctc.Lexicon(
-                [[1]], 4, language_model=jaxctc.NGram(A_WORD, ["<blank>", "a"]).automaton()
-            ),
+            lambda: _WithModel(jaxctc.NGram(A_WORD, ["<blank>", "a"]).scorer()),
             ValueError,
             "language_model reads 2 classes; it must read 1",
         ),
@@ -129,7 +142,7 @@ A_WORD = {("a",): (-1.0, 0.0)}
 )
 def test_errors_name_the_argument(make, error, message):
     with pytest.raises(error, match=message):
-        make().automaton()
+        make().scorer()
 
 
 def test_published_bigram_of_words():
@@ -148,41 +161,49 @@ def test_published_bigram_of_words():
             np.array(case["values"], np.float32),
             beam_width=100,
             blank_id=7,
-            automaton=jaxctc.combine(parts),
-            automaton_weight=weight,
+            scorer=jaxctc.combine(parts),
+            scorer_weight=weight,
         )
 
     def text(found):
         return "".join(symbols[c] for c in found.labels[0, : found.lengths[0]].tolist())
 
-    scorer = jaxctc.combine([model.automaton(), one_each], weights=[0.5, 1.5])
-    found = read(jaxctc.Lexicon(spelling, 8, 0, scorer, blank_id=7).automaton())
+    lexicon = jaxctc.Lexicon(spelling, 8, 0, blank_id=7)
+    both = jaxctc.combine([model.scorer(), one_each], weights=[0.5, 1.5])
+    found = read(lexicon.scorer(language_model=both))
+    same = read(lexicon.scorer(language_model=model.scorer(), weight=0.5, word_score=1.5))
+    assert text(same) == text(found)
+    np.testing.assert_allclose(same.scorer_scores[0], found.scorer_scores[0], rtol=1e-5)
     want = case["expected"]
     assert text(found) == want["decoded_text"]
     np.testing.assert_allclose(found.scores[0], want["logit_score"], atol=1e-5)
-    total = found.scores[0] + found.automaton_scores[0]
+    total = found.scores[0] + found.scorer_scores[0]
     np.testing.assert_allclose(total, want["lm_score"], atol=1e-5)
 
     # test_decoder and test_hotwords of the same file; hotwords are whole words there
-    words = jaxctc.Lexicon(spelling, 8, 0, blank_id=7).automaton()
+    words = lexicon.scorer()
     assert text(read(words)) == "bunny bunny"
-    hot = jaxctc.Hotwords({tuple(spelling[0]): 10.0}, classes=8, blank_id=7).automaton()
+    hot = jaxctc.Hotwords({tuple(spelling[0]): 10.0}, classes=8, blank_id=7).scorer()
     assert text(read(words, hot)) == "bugs bunny"
 
 
 def test_a_word_with_the_blank_of_the_search_is_refused():
     logits = np.zeros((6, 4), np.float32)
-    other = jaxctc.Lexicon([[1, 3, 2]], classes=4).automaton()  # made for the blank 0
+    other = jaxctc.Lexicon([[1, 3, 2]], classes=4).scorer()  # made for the blank 0
     state = jaxctc.ctc_beam_start(beam_width=2, max_labels=4)
-    sentence = r"^automaton reads no sequence without the blank, class 3; it must read some\.$"
+    sentence = r"^scorer has words with the blank, class 3; it must not\.$"
     with pytest.raises(ValueError, match=sentence):
-        jaxctc.ctc_beam_search(logits, blank_id=3, automaton=other)
+        jaxctc.ctc_beam_search(logits, blank_id=3, scorer=other)
     with pytest.raises(ValueError, match=sentence):
-        jaxctc.ctc_beam_extend(state, logits, blank_id=3, automaton=other)
-    readable = jaxctc.Lexicon([[1, 3, 2], [2, 1]], classes=4).automaton()
-    best = jaxctc.ctc_beam_search(logits, blank_id=3, automaton=readable, beam_width=8)
+        jaxctc.ctc_beam_extend(state, logits, blank_id=3, scorer=other)
+    tables = jaxctc.tabulate(other)
+    sentence = r"^scorer reads no sequence without the blank, class 3; it must read some\.$"
+    with pytest.raises(ValueError, match=sentence):
+        jaxctc.ctc_beam_search(logits, blank_id=3, scorer=tables)
+    readable = jaxctc.tabulate(jaxctc.Lexicon([[1, 3, 2], [2, 1]], classes=4).scorer())
+    best = jaxctc.ctc_beam_search(logits, blank_id=3, scorer=readable, beam_width=8)
     assert best.labels[0, :2].tolist() == [2, 1]
     # Constraints that contradict each other are no such mistake.
-    one, other = (jaxctc.Grammar([[{label}]], classes=4).automaton() for label in (1, 2))
-    nothing = jaxctc.ctc_beam_search(logits, automaton=jaxctc.combine([one, other]), beam_width=2)
-    assert (nothing.scores == -np.inf).all()
+    one, other = (jaxctc.Grammar([[{label}]], classes=4).scorer() for label in (1, 2))
+    nothing = jaxctc.ctc_beam_search(logits, scorer=jaxctc.combine([one, other]), beam_width=2)
+    assert not nothing.complete.any()

@@ -1,0 +1,132 @@
+"""Words of decoded label sequences, with times and confidences."""
+
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxctc.core import checks
+from jaxctc.ctc import checks as ctc_checks
+from jaxctc.ctc.align import forced_align
+from jaxctc.decoding.hypotheses import Hypotheses
+
+CONFIDENCES = {"mean": np.mean, "minimum": np.min, "product": np.prod}
+
+
+class Word(NamedTuple):
+    """A word of a hypothesis."""
+
+    text: str
+    first: int  # frame
+    last: int  # frame
+    start: float | None  # seconds, if a frame's length is given
+    end: float | None
+    confidence: float | None  # a probability, if logits are given
+
+
+def words(
+    hypotheses: Hypotheses,
+    vocabulary: Sequence[str],
+    *,
+    separator: int | None = None,
+    word_begins: Collection[int] | None = None,
+    logits: checks.ArrayLike | None = None,
+    logit_lengths: checks.ArrayLike | None = None,
+    blank_id: int = 0,
+    frame_seconds: float | None = None,
+    confidence: str = "mean",
+) -> list[Any]:
+    """The words of hypotheses, with the frames where they are and how sure they are. On the host.
+
+    Args:
+      hypotheses: What a CTC decoder returned, with any axes.
+      vocabulary: The text of each class; a word's is that of its labels, one after another.
+      separator: The label between words.
+      word_begins: Labels that begin words, such as tokens with "▁", which is left out of the text.
+        With neither, each hypothesis is one word.
+      logits: The logits that were decoded, float ``[*batch, T, C]``. With them, words are those of
+        the best alignment, to their last frame; without, a word ends where its last label begins.
+      logit_lengths: integer ``[*batch]``, as for the decoder.
+      blank_id: The class that is the blank.
+      frame_seconds: The length of a frame.
+      confidence: How the probabilities of a word's labels become the word's: "mean", "minimum" or
+        "product". A label's is the geometric mean over the frames of the best alignment.
+
+    Returns:
+      For each hypothesis a list of `Word`, in lists as the axes of ``hypotheses.lengths`` are.
+
+    Raises:
+      TypeError: If `hypotheses` is of another type.
+      ValueError: If shapes do not fit or `confidence` is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> logits = 5.0 * jnp.eye(4)[jnp.array([1, 1, 0, 3, 2, 2])]
+      >>> best = jaxctc.ctc_greedy_decode(logits)
+      >>> for word in jaxctc.words(
+      ...     best, ["", "a", "b", " "], separator=3, logits=logits, frame_seconds=0.02
+      ... ):
+      ...     print(word.text, word.first, word.last, round(word.end, 2), round(word.confidence, 3))
+      a 0 1 0.04 0.98
+      b 4 5 0.12 0.98
+    """
+    ctc_checks.hypotheses("hypotheses", hypotheses)
+    if confidence not in CONFIDENCES:
+        raise ValueError(f"confidence is {confidence!r}; it must be one of {[*CONFIDENCES]}.")
+    labels, lengths = np.asarray(hypotheses.labels), np.asarray(hypotheses.lengths)
+    if labels.size and labels.max() >= len(vocabulary):
+        raise ValueError(
+            f"vocabulary has length {len(vocabulary)}; it must be above label {labels.max()}."
+        )
+    first = np.asarray(hypotheses.frames)
+    last, sure = first, np.full(labels.shape, np.nan)
+    if logits is not None:
+        logits, frames = checks.logits_with_lengths(logits, logit_lengths)
+        if lengths.shape[: frames.ndim] != frames.shape or lengths.ndim > frames.ndim + 1:
+            raise ValueError(
+                f"logits has batch shape {frames.shape}; it must be that of hypotheses, "
+                f"{lengths.shape}."
+            )
+        if lengths.ndim > frames.ndim:
+            logits = jnp.broadcast_to(logits[..., None, :, :], (*lengths.shape, *logits.shape[-2:]))
+            frames = jnp.broadcast_to(frames[..., None], lengths.shape)
+        found = forced_align(logits, labels, frames, lengths, blank_id=blank_id)
+        aligned = np.asarray(found.starts) >= 0
+        first = np.where(aligned, found.starts, first)
+        last = np.where(aligned, np.asarray(found.ends) - 1, last)
+        sure = np.exp(np.asarray(found.label_scores, np.float64))
+    split = functools.partial(_split, separator=separator, begins=frozenset(word_begins or ()))
+
+    def one(place) -> list[Word]:
+        row = labels[place][: lengths[place]].tolist()
+        result = []
+        for begin, end in split(row):
+            text = "".join(vocabulary[label] for label in row[begin:end])
+            text = text.removeprefix("▁") if word_begins is not None else text
+            where = int(first[place][begin]), int(last[place][end - 1])
+            times = [None, None]
+            if frame_seconds is not None:
+                times = [where[0] * frame_seconds, (where[1] + 1) * frame_seconds]
+            value = float(CONFIDENCES[confidence](sure[place][begin:end]))
+            result.append(Word(text, *where, *times, None if logits is None else value))
+        return result
+
+    def nested(place) -> list[Any]:
+        if len(place) == lengths.ndim:
+            return one(place)
+        return [nested((*place, i)) for i in range(lengths.shape[len(place)])]
+
+    return nested(())
+
+
+def _split(labels: list[int], separator: int | None, begins: frozenset[int]):
+    """The ranges of the words in a sequence of labels."""
+    begin = 0
+    for i, label in enumerate([*labels, None]):
+        ends = label is None or label == separator or (label in begins and i > begin)
+        if ends:
+            if i > begin:
+                yield begin, i
+            begin = i if label in begins else i + 1

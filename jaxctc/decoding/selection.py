@@ -1,0 +1,80 @@
+"""The best of many: which W of N candidates a beam keeps."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def best(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+    """The `width` best values of ``[B, N]`` and their places, in any order; of equals the first.
+
+    `lax.top_k` of a CPU is slow where W is large. There, the least value that stays is found bit by
+    bit instead, each time by counting how many are above it, and the places by counting bits.
+
+    Args:
+      rank: float ``[B, N]``; NaN counts as ``-inf``.
+      width: W, at most N.
+    """
+    if width <= 512:
+        return tuple(lax.top_k(jnp.where(jnp.isnan(rank), -jnp.inf, rank), width))
+    return lax.platform_dependent(
+        rank,
+        cpu=lambda x: by_counting(x, width),
+        default=lambda x: tuple(lax.top_k(jnp.where(jnp.isnan(x), -jnp.inf, x), width)),
+    )
+
+
+def by_counting(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+    """`best`, by counting."""
+    batch, count = rank.shape
+    key = _ordered(rank)
+    key = jnp.pad(key, [(0, 0), (0, -count % 32)])
+    size, bits = key.shape[1], key.dtype.itemsize * 8
+    one = jnp.ones((), key.dtype)
+
+    def narrow(i, least):
+        higher = least | (one << (bits - 1 - i).astype(key.dtype))
+        enough = jnp.sum(key >= higher[:, None], axis=1, dtype=jnp.int32) >= width
+        return jnp.where(enough, higher, least)
+
+    least = lax.fori_loop(0, bits, narrow, jnp.zeros(batch, key.dtype))[:, None]
+    # Those above the least that stays, and after them those that equal it.
+    flags = jnp.concatenate([key > least, key == least], axis=1)
+    words = flags.reshape(batch, 2 * size // 32, 32).astype(jnp.uint32)
+    words = words << jnp.arange(32, dtype=jnp.uint32)[None, None, :]
+    words = words.sum(axis=2, dtype=jnp.uint32)
+    ends = jnp.cumsum(lax.population_count(words).astype(jnp.int32), axis=1)
+    nth = jnp.arange(width, dtype=jnp.int32)
+
+    def find(words, ends):
+        place = jnp.searchsorted(ends, nth, side="right", method="scan_unrolled")
+        word = words[place]
+        return place, _nth_bit(
+            word, nth - ends[place] + lax.population_count(word).astype(jnp.int32)
+        )
+
+    place, bit = jax.vmap(find)(words, ends)
+    winner = ((place * 32).astype(jnp.int32) + bit) % size
+    winner = jnp.minimum(winner, count - 1)  # padding, where nothing exists
+    return jnp.take_along_axis(rank, winner, axis=1), winner
+
+
+def _ordered(x: jax.Array) -> jax.Array:
+    """Unsigned integers that are ordered as floating-point numbers are."""
+    x = jnp.where(jnp.isnan(x), -jnp.inf, x)
+    unsigned = jnp.dtype(f"uint{x.dtype.itemsize * 8}")
+    bits = lax.bitcast_convert_type(x, unsigned)
+    sign = jnp.array(1, unsigned) << (x.dtype.itemsize * 8 - 1)
+    return jnp.where(bits & sign != 0, ~bits, bits | sign)
+
+
+def _nth_bit(word: jax.Array, nth: jax.Array) -> jax.Array:
+    """The place of the n-th bit of a word that is set, n from 0."""
+    place = jnp.zeros_like(nth)
+    for width in (16, 8, 4, 2, 1):
+        below = lax.population_count(word & jnp.uint32((1 << width) - 1)).astype(jnp.int32)
+        beyond = nth >= below
+        nth = jnp.where(beyond, nth - below, nth)
+        word = jnp.where(beyond, word >> width, word)
+        place = jnp.where(beyond, place + width, place)
+    return place

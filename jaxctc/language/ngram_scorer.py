@@ -1,0 +1,97 @@
+"""A back-off n-gram model on the device."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array  # or a numpy array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NGramScorer:
+    """An n-gram model as a `Scorer`; `NGram.scorer` makes it. The arrays are those of its tables.
+
+    The state is a context. A label's n-gram is found by halving the range of n-grams after the
+    context, in a number of steps that depends on the number of words only; where there is none,
+    the next shorter context is tried, as many times as the order says.
+    """
+
+    label_word: Array  # int32 [C]: the model's word of each label
+    unigram: Array  # float32 [words]
+    offset: Array  # int32 [contexts + 1]
+    word: Array  # int32 [n-grams]
+    log_prob: Array  # float32 [n-grams]
+    link: Array  # int32 [n-grams]
+    backoff: Array  # float32 [contexts]
+    first: Array  # int32: the context at the start
+    end: Array  # int32: the word that is the end, -1 if there is none
+    unknown: Array  # int32: the word that stands for those not in the model
+    order: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def classes(self) -> int:
+        """The number of labels C."""
+        return self.label_word.shape[-1]
+
+    def start(self) -> jax.Array:
+        return jnp.asarray(self.first)
+
+    def extend(self, state: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        score, after = self._lookup(state, jnp.asarray(self.label_word)[label])
+        return after, score
+
+    def final(self, state: jax.Array) -> jax.Array:
+        end = jnp.asarray(self.end)
+        score, _ = self._lookup(state, jnp.maximum(end, 0))
+        return jnp.where(end >= 0, score, 0)
+
+    def extend_unknown(self, state: jax.Array) -> jax.Array:
+        return self._lookup(state, jnp.asarray(self.unknown))[1]
+
+    def unigram_scores(self) -> jax.Array:
+        return jnp.asarray(self.unigram)[jnp.asarray(self.label_word)]
+
+    def _lookup(self, context: jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The score of a word after a context, and the context after it."""
+        words = self.unigram.shape[0]
+        middle = self.backoff.shape[0] - 1 - words  # n-grams that are contexts themselves
+        score = jnp.asarray(self.unigram)[word]
+        if self.order == 1 or not self.word.size:
+            return score, 1 + word if self.order > 1 else jnp.zeros_like(word)
+        link, log_prob = jnp.asarray(self.link), jnp.asarray(self.log_prob)
+        after, found = 1 + word, jnp.bool_(False)
+        owed = jnp.zeros_like(score)  # back-offs so far
+        for _ in range(self.order - 1):
+            place, here = self._find(context, word)
+            hit = here & ~found
+            longer = jnp.where(place < middle, 1 + words + place, link[place])
+            score = jnp.where(hit, owed + log_prob[place], score)
+            after = jnp.where(hit, longer, after)
+            found |= hit
+            # The empty context owes nothing.
+            owed = jnp.where(found, owed, owed + jnp.asarray(self.backoff)[context])
+            shorter = link[jnp.maximum(context - 1 - words, 0)]
+            context = jnp.where(context > words, shorter, 0)
+        return jnp.where(found, score, owed + score), after
+
+    def _find(self, context: jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where the n-gram of a context and a word is, and whether it is there."""
+        table, offset = jnp.asarray(self.word), jnp.asarray(self.offset)
+        end = offset[context + 1]
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) >> 1
+            less = (low < high) & (table[jnp.minimum(middle, table.size - 1)] < word)
+            return jnp.where(less, middle + 1, low), jnp.where(
+                less, high, jnp.minimum(middle, high)
+            )
+
+        # A context has at most as many n-grams as there are words.
+        steps = self.unigram.shape[0].bit_length()
+        place, _ = lax.fori_loop(0, steps, halve, (offset[context], end))
+        last = jnp.minimum(place, table.size - 1)
+        return last, (place < end) & (table[last] == word)

@@ -1,0 +1,63 @@
+"""Words with frames, seconds and confidences."""
+
+import numpy as np
+import pytest
+
+import jaxctc
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+PATH = [1, 1, 0, 2, 3, 0, 2, 2, 1, 0]  # "ab b a", with the separator at the fifth frame
+VOCABULARY = ["", "a", "b", " "]
+
+
+@pytest.fixture(scope="module")
+def logits():
+    noise = np.random.default_rng(0).normal(size=(2, len(PATH), 4))
+    return (noise + 6 * np.eye(4)[PATH]).astype(np.float32)
+
+
+def test_words_of_the_best_of_a_batch(logits):
+    best = jaxctc.ctc_greedy_decode(logits)
+    found = jaxctc.words(best, VOCABULARY, separator=3, logits=logits, frame_seconds=0.5)
+    aligned = jaxctc.forced_align(logits, best.labels[:, :5], None, best.lengths)
+    for b in range(2):
+        ab, ba = found[b]
+        assert (ab.text, ab.first, ab.last, ab.start, ab.end) == ("ab", 0, 3, 0.0, 2.0)
+        assert (ba.text, ba.first, ba.last, ba.start, ba.end) == ("ba", 6, 8, 3.0, 4.5)
+        sure = np.exp(aligned.label_scores[b])
+        assert ab.confidence == pytest.approx(sure[:2].mean(), rel=1e-5)
+        assert ba.confidence == pytest.approx(sure[3:5].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "function"), [("minimum", min), ("product", np.prod)])
+def test_other_confidences(logits, kind, function):
+    best = jaxctc.ctc_greedy_decode(logits[0])
+    (whole,) = jaxctc.words(best, VOCABULARY, logits=logits[0], confidence=kind)
+    scores = jaxctc.forced_align(logits[0], best.labels[:5]).label_scores
+    assert whole.text == "ab ba"
+    assert whole.confidence == pytest.approx(float(function(np.exp(scores))), rel=1e-5)
+
+
+def test_every_hypothesis_of_a_beam_and_tokens_that_begin_words(logits):
+    found = jaxctc.ctc_beam_search(logits, beam_width=3)
+    lists = jaxctc.words(found, ["", "▁a", "b", "▁c"], word_begins={1, 3}, logits=logits)
+    assert len(lists) == 2
+    assert [len(x) for x in lists] == [3, 3]
+    assert [word.text for word in lists[0][0]] == ["ab", "cb", "a"]
+    # Without logits a word ends where its last label begins.
+    bare = jaxctc.words(found, ["", "▁a", "b", "▁c"], word_begins={1, 3})
+    assert bare[0][0][0][:3] == ("ab", 0, 3)
+    assert bare[0][0][0].confidence is None
+
+
+def test_errors_name_the_argument(logits):
+    best = jaxctc.ctc_greedy_decode(logits)
+    with pytest.raises(ValueError, match="confidence is 'sum'; it must be one of"):
+        jaxctc.words(best, VOCABULARY, confidence="sum")
+    with pytest.raises(ValueError, match="vocabulary has length 2; it must be above label 3"):
+        jaxctc.words(best, ["", "a"])
+    with pytest.raises(TypeError, match="hypotheses has type ArrayImpl; it must be Hypotheses"):
+        jaxctc.words(best.labels, VOCABULARY)
+    with pytest.raises(ValueError, match=r"logits has batch shape \(1,\); it must be that"):
+        jaxctc.words(best, VOCABULARY, logits=logits[:1])

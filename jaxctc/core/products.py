@@ -106,6 +106,8 @@ def _product_view(eqn: core.JaxprEqn, views: _Views) -> _View | None:
     left, right = _views_of(eqn.invars, views)
     ((ours, _), batch) = eqn.params["dimension_numbers"]
     x, matrix = (atom.aval for atom in eqn.invars)
+    assert isinstance(x, jax.core.ShapedArray)
+    assert isinstance(matrix, jax.core.ShapedArray)
     plain = matrix.ndim == 2 and tuple(ours) == (x.ndim - 1,) and not any(batch)
     return right if plain and left is None else None
 

@@ -31,7 +31,9 @@ class Product(NamedTuple):
     def of(cls, eqn: JaxprEqn, transposed: bool) -> "Product":
         options = dict(eqn.params)
         ((_, (axis,)), _) = options.pop("dimension_numbers")
-        return cls(axis, transposed, eqn.invars[1].aval.dtype, tuple(options.items()))
+        matrix = eqn.invars[1].aval
+        assert isinstance(matrix, jax.core.ShapedArray)
+        return cls(axis, transposed, matrix.dtype, tuple(options.items()))
 
     def __call__(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
         dimensions = (((x.ndim - 1,), (self.axis,)), ((), ()))

@@ -76,7 +76,7 @@ def ctc_loss_from_features(
     labels = checks.labels_array("labels", labels, tuple(batch))
     given = logit_lengths, label_lengths
     logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
-    label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), labels.shape[-1])
+    label_lengths = checks.lengths_of_labels("label_lengths", given[1], labels)
     if frames_per_chunk is not None:
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 

@@ -115,10 +115,16 @@ def error_rate(
 
 
 def _checked(hypotheses, references, hypothesis_lengths, reference_lengths):
-    hypotheses = checks.integer_array("hypotheses", hypotheses)
-    hypotheses = checks.labels_array("hypotheses", hypotheses, hypotheses.shape[:-1])
-    batch = hypotheses.shape[:-1]
-    references = checks.labels_array("references", references, batch)
+    hypotheses = checks.labels_array("hypotheses", hypotheses)
+    references = checks.labels_array("references", references)
+    batch = checks.common_batch(
+        hypotheses.shape[:-1],
+        ("references", references, 1),
+        ("hypothesis_lengths", hypothesis_lengths, 0),
+        ("reference_lengths", reference_lengths, 0),
+    )
+    hypotheses = checks.broadcast(hypotheses, batch, 1)
+    references = checks.broadcast(references, batch, 1)
     return (
         hypotheses,
         references,

@@ -35,6 +35,9 @@ def edit_distance(
 ) -> jax.Array:
     """The fewest insertions, deletions and substitutions between two label sequences.
 
+    Batch axes are broadcast as in numpy: an N-best list ``[B, N, H]`` goes with references
+    ``[B, 1, R]``.
+
     Args:
       hypotheses: integer ``[*batch, H]``.
       references: integer ``[*batch, R]``.

@@ -44,7 +44,7 @@ def forced_align(
     and ending in the last label to ending in the blank after it.
 
     Scores are differentiable, with the path as a constant. Memory is that of the logits, not
-    frames times labels.
+    frames times labels. Batch axes are broadcast, as those of `ctc_loss`.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: scores are

@@ -18,7 +18,7 @@ def is_feasible(
     """Whether the labels have an alignment with that many frames.
 
     Every label takes a frame, and equal neighbours need one more for the blank between. For a
-    feasible pair `ctc_loss` is finite, unless ``-inf`` masks a class out.
+    feasible pair `ctc_loss` is finite, unless ``-inf`` masks a class out. Batch axes are broadcast.
 
     Args:
       labels: integer ``[*batch, S]``.

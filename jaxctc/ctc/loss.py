@@ -29,6 +29,9 @@ def ctc_loss(
     work. Padding is never read: its values, even NaN, have no effect, and
     its gradient is 0.
 
+    Batch axes are broadcast as in numpy: for logits ``[T, C]`` and the labels ``[N, S]`` of an
+    N-best list the loss is ``[N]``. Logits that sequences share are normalised once and not copied.
+
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: they are normalised
         inside. ``-inf`` masks a class out. Half precision is computed in float32.
@@ -58,6 +61,8 @@ def ctc_loss(
       >>> gradient = jax.grad(lambda x: jaxctc.ctc_loss(x, labels).mean())(logits)
       >>> gradient.shape
       (2, 4, 3)
+      >>> jaxctc.ctc_loss(logits[0], jnp.array([[1, 2, -1], [1, -1, -1], [1, 2, 1]])).shape
+      (3,)
 
     References:
       Graves, Fernández, Gomez, Schmidhuber 2006, "Connectionist temporal classification", eq. 12.

@@ -76,7 +76,7 @@ def ctc_prior_loss(
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
-      labels: integer ``[*batch, S]``, without blanks.
+      labels: integer ``[*batch, S]``, without blanks. Batch axes are broadcast, as in `ctc_loss`.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
         negative label, or S where there is none.

@@ -92,6 +92,9 @@ def rnnt_loss_from_joint(
     is that of ``frames_per_chunk * (U + 1) * C`` logits per sequence, instead of
     ``T * (U + 1) * C``. Loss and gradients are those of `rnnt_loss`.
 
+    Batch axes are broadcast as in numpy: an encoder output ``[T, D]`` goes with the predictor's
+    ``[N, U + 1, E]`` and labels ``[N, U]`` of an N-best list, and is copied a chunk at a time.
+
     Call it inside `jax.jit`, as in a training step: outside, each call compiles again.
 
     Args:

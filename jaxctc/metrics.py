@@ -35,6 +35,9 @@ def edit_distance(
 ) -> jax.Array:
     """The fewest insertions, deletions and substitutions between two label sequences.
 
+    Batch axes are broadcast as in numpy: an N-best list ``[B, N, H]`` goes with references
+    ``[B, 1, R]``.
+
     Args:
       hypotheses: integer ``[*batch, H]``.
       references: integer ``[*batch, R]``.
@@ -115,10 +118,16 @@ def error_rate(
 
 
 def _checked(hypotheses, references, hypothesis_lengths, reference_lengths):
-    hypotheses = checks.integer_array("hypotheses", hypotheses)
-    hypotheses = checks.labels_array("hypotheses", hypotheses, hypotheses.shape[:-1])
-    batch = hypotheses.shape[:-1]
-    references = checks.labels_array("references", references, batch)
+    hypotheses = checks.labels_array("hypotheses", hypotheses)
+    references = checks.labels_array("references", references)
+    batch = checks.common_batch(
+        hypotheses.shape[:-1],
+        ("references", references, 1),
+        ("hypothesis_lengths", hypothesis_lengths, 0),
+        ("reference_lengths", reference_lengths, 0),
+    )
+    hypotheses = checks.broadcast(hypotheses, batch, 1)
+    references = checks.broadcast(references, batch, 1)
     return (
         hypotheses,
         references,

@@ -131,7 +131,7 @@ def test_errors_name_the_argument():
         ValueError, match="hypotheses has rows of different lengths; they must have one"
     ):
         jaxctc.edit_distance([[1, 2], [1]], [[1], [2]])
-    with pytest.raises(ValueError, match="references has shape"):
-        jaxctc.edit_distance([[1]], [1])
+    with pytest.raises(ValueError, match="references has the batch axes"):
+        jaxctc.edit_distance([[1], [1]], [[1]] * 3)
     with pytest.raises(ValueError, match="reference_lengths has the value 3"):
         jaxctc.edit_distance([1], [1], None, 3)

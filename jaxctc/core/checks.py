@@ -71,24 +71,63 @@ def _host_array(name: str, value: ArrayLike) -> np.ndarray:
         ) from None
 
 
-def labels_array(name: str, value: ArrayLike, batch: tuple[int, ...]) -> jax.Array:
-    """`value` as an int32 array of shape ``[*batch, S]``."""
+def labels_array(name: str, value: ArrayLike, batch: tuple[int, ...] | None = None) -> jax.Array:
+    """`value` as an int32 array of shape ``[*batch, S]``; None means any batch axes."""
     array = integer_array(name, value)
-    if array.ndim == 0 or array.shape[:-1] != batch:
-        expected = ", ".join([*map(str, batch), "S"])
+    if array.ndim == 0 or (batch is not None and array.shape[:-1] != batch):
+        expected = ", ".join(["*batch", "S"] if batch is None else [*map(str, batch), "S"])
         raise ValueError(f"{name} has shape {array.shape}; it must be [{expected}].")
     return array
+
+
+def common_batch(
+    batch: tuple[int, ...], *others: tuple[str, ArrayLike | None, int]
+) -> tuple[int, ...]:
+    """`batch` broadcast, as in numpy, with the batch axes of others.
+
+    Of each of these the name, the value, and the number of axes after the batch axes are given.
+    """
+    for name, value, trailing in others:
+        if value is None:
+            continue
+        shape = np.shape(value) if hasattr(value, "shape") else _list_shape(name, value)
+        own = shape[: len(shape) - trailing]
+        if own == batch:
+            continue
+        try:
+            batch = np.broadcast_shapes(batch, own)
+        except ValueError:
+            raise ValueError(
+                f"{name} has the batch axes {own}; they must broadcast with {batch}."
+            ) from None
+    return batch
+
+
+def _list_shape(name: str, value: Any) -> tuple[int, ...]:
+    value = _stacked(value)
+    return value.shape if isinstance(value, jax.Array) else _host_array(name, value).shape
+
+
+def broadcast(array: jax.Array, batch: tuple[int, ...], trailing: int) -> jax.Array:
+    """An array with these batch axes, before so many others."""
+    shape = (*batch, *array.shape[array.ndim - trailing :])
+    return array if array.shape == shape else jnp.broadcast_to(array, shape)
 
 
 def lengths_array(
     name: str, value: ArrayLike | None, batch: tuple[int, ...], maximum: int
 ) -> jax.Array:
-    """`value` as an int32 array of shape `batch`, in ``0…maximum``; None means `maximum`."""
+    """`value`, broadcast to an int32 array of shape `batch`, in ``0…maximum``.
+
+    None means `maximum`.
+    """
     if value is None:
         return jnp.full(batch, maximum, jnp.int32)
     array = integer_array(name, value)
-    if array.shape != batch:
-        raise ValueError(f"{name} has shape {array.shape}; it must be {batch}.")
+    try:
+        array = broadcast(array, batch, 0)
+    except ValueError:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {batch}.") from None
     known = concrete(value)
     if known is not None and known.size and (known.min() < 0 or known.max() > maximum):
         worst = known.max() if known.max() > maximum else known.min()
@@ -244,7 +283,11 @@ def _stacked(value: Any) -> Any:
 
 
 class SequencePair(NamedTuple):
-    """Checked arguments of functions of logits and labels, with leading batch axes."""
+    """Checked arguments of functions of logits and labels, with leading batch axes.
+
+    All but the logits have all batch axes. Those of the logits may have to be broadcast, which is
+    left to the functions, so that no logits are copied.
+    """
 
     logits: jax.Array
     labels: jax.Array
@@ -262,12 +305,15 @@ def sequence_pair(
 ) -> SequencePair:
     """Checks the arguments of `ctc_loss` and of functions with the same arguments."""
     logits = logits_array("logits", logits)
-    *batch, frames, classes = logits.shape
-    labels = labels_array("labels", labels, tuple(batch))
+    *own, frames, classes = logits.shape
+    labels = labels_array("labels", labels)
+    lengths = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
+    batch = common_batch(tuple(own), ("labels", labels, 1), *lengths)
+    labels = broadcast(labels, batch, 1)
     return SequencePair(
         logits,
         labels,
-        lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        lengths_array("logit_lengths", logit_lengths, batch, frames),
         lengths_of_labels("label_lengths", label_lengths, labels),
         class_id("blank_id", blank_id, classes),
     )

@@ -104,6 +104,49 @@ def _log_probabilities_jvp(axis, primals, tangents):
     )
 
 
+def shared_log_probabilities(
+    logits: jax.Array, classes: jax.Array, inside: jax.Array, outside: jax.Array, axis: int
+) -> jax.Array:
+    """`log_probabilities` where several sequences of classes may read the same logits.
+
+    Logits are ``[R, T, C]``, classes ``[B, N]`` and the others likewise, with B a multiple of R:
+    the sequences that read the first logits come first. Logits are normalised once and not copied.
+    """
+    rows, batch = logits.shape[0], classes.shape[0]
+    if rows == batch:
+        return log_probabilities(logits, classes, inside, outside, axis)
+    frames, count = logits.shape[1], classes.shape[1]
+    by_row = classes.reshape(rows, batch // rows * count)
+    read = jnp.any(inside.reshape(rows, batch // rows, frames), axis=1)
+    nothing = jnp.zeros(by_row.shape, outside.dtype)
+    scores = log_probabilities(logits, by_row, read, nothing, 1).reshape(frames, batch, count)
+    scores = scores if axis == 1 else scores.swapaxes(1, 2)
+    return choose(jnp.expand_dims(inside.T, axis + 1), scores, outside[None].astype(scores.dtype))
+
+
+def frame_log_probabilities(
+    logits: jax.Array, classes: jax.Array, inside: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """``log_softmax(logits)`` at one class a frame, and the normaliser; both 0 outside.
+
+    Args:
+      logits: float ``[R, T, C]``.
+      classes: integer ``[B, T]`` in ``0…C-1``, with B a multiple of R, as above.
+      inside: bool ``[B, T]``.
+    """
+    rows, frames = logits.shape[:2]
+    by_row = classes.reshape(rows, len(classes) // max(rows, 1), frames)
+    inside = inside.reshape(by_row.shape)
+    top, rest = (x[:, None] for x in _log_normaliser(logits, jnp.any(inside, axis=1)))
+    picked = jnp.take_along_axis(logits, by_row.swapaxes(1, 2), 2, mode="promise_in_bounds")
+    # In two steps: the sum of the two would round where logits are large.
+    log_probs = (widen(picked.swapaxes(1, 2)) - top) - rest
+    return (
+        choose(inside, log_probs, 0).reshape(classes.shape),
+        choose(inside, top + rest, 0).reshape(classes.shape),
+    )
+
+
 def _pick(logits: jax.Array, classes: jax.Array) -> tuple[jax.Array, bool]:
     """Logits of the classes, and their layout: True if ``[B, N, T]``, False if ``[B, T, N]``."""
     if logits.shape[2] <= classes.shape[1]:
@@ -157,8 +200,17 @@ def _mean(logits: jax.Array, inside: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def frames_inside(logits: jax.Array, logit_lengths: jax.Array) -> jax.Array:
-    """Which frames of ``[*batch, T, C]`` are within the lengths, bool ``[*batch, T]``."""
-    frame = lax.broadcasted_iota(jnp.int32, logits.shape[:-1], logits.ndim - 2)
+    """Which frames of ``[*batch, T, C]`` are within the lengths, bool ``[*batch, T]``.
+
+    Where logits are broadcast, lengths have more batch axes: then within any of the lengths.
+    """
+    own, batch = logits.shape[:-2], logit_lengths.shape
+    if own != batch:
+        own = (1,) * (len(batch) - len(own)) + own
+        shared = tuple(i for i in range(len(batch)) if own[i] != batch[i])
+        longest = jnp.max(logit_lengths, axis=shared, initial=0)
+        logit_lengths = longest.reshape(logits.shape[:-2])
+    frame = jnp.arange(logits.shape[-2], dtype=jnp.int32).reshape((1,) * (logits.ndim - 2) + (-1,))
     return frame < logit_lengths[..., None]
 
 

@@ -66,14 +66,18 @@ def _explicit_mesh(arrays: Tree) -> jax.sharding.AbstractMesh | None:
 
 
 def _batch_spec(arguments: Iterable[tuple[Any, int | None]]) -> PartitionSpec:
-    """The sharding of the batch axes: that of the first argument that has one."""
-    specs = []
+    """The sharding of the batch axes: of each, that of the first argument that has one.
+
+    An argument that is broadcast lacks the first axes.
+    """
+    found: list[Any] = []  # from the last axis
     for x, trailing in arguments:
         if trailing is not None and x is not None:
             kind = jax.typeof(jax.tree.leaves(x)[0])
-            specs.append(kind.sharding.spec[: kind.ndim - trailing])
-    found = [spec for spec in specs if any(name is not None for name in spec)]
-    return PartitionSpec(*found[0]) if found else PartitionSpec()
+            for i, name in enumerate(reversed(kind.sharding.spec[: kind.ndim - trailing])):
+                found += [None] * (i + 1 - len(found))
+                found[i] = found[i] or (name if name not in found else None)
+    return PartitionSpec(*reversed(found))
 
 
 def alike(arrays: Tree) -> Tree:

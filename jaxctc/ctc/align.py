@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.core import checks, meshes, recursion
-from jaxctc.core.emissions import arc_log_probabilities, widen
+from jaxctc.core.emissions import frame_log_probabilities, frames_inside, widen
 from jaxctc.core.semirings import MAX_TROPICAL, Semiring, State, Weight, where
-from jaxctc.ctc.lattice import CTCTopology
+from jaxctc.ctc.lattice import CTCTopology, flatten, unflatten
 
 
 class Alignment(NamedTuple):
@@ -44,7 +44,7 @@ def forced_align(
     and ending in the last label to ending in the blank after it.
 
     Scores are differentiable, with the path as a constant. Memory is that of the logits, not
-    frames times labels.
+    frames times labels. Batch axes are broadcast, as those of `ctc_loss`.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: scores are
@@ -93,7 +93,7 @@ def forced_align(
 class _Emissions(NamedTuple):
     """The input of the recursion at each frame, frames first."""
 
-    logits: jax.Array  # [T, B, C]
+    logits: jax.Array  # [T, B, C], or with fewer rows that sequences share
     inside: jax.Array  # bool [T, B]
     position: jax.Array  # [T, B]: zeros; the derivative with respect to them is the path
 
@@ -119,7 +119,10 @@ class _AlignmentTopology(NamedTuple):
     def step(self, semiring: Semiring, state: State, weights: _Emissions) -> State:
         logits, inside, position = weights
         places = jnp.arange(self.classes.shape[1], dtype=position.dtype)[None, :]
-        labels = jnp.take_along_axis(logits, self.classes, axis=1)
+        # Rows of logits may be fewer: each is then read by several sequences.
+        rows = logits.shape[0]
+        by_row = self.classes.reshape(rows, self.classes.size // max(rows, 1))
+        labels = jnp.take_along_axis(logits, by_row, axis=1).reshape(self.classes.shape)
         scores = jnp.where(self.usable, labels, -jnp.inf) + position[:, None] * places
         # Past the end the state does not change: a blank there would win ties with the label.
         return where(inside[:, None], self.lattice.step(semiring, state, scores), state)
@@ -130,13 +133,16 @@ class _AlignmentTopology(NamedTuple):
 
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
 def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildcard_id):
-    batch, (frames, classes), width = logits.shape[:-2], logits.shape[-2:], labels.shape[-1]
-    given = logits.reshape(logit_lengths.size, frames, classes)
-    labels = labels.reshape(logit_lengths.size, width)
-    logit_lengths, label_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    own, batch = logits.shape[:-2], logit_lengths.shape
+    given, labels, *lengths = flatten(logits, labels, logit_lengths, label_lengths)
+    (rows, frames, classes), width = given.shape, labels.shape[1]
+    logit_lengths, label_lengths = lengths
 
     inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths[:, None]
-    logits = jnp.where(inside[:, :, None], widen(lax.stop_gradient(given)), 0)
+    longest = logit_lengths.reshape(rows, len(labels) // max(rows, 1)).max(axis=1, initial=0)
+    logits = jnp.where(
+        frames_inside(given, longest)[:, :, None], widen(lax.stop_gradient(given)), 0
+    )
     used = jnp.arange(width, dtype=jnp.int32)[None, :] < label_lengths[:, None]
     usable = used & (labels >= 0) & (labels < classes) & (labels != blank_id)
     read = jnp.where(usable, labels, blank_id)
@@ -155,10 +161,11 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     states, possible = _best_states(topology, logits, inside)
     chosen = jnp.take_along_axis(read, states, axis=1)
     if wildcard_id is not None:
-        chosen = jnp.where(chosen == classes, jnp.argmax(given, axis=2), chosen)
-    blank_scores, scores = arc_log_probabilities(given, chosen, inside, blank_id)
-    # NaN or +inf in any class of a frame makes its normaliser NaN, and so the blank's score.
-    broken = jnp.any(jnp.isnan(blank_scores), axis=1)
+        best = jnp.repeat(jnp.argmax(given, axis=2), len(labels) // max(rows, 1), axis=0)
+        chosen = jnp.where(chosen == classes, best.astype(chosen.dtype), chosen)
+    scores, normaliser = frame_log_probabilities(given, chosen, inside)
+    # NaN or +inf in any class of a frame makes its normaliser NaN.
+    broken = jnp.any(jnp.isnan(normaliser), axis=1)
     possible &= ~broken
     possible &= (logit_lengths >= 0) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths <= width)
@@ -171,14 +178,8 @@ def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildca
     score = jnp.where(possible, jnp.sum(scores, axis=1), nothing)
     starts, ends, means = _spans(states, aligned, used, scores)
     means = jnp.where(used | possible[:, None], means, nothing[:, None])
-    return Alignment(
-        path.reshape(*batch, frames),
-        scores.reshape(*batch, frames),
-        score.reshape(batch),
-        starts.reshape(*batch, width),
-        ends.reshape(*batch, width),
-        means.reshape(*batch, width),
-    )
+    found = Alignment(path, scores, score, starts, ends, means)
+    return Alignment(*(unflatten(x, own, batch) for x in found))
 
 
 def _best_states(topology, logits, inside) -> tuple[jax.Array, jax.Array]:

@@ -12,13 +12,14 @@ one shape and the blanks need no shift.
 
 import dataclasses
 import functools
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core.emissions import log_probabilities
+from jaxctc.core.emissions import shared_log_probabilities
 from jaxctc.core.semirings import Semiring, State, Weight, first_one, select, shift, where
 
 
@@ -81,7 +82,7 @@ def lattice(
     label_lengths: jax.Array,
     blank_id: int,
 ) -> Lattice:
-    """The lattice of flat batches. Nothing past a length is ever read.
+    """The lattice of flat batches, as `flatten` makes them. Nothing past a length is ever read.
 
     NaN or ``+inf`` in any class makes the frame's normaliser NaN, and so all its scores and
     ``log Z``.
@@ -90,7 +91,7 @@ def lattice(
     topology, read, inside, possible = reading(
         labels, logit_lengths, label_lengths, *shape, blank_id
     )
-    scores = log_probabilities(logits, read, inside, topology.neutral, topology.axis)
+    scores = shared_log_probabilities(logits, read, inside, topology.neutral, topology.axis)
     return Lattice(topology, scores, possible)
 
 
@@ -133,10 +134,33 @@ def reading(
 
 
 def flatten(logits, labels, logit_lengths, label_lengths):
-    """The same with all leading batch axes merged into one."""
-    return (
-        logits.reshape(logit_lengths.size, *logits.shape[-2:]),
-        labels.reshape(logit_lengths.size, labels.shape[-1]),
-        logit_lengths.reshape(-1),
-        label_lengths.reshape(-1),
-    )
+    """The same with all leading batch axes made one.
+
+    If the batch axes of logits are broadcast, there are fewer logits ``[R, T, C]`` than sequences:
+    those that share logits stand together.
+    """
+    own, batch = logits.shape[:-2], label_lengths.shape
+    order, size = _order(own, batch), math.prod(batch)
+
+    def flat(x):
+        axes = (*order, *range(len(batch), x.ndim))
+        x = x if axes == (*range(x.ndim),) else x.transpose(axes)
+        return x.reshape(size, *x.shape[len(batch) :])
+
+    logits = logits.reshape(math.prod(own), *logits.shape[-2:])
+    logits = logits if size else logits[:0]
+    return logits, flat(labels), flat(logit_lengths), flat(label_lengths)
+
+
+def unflatten(x: jax.Array, own: tuple[int, ...], batch: tuple[int, ...]) -> jax.Array:
+    """An array of flat batches with the batch axes as they were; `own` are those of the logits."""
+    order = _order(own, batch)
+    x = x.reshape(*(batch[i] for i in order), *x.shape[1:])
+    back = (*(order.index(i) for i in range(len(batch))), *range(len(batch), x.ndim))
+    return x if back == (*range(x.ndim),) else x.transpose(back)
+
+
+def _order(own: tuple[int, ...], batch: tuple[int, ...]) -> list[int]:
+    """The batch axes, with those over which logits are shared last."""
+    own = (1,) * (len(batch) - len(own)) + own
+    return sorted(range(len(batch)), key=lambda i: own[i] != batch[i])

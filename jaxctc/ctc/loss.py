@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes, recursion
-from jaxctc.ctc.lattice import Lattice, flatten, lattice
+from jaxctc.ctc.lattice import Lattice, flatten, lattice, unflatten
 
 
 def ctc_loss(
@@ -28,6 +28,9 @@ def ctc_loss(
     log-space. `jax.grad`, `jax.jvp`, `jax.hessian`, `jax.vmap` and `jax.jit` all
     work. Padding is never read: its values, even NaN, have no effect, and
     its gradient is 0.
+
+    Batch axes are broadcast as in numpy: for logits ``[T, C]`` and the labels ``[N, S]`` of an
+    N-best list the loss is ``[N]``. Logits that sequences share are normalised once and not copied.
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities: they are normalised
@@ -58,6 +61,8 @@ def ctc_loss(
       >>> gradient = jax.grad(lambda x: jaxctc.ctc_loss(x, labels).mean())(logits)
       >>> gradient.shape
       (2, 4, 3)
+      >>> jaxctc.ctc_loss(logits[0], jnp.array([[1, 2, -1], [1, -1, -1], [1, 2, 1]])).shape
+      (3,)
 
     References:
       Graves, Fernández, Gomez, Schmidhuber 2006, "Connectionist temporal classification", eq. 12.
@@ -69,7 +74,7 @@ def ctc_loss(
 def _ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id):
     padded = fill_registers(labels, logit_lengths.size, blank_id)
     found = lattice(*flatten(logits, padded, logit_lengths, label_lengths), blank_id)
-    return loss_of_lattice(found).reshape(logits.shape[:-2])
+    return unflatten(loss_of_lattice(found), logits.shape[:-2], label_lengths.shape)
 
 
 def loss_of_lattice(lattice: Lattice) -> jax.Array:
@@ -135,14 +140,14 @@ def ctc_posteriors(
 
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
 def _ctc_posteriors(logits, labels, logit_lengths, label_lengths, blank_id):
-    batch, frames = logits.shape[:-2], logits.shape[-2]
-    topology, scores, possible = lattice(
-        *flatten(logits, labels, logit_lengths, label_lengths), blank_id
-    )
+    flat = flatten(logits, labels, logit_lengths, label_lengths)
+    topology, scores, possible = lattice(*flat, blank_id)
     log_z, posteriors = recursion.posteriors(topology, scores)
-    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths.reshape(-1, 1)
+    frames = jnp.arange(logits.shape[-2], dtype=jnp.int32)
+    inside = frames[None, :] < flat[2][:, None]
     inside &= possible[:, None]
     by_state = posteriors.transpose((2, 0, 1) if topology.axis == 0 else (1, 0, 2))
     by_state = jnp.where(jnp.isnan(log_z)[:, None, None], jnp.nan, by_state)
-    by_state = jnp.where(inside[:, :, None], by_state, 0).reshape(*batch, *by_state.shape[1:])
+    by_state = jnp.where(inside[:, :, None], by_state, 0)
+    by_state = unflatten(by_state, logits.shape[:-2], label_lengths.shape)
     return CTCPosteriors(by_state[..., 1:], by_state[..., 0])

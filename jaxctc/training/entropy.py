@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.core import checks, meshes, recursion
-from jaxctc.ctc.lattice import flatten, lattice
+from jaxctc.ctc.lattice import flatten, lattice, unflatten
 
 
 def ctc_entropy(
@@ -61,4 +61,5 @@ def _ctc_entropy(logits, labels, logit_lengths, label_lengths, blank_id):
     )
     possible &= log_z != -jnp.inf
     entropy = jnp.where(possible | jnp.isnan(log_z), log_z - expected, 0)
-    return recursion.never_negative(entropy).reshape(logits.shape[:-2])
+    entropy = recursion.never_negative(entropy)
+    return unflatten(entropy, logits.shape[:-2], label_lengths.shape)

@@ -8,8 +8,6 @@ With hypotheses y_i of probability P(y_i) and W_i errors, renormalised over the 
 W̄, the list's mean number of errors, moves the value towards 0 and does not change the gradient.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -101,7 +99,8 @@ def ctc_mwer_loss(
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
-      labels: integer ``[*batch, S]``, without blanks.
+      labels: integer ``[*batch, S]``, without blanks. Batch axes are broadcast, as in `ctc_loss`;
+        the search alone copies logits that are shared.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
         negative label, or S where there is none.
@@ -164,8 +163,9 @@ def _ctc_mwer_loss(
     max_labels,
 ):
     scorer, scorer_weight = scoring
+    # Only the search has a copy of logits that are broadcast: lengths may differ.
     found = ctc_beam_search(
-        lax.stop_gradient(logits),
+        checks.broadcast(lax.stop_gradient(logits), logit_lengths.shape, 2),
         logit_lengths,
         beam_width=beam_width,
         max_labels=max_labels,
@@ -174,21 +174,22 @@ def _ctc_mwer_loss(
         scorer_weight=scorer_weight,
     )
 
-    def loss(labels, label_lengths):
-        return ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id=blank_id)
-
-    def errors(labels, lengths):
-        return edit_distance(labels, references, lengths, label_lengths)
-
     # All hypotheses share one sequence of logits, which is normalised once.
-    over_list = functools.partial(jax.vmap, in_axes=(-2, -1), out_axes=-1)
-    references = labels
-    scores = -over_list(loss)(found.labels, found.lengths)
+    scores = -ctc_loss(
+        jnp.expand_dims(logits, -3),
+        found.labels,
+        logit_lengths[..., None],
+        found.lengths,
+        blank_id=blank_id,
+    )
     known = found.complete | jnp.isnan(found.scores)
     scores += lax.stop_gradient(scorer_weight * found.scorer_scores).astype(scores.dtype)
     scores = jnp.where(known, scores, -jnp.inf)
-    expected = mwer_loss(scores, over_list(errors)(found.labels, found.lengths))
-    reference = loss(labels, label_lengths)
+    errors = edit_distance(
+        found.labels, jnp.expand_dims(labels, -2), found.lengths, label_lengths[..., None]
+    )
+    expected = mwer_loss(scores, errors)
+    reference = ctc_loss(logits, labels, logit_lengths, label_lengths, blank_id=blank_id)
     possible = reference != jnp.inf
     ctc_weight = lax.convert_element_type(ctc_weight, reference.dtype)
     total = expected + ctc_weight * jnp.where(possible, reference, 0)

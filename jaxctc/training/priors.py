@@ -76,7 +76,7 @@ def ctc_prior_loss(
 
     Args:
       logits: float ``[*batch, T, C]``, unnormalised or log-probabilities.
-      labels: integer ``[*batch, S]``, without blanks.
+      labels: integer ``[*batch, S]``, without blanks. Batch axes are broadcast, as in `ctc_loss`.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
         negative label, or S where there is none.
@@ -125,8 +125,11 @@ def _ctc_prior_loss(logits, labels, logit_lengths, label_lengths, log_priors, we
     priors = weight * log_priors.astype(log_probs.dtype)
     divided = log_probs - priors.reshape((1,) * (logits.ndim - 1) + (-1,))
     loss = ctc_loss(divided, labels, logit_lengths, label_lengths, blank_id=blank_id)
-    # `ctc_loss` normalises again, which is undone here.
+    # `ctc_loss` normalises again, which is undone here, for the frames of each sequence.
     put_back = log_normaliser(divided, inside)
+    put_back = put_back.reshape((1,) * (loss.ndim + 1 - put_back.ndim) + put_back.shape)
+    frame = lax.broadcasted_iota(jnp.int32, (*loss.shape, logits.shape[-2]), loss.ndim)
+    put_back = jnp.where(frame < logit_lengths[..., None], put_back, 0)
     possible = loss != jnp.inf
     total = loss - jnp.where(possible, jnp.sum(put_back, axis=-1), 0)
     return jnp.where(possible, total, jnp.inf)

@@ -93,8 +93,9 @@ def intermediate_ctc_loss(
 
     Args:
       logits: float ``[*batch, T, C]``, of the last layer.
-      intermediate_logits: float ``[K, *batch, T, C]``, of K layers before it.
-      labels: integer ``[*batch, S]``, without blanks.
+      intermediate_logits: float ``[K, *batch, T, C]``, of K layers before it, with the batch axes
+        of `logits`.
+      labels: integer ``[*batch, S]``, without blanks. Batch axes are broadcast, as in `ctc_loss`.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means up to the first
         negative label, or S where there is none.

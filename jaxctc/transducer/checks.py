@@ -46,17 +46,20 @@ def pair(
 ) -> checks.SequencePair:
     """Checks the arguments of `rnnt_loss` and of functions with the same arguments."""
     logits = checks.logits_array(name, logits, ("T", "U + 1", "C"))
-    *batch, frames, spaces, classes = logits.shape
-    labels = checks.labels_array("labels", labels, tuple(batch))
+    *own, frames, spaces, classes = logits.shape
+    labels = checks.labels_array("labels", labels)
+    lengths = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
+    batch = checks.common_batch(tuple(own), ("labels", labels, 1), *lengths)
     if labels.shape[-1] + 1 != spaces:
         raise ValueError(
             f"{name} has shape {logits.shape}; its last axis but one must have "
             f"{labels.shape[-1] + 1} elements, one more than there are labels."
         )
+    labels = checks.broadcast(labels, batch, 1)
     return checks.SequencePair(
-        logits,
+        checks.broadcast(logits, batch, 3),
         labels,
-        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        checks.lengths_array("logit_lengths", logit_lengths, batch, frames),
         checks.lengths_of_labels("label_lengths", label_lengths, labels),
         checks.class_id("blank_id", blank_id, classes),
     )

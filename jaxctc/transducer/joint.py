@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.core import checks, meshes, recursion
-from jaxctc.core.emissions import arc_log_probabilities, widen
+from jaxctc.core.emissions import arc_log_probabilities, frames_inside, widen
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer.lattice import TransducerArcs, cells, flat_pair, readable_labels, unflatten
 from jaxctc.transducer.loss import rnnt_log_probs, rnnt_loss_from_log_probs
@@ -92,6 +92,9 @@ def rnnt_loss_from_joint(
     is that of ``frames_per_chunk * (U + 1) * C`` logits per sequence, instead of
     ``T * (U + 1) * C``. Loss and gradients are those of `rnnt_loss`.
 
+    Batch axes are broadcast as in numpy: an encoder output ``[T, D]`` goes with the predictor's
+    ``[N, U + 1, E]`` and labels ``[N, U]`` of an N-best list, and is copied a chunk at a time.
+
     Call it inside `jax.jit`, as in a training step: outside, each call compiles again.
 
     Args:
@@ -127,34 +130,39 @@ def rnnt_loss_from_joint(
     joint, log_probs = checks.function("joint", joint), checks.function("log_probs", log_probs)
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
     predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
-    *batch, frames, _ = encoder.shape
-    labels = checks.labels_array("labels", labels, tuple(batch))
+    *own, frames, width = encoder.shape
+    labels = checks.labels_array("labels", labels)
     spaces = labels.shape[-1] + 1
-    if predictor.shape[:-1] != (*batch, spaces):
-        shape = ", ".join(map(str, (*batch, spaces)))
-        raise ValueError(f"predictor has shape {predictor.shape}; it must be [{shape}, E].")
+    if predictor.shape[-2] != spaces:
+        raise ValueError(
+            f"predictor has shape {predictor.shape}; it must be [*batch, {spaces}, E]."
+        )
     frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
-    given = logit_lengths, label_lengths
-    logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
-    label_lengths = checks.lengths_of_labels("label_lengths", given[1], labels)
+    given = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
+    others = ("predictor", predictor, 2), ("labels", labels, 1)
+    batch = checks.common_batch(tuple(own), *others, *given)
+    labels = checks.broadcast(labels, batch, 1)
+    predictor = checks.broadcast(predictor, batch, 2)
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, frames)
+    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
 
     # Padding is set to 0 for the joint: NaN there would make its gradient NaN.
+    encoder = jnp.where(frames_inside(encoder, logit_lengths)[..., None], encoder, 0)
+    predictor = jnp.where(frames_inside(predictor, label_lengths + 1)[..., None], predictor, 0)
     flat_lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    outer = jnp.arange(frames, dtype=jnp.int32)[None, :] < flat_lengths[0][:, None]
-    inner = jnp.arange(spaces, dtype=jnp.int32)[None, :] <= flat_lengths[1][:, None]
-    encoder = encoder.reshape(*outer.shape, encoder.shape[-1])
-    encoder = jnp.where(outer[:, :, None], encoder, 0)
-    predictor = predictor.reshape(*inner.shape, predictor.shape[-1])
-    predictor = jnp.where(inner[:, :, None], predictor, 0)
-    flat_labels = labels.reshape(len(encoder), spaces - 1)
+    sequences = logit_lengths.size
+    predictor = predictor.reshape(sequences, spaces, predictor.shape[-1])
+    flat_labels = labels.reshape(sequences, spaces - 1)
 
     size = min(frames_per_chunk, max(frames, 1))
     chunks = -(-frames // size)
-    padded = jnp.pad(encoder, ((0, 0), (0, chunks * size - frames), (0, 0)))
-    padded = padded.reshape(len(padded), chunks, size, padded.shape[-1])
+    padding = [(0, 0)] * len(own) + [(0, chunks * size - frames), (0, 0)]
+    padded = jnp.pad(encoder, padding).reshape(*own, chunks, size, width)
 
     def of_chunk(_, chunk):
         frames, start = chunk
+        # Of an encoder that is broadcast, only the frames of a chunk are copied.
+        frames = checks.broadcast(frames, batch, 2).reshape(sequences, size, width)
         logits = joint(frames[:, :, None, :], predictor[:, None, :, :])
         logits = transducer_checks.joint_logits(logits, (*frames.shape[:2], spaces))
         lengths = jnp.clip(flat_lengths[0] - start, 0, size)
@@ -163,12 +171,14 @@ def rnnt_loss_from_joint(
 
     starts = size * jnp.arange(chunks, dtype=jnp.int32)
     _, arcs = meshes.scan(
-        jax.checkpoint(of_chunk, prevent_cse=False), None, (padded.swapaxes(0, 1), starts)
+        jax.checkpoint(of_chunk, prevent_cse=False),
+        None,
+        (jnp.moveaxis(padded, len(own), 0), starts),
     )
 
     def unchunked(x):
         """Chunks ``[chunks, B, t, …]`` as ``[*batch, T, …]``."""
-        x = x.swapaxes(0, 1).reshape(len(padded), chunks * size, x.shape[-1])[:, :frames]
+        x = x.swapaxes(0, 1).reshape(sequences, chunks * size, x.shape[-1])[:, :frames]
         return x.reshape(*batch, *x.shape[1:])
 
     loss = rnnt_loss_from_log_probs(

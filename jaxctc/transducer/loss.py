@@ -31,6 +31,10 @@ def rnnt_loss(
     The gradient is exact in float32 at any length, and all of `jax.grad`, `jax.jvp`,
     `jax.hessian`, `jax.vmap` and `jax.jit` apply. Padding is never read, and its gradient is 0.
 
+    Batch axes are broadcast as in numpy. Logits that are broadcast are copied: those of a
+    transducer mostly depend on the labels. For an N-best list and one encoder output, use
+    `rnnt_loss_from_joint`.
+
     Args:
       logits: float ``[*batch, T, U + 1, C]``, the joint network's output after t frames and u
         labels; unnormalised or log-probabilities: they are normalised inside. Half

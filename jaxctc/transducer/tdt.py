@@ -125,11 +125,12 @@ def tdt_loss(
     )
     duration_logits = checks.logits_array("duration_logits", duration_logits, ("T", "U + 1", "D"))
     durations = transducer_checks.durations("durations", durations)
-    expected = (*pair.logits.shape[:-1], len(durations))
+    expected = (*jnp.shape(token_logits)[:-1], len(durations))
     if duration_logits.shape != expected:
         raise ValueError(
             f"duration_logits has shape {duration_logits.shape}; it must be {expected}."
         )
+    duration_logits = checks.broadcast(duration_logits, pair.labels.shape[:-1], 3)
     return _tdt_loss(duration_logits, *pair, durations, checks.finite("sigma", sigma))
 
 

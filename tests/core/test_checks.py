@@ -45,9 +45,12 @@ SHARED = [
         {"labels": [[1, 2], [3]]},
         r"labels has rows of different lengths; they must have one",
     ),
-    (ValueError, {"labels": LABELS[0]}, r"labels has shape \(2,\); it must be \[2, S\]"),
-    (ValueError, {"labels": LABELS[:1]}, r"labels has shape \(1, 2\); it must be \[2, S\]"),
-    (ValueError, {"labels": np.array(1)}, r"labels has shape \(\); it must be \[2, S\]"),
+    (
+        ValueError,
+        {"labels": [*LABELS, LABELS[0]]},
+        r"labels has the batch axes \(3,\); they must broadcast with \(2,\)",
+    ),
+    (ValueError, {"labels": np.array(1)}, r"labels has shape \(\); it must be \[\*batch, S\]"),
     (
         TypeError,
         {"logit_lengths": [5.0, 5.0]},
@@ -58,15 +61,18 @@ SHARED = [
         {"logit_lengths": [[5], [5, 5]]},
         r"logit_lengths has rows of different lengths; they must have one",
     ),
-    (ValueError, {"logit_lengths": [5]}, r"logit_lengths has shape \(1,\); it must be \(2,\)"),
-    (ValueError, {"logit_lengths": 5}, r"logit_lengths has shape \(\); it must be \(2,\)"),
+    (
+        ValueError,
+        {"logit_lengths": [5, 5, 5]},
+        r"logit_lengths has the batch axes \(3,\); they must broadcast with \(2,\)",
+    ),
     (ValueError, {"logit_lengths": [5, 6]}, r"logit_lengths has the value 6; it must be in 0…5"),
     (ValueError, {"logit_lengths": [-1, 5]}, r"logit_lengths has the value -1; it must be in 0…5"),
     (ValueError, {"label_lengths": [2, 3]}, r"label_lengths has the value 3; it must be in 0…2"),
     (
         ValueError,
-        {"label_lengths": [[2, 2]]},
-        r"label_lengths has shape \(1, 2\); it must be \(2,\)",
+        {"label_lengths": [[2, 2, 2]]},
+        r"label_lengths has the batch axes \(1, 3\); they must broadcast with \(2,\)",
     ),
     (ValueError, {"blank_id": 4}, r"blank_id is 4; it must be a class, in 0…3"),
     (ValueError, {"blank_id": -1}, r"blank_id is -1; it must be a class, in 0…3"),
@@ -90,8 +96,8 @@ def test_feasibility():
         TypeError, match=r"^labels has dtype float64; it must be an integer type\.$"
     ):
         jaxctc.is_feasible([[1.0]], [3])
-    with pytest.raises(ValueError, match=r"^logit_lengths has shape \(2,\); it must be \(1,\)\.$"):
-        jaxctc.is_feasible([[1]], [3, 3])
+    with pytest.raises(ValueError, match=r"^logit_lengths has the batch axes \(2,\); they must br"):
+        jaxctc.is_feasible([[1]] * 3, [3, 3])
     with pytest.raises(ValueError, match=r"^label_lengths has the value 2; it must be in 0…1\.$"):
         jaxctc.is_feasible([[1]], [3], [2])
 

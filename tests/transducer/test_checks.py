@@ -11,7 +11,11 @@ WRONG = [
     (TypeError, {"logits": LOGITS.astype(int)}, r"logits has dtype int\d+; it must be floating"),
     (ValueError, {"logits": LOGITS[0, 0]}, r"it must be \[\*batch, T, U \+ 1, C\]"),
     (ValueError, {"logits": LOGITS[:, :, 1:]}, r"must have 3 elements, one more than there are"),
-    (ValueError, {"labels": LABELS[:1]}, r"labels has shape \(1, 2\); it must be \[2, S\]"),
+    (
+        ValueError,
+        {"labels": [*LABELS, LABELS[0]]},
+        r"labels has the batch axes \(3,\); they must broadcast with \(2,\)",
+    ),
     (TypeError, {"labels": LABELS * 1.0}, r"labels has dtype float64; it must be an integer"),
     (ValueError, {"logit_lengths": [5, 6]}, r"logit_lengths has the value 6; it must be in 0…5"),
     (ValueError, {"label_lengths": [3, 2]}, r"label_lengths has the value 3; it must be in 0…2"),
@@ -53,7 +57,7 @@ def test_malformed_calls_have_an_error_message(function, error, arguments, sente
             lambda: jaxctc.rnnt_loss_from_joint(
                 lambda e, p: e, LOGITS[:, :, 0], LOGITS[:, :2, 0], LABELS
             ),
-            r"predictor has shape \(2, 2, 4\); it must be \[2, 3, E\]",
+            r"predictor has shape \(2, 2, 4\); it must be \[\*batch, 3, E\]",
         ),
         (
             lambda: jaxctc.rnnt_loss_from_joint(

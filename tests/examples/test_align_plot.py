@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("matplotlib", reason="needs the `examples` extra")
+for module in ("matplotlib", "tensorboardX"):
+    pytest.importorskip(module, reason="needs the `examples` extra")
 
 import align_plot
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-for module in ("matplotlib", "tensorboardX"):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+pytest.importorskip("matplotlib", reason="needs the `examples` extra")
+pytest.importorskip("tensorboardX", reason="needs the `examples` extra")
 
 import align_plot
 

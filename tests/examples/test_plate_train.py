@@ -54,7 +54,11 @@ def finished(tmp_path_factory, compile_once) -> Path:
 
 def test_run_leaves_metrics_pictures_and_scores(finished):
     assert [line["step"] for line in metrics(finished)] == [1, 2, 3, 4, 5, 6]
-    assert {"loss", "exact_match", "character_error_rate"} < metrics(finished)[0].keys()
+    assert metrics(finished)[0].keys() == {"step", "loss", "exact_match", "character_error_rate"}
+    first = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["images/s"] == pytest.approx(4 / first["seconds/step"])
+    # 48 million operations an image, and about as many again for either gradient.
+    assert first["flop/s"] * first["seconds/step"] == pytest.approx(4 * 3 * 48e6, rel=0.1)
     result = json.loads((finished / "result.json").read_text())
     assert result["images"] == 6
     assert result.keys() >= {"exact_match", "character_error_rate"}

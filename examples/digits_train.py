@@ -19,7 +19,8 @@ from digits.data import Recording
 from digits.objectives import OBJECTIVES, Loss, make_loss, model_name
 
 EVALUATION_SEED = 0, 20_240_101  # a pair: training seeds are single numbers
-UNSETTLED = ("out", "save_every", "log_every", "eval_strings")  # may change when a run continues
+# May change when a run continues.
+UNSETTLED = ("out", "save_every", "log_every", "eval_strings", *training.WHERE)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -42,7 +43,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--eval-strings", type=int, default=500, help="test strings of each kind")
     add("--save-every", type=int, default=250, help="steps between checkpoints")
     add("--log-every", type=int, default=25, help="steps between lines of metrics.jsonl")
+    training.add_options(parser)
     args = parser.parse_args(arguments)
+    training.check_options(parser, args)
     for name in ("steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -53,12 +56,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@nnx.jit(static_argnames=("loss", "seed"))
-def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.Array]:
+@nnx.jit(static_argnames=("loss", "seed", "microbatches"))
+def train_step(
+    model, optimizer, batch, loss: Loss, seed: int, microbatches: int = 1
+) -> dict[str, jax.Array]:
     """Takes one step of training in place; returns the batch's loss."""
     # The dropout of a step depends only on its number, so that a run can be continued exactly.
     key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
-    value, gradients = nnx.value_and_grad(lambda model: loss(model, batch, key).mean())(model)
+    value, _, gradients = training.value_and_gradients(
+        lambda *args: (loss(*args).mean(), None), model, batch, key, microbatches
+    )
     optimizer.update(model, gradients)
     return {"loss": value}
 
@@ -66,7 +73,7 @@ def train_step(model, optimizer, batch, loss: Loss, seed: int) -> dict[str, jax.
 def make_model(args: argparse.Namespace) -> nnx.Module:
     """Returns the objective's model, with all weights of --init, or with those of its encoder."""
     name = model_name(args.objective)
-    model = models.build(name, args.seed)
+    model = models.build(name, args.seed, args.dtype)
     if args.init:
         initial = training.load_config(args.init).get("model")
         if initial == name:
@@ -98,6 +105,11 @@ def split(args: argparse.Namespace) -> tuple[list[Recording], list[Recording], l
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    with training.joined(args):
+        train_and_judge(args)
+
+
+def train_and_judge(args: argparse.Namespace) -> None:
     model = make_model(args)
     train_recordings, known, unseen = split(args)
     strings = data.make_strings(train_recordings, args.strings, [args.seed], augment=True)
@@ -108,17 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weight_decay=args.weight_decay,
         steps=args.steps,
     )
+    devices = training.Devices(args.mesh, args.batch_size, microbatches=args.accumulate)
     settings = {k: v for k, v in vars(args).items() if k not in UNSETTLED}
     training.train(
         lambda model, optimizer, batch: train_step(
-            model, optimizer, batch, loss=loss, seed=args.seed
+            model, optimizer, batch, loss=loss, seed=args.seed, microbatches=args.accumulate
         ),
         model,
         optimizer,
-        data.training_batches(strings, args.batch_size, args.seed),
+        data.training_batches(strings, args.batch_size, args.seed, devices.rows),
+        devices,
         out=args.out,
         steps=args.steps,
-        batch_size=args.batch_size,
+        ema=args.ema,
         config={"model": model_name(args.objective), "settings": settings},
         unit="strings",
         log_every=args.log_every,
@@ -134,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, kind in tests.items():
         found = hearing.scores(model, kind, frames, divide=args.objective == "prior")
         result |= {f"{name}_{key}": value for key, value in found.items()}
+    if not training.is_first():
+        return
     Path(args.out, "result.json").write_text(json.dumps(result) + "\n")
     print(json.dumps(result))
 

@@ -46,7 +46,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--eval-images", type=int, default=1000, help="rendered plates to test on")
     add("--save-every", type=int, default=500, help="steps between checkpoints")
     add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
+    training.add_options(parser)
     args = parser.parse_args(arguments)
+    training.check_options(parser, args)
     for name in ("steps", "batch_size", "eval_images", "save_every", "log_every"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -70,37 +72,44 @@ def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
         if charset != initial["charset"]:
             raise SystemExit(f"--init {args.init} has another character set: {initial['charset']}")
     # Published weights divide by a mean over the batch; training is better without that.
-    return {**description, "normalise": "image"} if description["name"] == "lprnet" else description
+    if description["name"] == "lprnet":
+        description = {**description, "normalise": "image"}
+    return {**description, "dtype": args.dtype}
 
 
-@nnx.jit(static_argnames="seed")
-def train_step(model, optimizer, batch, seed: int) -> dict[str, jax.Array]:
-    """Takes one step of training in place; returns loss, exact matches and errors of the batch."""
+def mean_loss(model, batch, key) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the batch's mean loss, its exact matches and its errors."""
     labels, lengths = batch["labels"], batch["label_lengths"]
-    # The dropout of a step depends only on its number, so that a run can be continued exactly.
-    key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
-
-    def mean_loss(model):
-        logits = model(batch["images"], key)
-        blank = logits.shape[-1] - 1
-        losses = jaxctc.ctc_loss(logits, labels, label_lengths=lengths, blank_id=blank)
-        return losses.mean(), jaxctc.ctc_greedy_decode(logits, blank_id=blank)
-
-    (loss, read), gradients = nnx.value_and_grad(mean_loss, has_aux=True)(model)
-    optimizer.update(model, gradients)
+    logits = model(batch["images"], key)
+    blank = logits.shape[-1] - 1
+    losses = jaxctc.ctc_loss(logits, labels, label_lengths=lengths, blank_id=blank)
+    read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
     errors = ErrorRate()
     errors.update(hypotheses=read.labels, references=labels, reference_lengths=lengths)
-    return {
-        "loss": loss,
+    return losses.mean(), {
         "exact_match": exact_matches(read, labels, lengths).mean(),
         "character_error_rate": errors.compute(),
     }
+
+
+@nnx.jit(static_argnames=("seed", "microbatches"))
+def train_step(model, optimizer, batch, seed: int, microbatches: int = 1) -> dict[str, jax.Array]:
+    """Takes one step of training in place; returns loss, exact matches and errors of the batch."""
+    # The dropout of a step depends only on its number, so that a run can be continued exactly.
+    key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
+    loss, scores, gradients = training.value_and_gradients(
+        mean_loss, model, batch, key, microbatches
+    )
+    optimizer.update(model, gradients)
+    return {"loss": loss, **scores}
 
 
 def judge(model: nnx.Module, plates: list[data.Plate], charset: str, out: Path) -> None:
     """Reads `plates`, writes pictures of the results, and prints the scores as JSON."""
     images = data.stack_images(plates)
     texts, confidences, logits = read_images(model, images, charset, views=len(SHIFTS))
+    if not training.is_first():
+        return
     result = scores(texts, [plate.text for plate in plates])
     report.contact_sheet(out / "readings.png", plates, texts, confidences)
     # The plate with the longest text; of those, the one with the lowest confidence.
@@ -117,6 +126,11 @@ def judge(model: nnx.Module, plates: list[data.Plate], charset: str, out: Path) 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    with training.joined(args):
+        train_and_judge(args)
+
+
+def train_and_judge(args: argparse.Namespace) -> None:
     charset = load_charset(args.charset)
     real_share = args.real_share if args.train_data else 0.0
     if real_share < 1 and not render.can_render(charset):
@@ -137,18 +151,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weight_decay=args.weight_decay,
         steps=args.steps,
     )
-    batches = data.training_batches(charset, args.batch_size, args.seed, plates, real_share)
+    head = models.HEADS[description["name"]]
+    devices = training.Devices(args.mesh, args.batch_size, microbatches=args.accumulate, head=head)
+    batches = data.training_batches(
+        charset, args.batch_size, args.seed, plates, real_share, devices.rows
+    )
 
     unsettled = ("out", "save_every", "log_every", "eval_data", "eval_images", "model", "charset")
+    unsettled += training.WHERE
     settings = {k: v for k, v in vars(args).items() if k not in unsettled}
     training.train(
-        lambda model, optimizer, batch: train_step(model, optimizer, batch, seed=args.seed),
+        lambda model, optimizer, batch: train_step(
+            model, optimizer, batch, seed=args.seed, microbatches=args.accumulate
+        ),
         model,
         optimizer,
         batches,
+        devices,
         out=args.out,
         steps=args.steps,
-        batch_size=args.batch_size,
+        ema=args.ema,
         config={"model": description, "charset": charset, "settings": settings},
         unit="images",
         log_every=args.log_every,

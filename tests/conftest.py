@@ -12,6 +12,7 @@ from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache
 
 EXAMPLES = Path(__file__).parent / "examples"
+collect_ignore = ["tiny_training.py"]  # a script without tests, which needs the `examples` extra
 
 # Tracing makes and drops many small objects: it is enough to collect garbage now and then.
 gc.set_threshold(100_000, 20, 20)

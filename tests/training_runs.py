@@ -1,27 +1,50 @@
 """What tests of training scripts share: stopping at a step, and comparing what runs leave."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
+TESTS = Path(__file__).parent
+
 
 def metrics(out: Path) -> list[dict]:
-    """The lines of a run's metrics without rates, which are never the same."""
+    """The lines of a run's metrics without times and rates, which are never the same."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.endswith("/s")} for line in lines]
+    timed = ("/s", "/step")
+    return [{k: v for k, v in line.items() if not k.endswith(timed)} for line in lines]
 
 
-def at_step(monkeypatch, module, step: int, action) -> None:
-    """Has `action` called just before `module` takes the given step of this process."""
-    original, count = module.train_step, iter(range(1, 1000))
+def at_step(monkeypatch, step: int, action) -> None:
+    """Calls `action` just before the training loop takes the given step of this process."""
+    import training
 
-    def counted(*arguments, **options):
+    original, count = training.Devices.batch, iter(range(1, 1000))
+
+    def counted(*arguments):
         if next(count) == step:
             action()
-        return original(*arguments, **options)
+        return original(*arguments)
 
-    monkeypatch.setattr(module, "train_step", counted)
+    monkeypatch.setattr(training.Devices, "batch", counted)
+
+
+def environment(compiled: Path, devices: int = 1) -> dict[str, str]:
+    """The environment of a Python process with so many devices, which can import the examples.
+
+    Such processes share their compiled programs in the directory `compiled`.
+    """
+    paths = TESTS.parent, TESTS, TESTS.parent / "examples"
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
 
 
 def assert_same_run(one: Path, two: Path, weights) -> None:

@@ -16,6 +16,8 @@ import grain
 import kaldi_native_fbank
 import numpy as np
 
+from training.devices import Rows
+
 RATE, HOP, WINDOW, MELS = 8000, 100, 200, 40  # samples; a frame every 12.5 milliseconds
 MOST_DIGITS, MOST_FRAMES = 7, 352  # of a training string
 TEST_INDICES = range(5)
@@ -201,17 +203,20 @@ def stack(strings: Sequence[DigitString], frames: int) -> dict[str, np.ndarray]:
 
 
 def training_batches(
-    strings: Sequence[DigitString], batch_size: int, seed: int
+    strings: Sequence[DigitString], batch_size: int, seed: int, rows: range | None = None
 ) -> grain.DatasetIterator:
     """Returns an endless iterator of batches, each epoch in another order.
 
-    "index" has the index of each row in `strings`.
+    "index" has the index of each row in `strings`. `rows` are the rows of each batch to return;
+    None for all.
     """
 
     def batch(indices: Sequence[int]) -> dict[str, np.ndarray]:
-        rows = stack([strings[i] for i in indices], MOST_FRAMES)
-        return rows | {"index": np.array(indices, np.int32)}
+        examples = stack([strings[i] for i in indices], MOST_FRAMES)
+        return examples | {"index": np.array(indices, np.int32)}
 
     dataset = grain.MapDataset.range(len(strings)).seed(seed).shuffle().repeat()
-    dataset = dataset.batch(batch_size, batch_fn=batch)
+    rows = rows or range(batch_size)
+    dataset = grain.MapDataset.source(Rows(dataset, batch_size, rows))
+    dataset = dataset.batch(len(rows), batch_fn=batch)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))

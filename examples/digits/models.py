@@ -14,9 +14,9 @@ SECONDS_A_FRAME = STRIDE * HOP / RATE
 class Block(nnx.Module):
     """A convolution over five frames whose result is added to its input."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
-        self.conv = nnx.Conv(width, width, 5, rngs=rngs)
+    def __init__(self, width: int, **options):
+        self.norm = nnx.LayerNorm(width, use_fast_variance=False, **options)
+        self.conv = nnx.Conv(width, width, 5, **options)
         self.dropout = nnx.Dropout(0.1, broadcast_dims=(1,))  # random numbers are slow on a CPU
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -28,18 +28,24 @@ class Encoder(nnx.Module):
     """Maps features [batch, T, MELS] to logits, one frame of 50 ms per four frames.
 
     Each string is first normalised to mean 0 and variance 1 in every band. Padding is never read.
+
+    Args:
+      width: channels.
+      blocks: the number of blocks.
+      dtype: of the computation; the weights are float32.
     """
 
-    def __init__(self, *, width: int = 96, blocks: int = 5, rngs: nnx.Rngs):
+    def __init__(self, *, width: int = 96, blocks: int = 5, dtype: str = "float32", rngs: nnx.Rngs):
+        options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         self.stem = nnx.List(
             [
-                nnx.Conv(MELS, width // 2, 6, strides=2, padding=[(2, 2)], rngs=rngs),
-                nnx.Conv(width // 2, width, 6, strides=2, padding=[(2, 2)], rngs=rngs),
+                nnx.Conv(MELS, width // 2, 6, strides=2, padding=[(2, 2)], **options),
+                nnx.Conv(width // 2, width, 6, strides=2, padding=[(2, 2)], **options),
             ]
         )
-        self.blocks = nnx.List([Block(width, rngs=rngs) for _ in range(blocks)])
-        self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
-        self.head = nnx.Linear(width, CLASSES, rngs=rngs)
+        self.blocks = nnx.List([Block(width, **options) for _ in range(blocks)])
+        self.norm = nnx.LayerNorm(width, use_fast_variance=False, **options)
+        self.head = nnx.Linear(width, CLASSES, **options)
 
     def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
         """Returns encodings [batch, T // 4, width] and their lengths, int32[batch]."""
@@ -89,13 +95,16 @@ class Transducer(nnx.Module):
     The two `simple` layers are the simple joint, which chooses the positions for pruning.
     """
 
-    def __init__(self, *, width: int = 96, joined: int = 64, rngs: nnx.Rngs):
-        self.encoder = Encoder(width=width, rngs=rngs)
-        self.project = nnx.Linear(width, joined, rngs=rngs)
-        self.predictor = nnx.Embed(CLASSES, joined, rngs=rngs)
-        self.head = nnx.Linear(joined, CLASSES, rngs=rngs)
-        self.simple_encoder = nnx.Linear(width, CLASSES, rngs=rngs)
-        self.simple_predictor = nnx.Embed(CLASSES, CLASSES, rngs=rngs)
+    def __init__(
+        self, *, width: int = 96, joined: int = 64, dtype: str = "float32", rngs: nnx.Rngs
+    ):
+        self.encoder = Encoder(width=width, dtype=dtype, rngs=rngs)
+        options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
+        self.project = nnx.Linear(width, joined, **options)
+        self.predictor = nnx.Embed(CLASSES, joined, **options)
+        self.head = nnx.Linear(joined, CLASSES, **options)
+        self.simple_encoder = nnx.Linear(width, CLASSES, **options)
+        self.simple_predictor = nnx.Embed(CLASSES, CLASSES, **options)
 
     def join(self, encoded: jax.Array, predicted: jax.Array) -> jax.Array:
         """Maps the sum of encodings and predictions [..., joined] to logits."""
@@ -116,7 +125,7 @@ def before_labels(labels: jax.Array) -> jax.Array:
 MODELS = {"encoder": Encoder, "transducer": Transducer}
 
 
-def build(name: str, seed: int = 0) -> nnx.Module:
+def build(name: str, seed: int = 0, dtype: str = "float32") -> nnx.Module:
     """Returns one of `MODELS` with weights drawn from a seed."""
     # Under jit, one program draws all initial weights, instead of one program each.
-    return nnx.jit(lambda: MODELS[name](rngs=nnx.Rngs(seed)))()
+    return nnx.jit(lambda: MODELS[name](dtype=dtype, rngs=nnx.Rngs(seed)))()

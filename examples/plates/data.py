@@ -19,6 +19,7 @@ import numpy as np
 from plates import render
 from plates.charset import PROVINCES, encode, frames_needed, unknown_characters
 from plates.models import FRAMES
+from training.devices import Rows
 
 cv2.setNumThreads(1)  # images are tiny, and Grain already reads in several threads
 
@@ -193,7 +194,12 @@ def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]
 
 
 def training_batches(
-    charset: str, batch_size: int, seed: int, plates: Sequence[Plate] = (), real_share: float = 0.0
+    charset: str,
+    batch_size: int,
+    seed: int,
+    plates: Sequence[Plate] = (),
+    real_share: float = 0.0,
+    rows: range | None = None,
 ) -> grain.DatasetIterator:
     """Returns an endless iterator of batches; each image is rendered or augmented anew.
 
@@ -206,6 +212,7 @@ def training_batches(
       seed: the seed.
       plates: real plates; those with rarer characters are drawn more often, and all are augmented.
       real_share: the part of images that are real; the others are rendered.
+      rows: the rows of each batch to return; None for all.
     """
 
     weights = _weights(plates)
@@ -220,7 +227,9 @@ def training_batches(
         return example(render.render(rng, text), text, charset)
 
     # 2**40 examples are endless in practice.
-    dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw).batch(batch_size)
+    dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw)
+    rows = rows or range(batch_size)
+    dataset = grain.MapDataset.source(Rows(dataset, batch_size, rows)).batch(len(rows))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
 

@@ -24,23 +24,36 @@ class Conv(nnx.Module):
       kernel: height and width.
       strides: height and width.
       padding: rows and columns of zeros on either side.
+      dtype: of the computation; the weights are float32.
     """
 
-    def __init__(self, inputs, outputs, kernel, *, strides=(1, 1), padding=(0, 0), bias=True, rngs):
+    def __init__(
+        self,
+        inputs,
+        outputs,
+        kernel,
+        *,
+        strides=(1, 1),
+        padding=(0, 0),
+        bias=True,
+        dtype="float32",
+        rngs,
+    ):
         initial = nnx.initializers.he_normal(in_axis=(0, 1, 2))
         self.kernel = nnx.Param(initial(rngs.params(), (*kernel, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
-        self.strides, self.padding = strides, padding
+        self.strides, self.padding, self.dtype = strides, padding, jnp.dtype(dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, height, width, inputs] to [batch, height', width', outputs]."""
-        height, width, inputs, outputs = self.kernel.shape
+        height, width, _, outputs = self.kernel.shape
+        x = x.astype(self.dtype)
         if any(self.padding):
             x = jnp.pad(x, ((0, 0), *((p, p) for p in self.padding), (0, 0)))
         rows, columns = _windows(x, (height, width), self.strides)
         patches = jnp.concatenate([x[:, r, c] for r in rows for c in columns], axis=-1)
-        y = patches @ self.kernel[...].reshape(height * width * inputs, outputs)
-        return y if self.bias is None else y + self.bias[...]
+        y = patches @ self.kernel[...].astype(self.dtype).reshape(-1, outputs)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 def _windows(x, size, strides) -> list[list[slice]]:
@@ -63,9 +76,11 @@ def _max_pool(x: jax.Array, strides: tuple[int, int]) -> jax.Array:
 class ConvNormRelu(nnx.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(self, inputs, outputs, kernel, *, rngs, bias=False, **options):
-        self.conv = Conv(inputs, outputs, kernel, bias=bias, rngs=rngs, **options)
-        self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, rngs=rngs)
+    def __init__(self, inputs, outputs, kernel, *, rngs, bias=False, dtype="float32", **options):
+        self.conv = Conv(inputs, outputs, kernel, bias=bias, dtype=dtype, rngs=rngs, **options)
+        self.norm = nnx.BatchNorm(
+            outputs, momentum=0.9, epsilon=1e-5, dtype=jnp.dtype(dtype), rngs=rngs
+        )
 
     def __call__(self, x: jax.Array, fixed: bool | None = None) -> jax.Array:
         return nnx.relu(self.norm(self.conv(x), use_running_average=fixed))
@@ -74,8 +89,8 @@ class ConvNormRelu(nnx.Module):
 class Residual(nnx.Module):
     """A 3x3 convolution whose result is added to its input."""
 
-    def __init__(self, channels, *, rngs):
-        self.layer = ConvNormRelu(channels, channels, (3, 3), padding=(1, 1), rngs=rngs)
+    def __init__(self, channels, **options):
+        self.layer = ConvNormRelu(channels, channels, (3, 3), padding=(1, 1), **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x + self.layer(x)
@@ -90,21 +105,22 @@ class Light(nnx.Module):
     Args:
       classes: characters and the blank.
       width: channels of the first layer; 32 trains in minutes, 48 reads a little better.
+      dtype: of the computation; weights and running means are float32.
     """
 
-    def __init__(self, classes: int, *, width: int = 32, rngs: nnx.Rngs):
-        w = width
+    def __init__(self, classes: int, *, width: int = 32, dtype: str = "float32", rngs: nnx.Rngs):
+        w, options = width, {"dtype": dtype, "rngs": rngs}
         self.layers = nnx.List(
             [
-                ConvNormRelu(3, w, (4, 4), strides=(2, 2), padding=(1, 1), rngs=rngs),
-                ConvNormRelu(w, 2 * w, (3, 3), strides=(2, 2), padding=(1, 1), rngs=rngs),
-                Residual(2 * w, rngs=rngs),
-                ConvNormRelu(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), rngs=rngs),
+                ConvNormRelu(3, w, (4, 4), strides=(2, 2), padding=(1, 1), **options),
+                ConvNormRelu(w, 2 * w, (3, 3), strides=(2, 2), padding=(1, 1), **options),
+                Residual(2 * w, **options),
+                ConvNormRelu(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), **options),
                 # The full height, and 7 columns: 24 columns become the 18 frames.
-                ConvNormRelu(4 * w, 6 * w, (3, 7), rngs=rngs),
+                ConvNormRelu(4 * w, 6 * w, (3, 7), **options),
             ]
         )
-        self.head = nnx.Linear(6 * w, classes, rngs=rngs)
+        self.head = nnx.Linear(6 * w, classes, dtype=jnp.dtype(dtype), rngs=rngs)
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         x = images.astype(jnp.float32)
@@ -118,14 +134,14 @@ class Light(nnx.Module):
 class SmallBlock(nnx.Module):
     """LPRNet's bottleneck: 1x1, 3x1, 1x3, 1x1."""
 
-    def __init__(self, inputs, outputs, *, rngs):
+    def __init__(self, inputs, outputs, **options):
         middle = outputs // 4
         self.convs = nnx.List(
             [
-                Conv(inputs, middle, (1, 1), rngs=rngs),
-                Conv(middle, middle, (3, 1), padding=(1, 0), rngs=rngs),
-                Conv(middle, middle, (1, 3), padding=(0, 1), rngs=rngs),
-                Conv(middle, outputs, (1, 1), rngs=rngs),
+                Conv(inputs, middle, (1, 1), **options),
+                Conv(middle, middle, (3, 1), padding=(1, 0), **options),
+                Conv(middle, middle, (1, 3), padding=(0, 1), **options),
+                Conv(middle, outputs, (1, 1), **options),
             ]
         )
 
@@ -146,6 +162,7 @@ class LPRNet(nnx.Module):
       fixed_norms: whether batch norms keep their mean and variance in training. Those of the
         published weights are 0 and 1, far from those of batches: updating them would make the
         weights useless in a few steps.
+      dtype: of the computation; weights and running means are float32.
     """
 
     def __init__(
@@ -154,24 +171,31 @@ class LPRNet(nnx.Module):
         *,
         normalise: str = "image",
         fixed_norms: bool = False,
+        dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         if normalise not in ("image", "batch"):
             raise ValueError(f'normalise is {normalise!r}; it must be "image" or "batch"')
         self.normalise, self.fixed_norms = normalise, fixed_norms
-        self.stem = ConvNormRelu(3, 64, (3, 3), bias=True, rngs=rngs)
+        options = {"dtype": dtype, "rngs": rngs}
+        self.stem = ConvNormRelu(3, 64, (3, 3), bias=True, **options)
         self.blocks = nnx.List(
             [
-                SmallBlock(64, 128, rngs=rngs),
-                SmallBlock(64, 256, rngs=rngs),
-                SmallBlock(256, 256, rngs=rngs),
+                SmallBlock(64, 128, **options),
+                SmallBlock(64, 256, **options),
+                SmallBlock(256, 256, **options),
             ]
         )
-        self.norms = nnx.List([nnx.BatchNorm(n, momentum=0.9, rngs=rngs) for n in (128, 256, 256)])
-        self.wide = ConvNormRelu(64, 256, (1, 4), bias=True, rngs=rngs)
-        self.tall = ConvNormRelu(256, classes, (13, 1), bias=True, rngs=rngs)
+        self.norms = nnx.List(
+            [
+                nnx.BatchNorm(n, momentum=0.9, dtype=jnp.dtype(dtype), rngs=rngs)
+                for n in (128, 256, 256)
+            ]
+        )
+        self.wide = ConvNormRelu(64, 256, (1, 4), bias=True, **options)
+        self.tall = ConvNormRelu(256, classes, (13, 1), bias=True, **options)
         self.dropouts = nnx.List([nnx.Dropout(0.5), nnx.Dropout(0.5)])
-        self.container = Conv(64 + 128 + 256 + classes, classes, (1, 1), rngs=rngs)
+        self.container = Conv(64 + 128 + 256 + classes, classes, (1, 1), **options)
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         fixed = True if self.fixed_norms else None
@@ -198,6 +222,7 @@ class LPRNet(nnx.Module):
 
 
 MODELS = {"light": Light, "lprnet": LPRNet}
+HEADS = {"light": "head", "lprnet": "container"}  # the layers that return logits
 
 
 def build(description: dict, classes: int, seed: int = 0) -> nnx.Module:

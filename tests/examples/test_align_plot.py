@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib", reason="needs the `examples` extra")
+pytest.importorskip("tensorboardX", reason="needs the `examples` extra")
 
 import align_plot
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("kaldi_native_fbank", "grain", "flax", "orbax.checkpoint"):
+for module in ("kaldi_native_fbank", "grain", "flax", "orbax.checkpoint", "tensorboardX"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import jax  # noqa: E402
@@ -60,7 +60,7 @@ def test_run_leaves_metrics_and_scores(finished, capsys):
 
 def test_ctrl_c_saves_and_the_same_command_continues(finished, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_step(patch, digits_train, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path)
     assert stopped.value.code == 130
@@ -82,6 +82,22 @@ def test_losses_have_gradients(objective):
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
     assert np.any(gradients["head"]["kernel"])
+
+
+@pytest.mark.parametrize("objective", ["ctc", "pruned-rnnt"])
+def test_bfloat16_leaves_weights_and_losses_in_float32(objective):
+    strings = data.make_strings(data.tone_recordings(count=1), 3, [0], augment=True)
+    batch = next(data.training_batches(strings, 3, seed=0))
+    model = models.MODELS[model_name(objective)](width=8, dtype="bfloat16", rngs=nnx.Rngs(0))
+    loss = make_loss(objective, strings)
+    graph, weights = nnx.split(model)
+    mean = lambda weights: loss(nnx.merge(graph, weights), batch, jax.random.key(0)).mean()  # noqa: E731
+    value, gradients = jax.eval_shape(jax.value_and_grad(mean), weights)
+    assert value.dtype == np.float32
+    assert {x.dtype for x in jax.tree.leaves(gradients)} == {np.dtype(np.float32)}
+    encoder = model.encoder if objective.endswith("rnnt") else model
+    logits, _ = jax.eval_shape(encoder, batch["features"], batch["frames"])
+    assert logits.dtype == jax.numpy.bfloat16
 
 
 def test_a_transducer_takes_the_encoder_of_a_ctc_run(finished, tmp_path):

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
+for module in (
+    "cv2",
+    "grain",
+    "fontpkg_barlow_condensed",
+    "pylopdf_fonts_zh_cn",
+    "flax",
+    "tensorboardX",
+):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import cv2  # noqa: E402

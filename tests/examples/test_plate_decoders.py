@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("cv2", "grain", "flax"):
+for module in ("cv2", "grain", "flax", "tensorboardX"):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import jaxctc  # noqa: E402

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("cv2", "grain", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "flax"):
+for module in (
+    "cv2",
+    "grain",
+    "fontpkg_barlow_condensed",
+    "pylopdf_fonts_zh_cn",
+    "flax",
+    "tensorboardX",
+):
     pytest.importorskip(module, reason="needs the `examples` extra")
 
 import cv2  # noqa: E402
@@ -47,7 +54,11 @@ def finished(tmp_path_factory, compile_once) -> Path:
 
 def test_run_leaves_metrics_pictures_and_scores(finished):
     assert [line["step"] for line in metrics(finished)] == [1, 2, 3, 4, 5, 6]
-    assert {"loss", "exact_match", "character_error_rate"} < metrics(finished)[0].keys()
+    assert metrics(finished)[0].keys() == {"step", "loss", "exact_match", "character_error_rate"}
+    first = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["images/s"] == pytest.approx(4 / first["seconds/step"])
+    # 48 million operations an image, and about as many again for either gradient.
+    assert first["flop/s"] * first["seconds/step"] == pytest.approx(4 * 3 * 48e6, rel=0.1)
     result = json.loads((finished / "result.json").read_text())
     assert result["images"] == 6
     assert result.keys() >= {"exact_match", "character_error_rate"}
@@ -57,7 +68,7 @@ def test_run_leaves_metrics_pictures_and_scores(finished):
 
 def test_ctrl_c_saves_and_the_same_command_continues(finished, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_step(patch, plate_train, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path)
     assert stopped.value.code == 130
@@ -71,7 +82,7 @@ def test_a_crash_loses_only_what_came_after_the_checkpoint(finished, tmp_path, m
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        at_step(patch, plate_train, 6, crash)
+        at_step(patch, 6, crash)
         with pytest.raises(RuntimeError, match="power cut"):
             run(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -81,7 +92,13 @@ def test_a_crash_loses_only_what_came_after_the_checkpoint(finished, tmp_path, m
 
 
 def test_a_finished_run_is_tested_again_but_not_trained(finished, monkeypatch, capsys):
-    at_step(monkeypatch, plate_train, 1, lambda: pytest.fail("trained again"))
+    at_step(monkeypatch, 1, lambda: pytest.fail("trained again"))
+    with monkeypatch.context() as patch:  # a process that is not the first one writes nothing
+        patch.setattr(training, "is_first", lambda: False)
+        (finished / "result.json").unlink()
+        run(finished)
+        assert not (finished / "result.json").exists()
+        assert not capsys.readouterr().out
     run(finished)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 6
 
@@ -89,6 +106,18 @@ def test_a_finished_run_is_tested_again_but_not_trained(finished, monkeypatch, c
 def test_other_settings_are_refused(finished):
     with pytest.raises(SystemExit, match=r"settings\.seed: 0 there, 1 here"):
         run(finished, "--seed=1")
+
+
+def test_averaged_weights_in_bfloat16_are_what_is_read_with(tmp_path, monkeypatch):
+    judged = []
+    keep = lambda model, *_: judged.extend(jax.tree.leaves(nnx.state(model)))  # noqa: E731
+    monkeypatch.setattr(plate_train, "judge", keep)
+    run(tmp_path, "--dtype=bfloat16", "--accumulate=2", "--ema=0.9", "--steps=2")
+    assert training.load_config(tmp_path)["model"] == {"name": "light", "dtype": "bfloat16"}
+    for a, b in zip(judged, weights(tmp_path), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert b.dtype == np.float32
+    assert all(np.isfinite(line["loss"]) for line in metrics(tmp_path))
 
 
 def test_real_plates_mix_with_rendered_ones_and_weights_are_taken_over(finished, tmp_path, capsys):

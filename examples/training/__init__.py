@@ -1,0 +1,29 @@
+"""A training loop that can be stopped at any time and continued to exactly the same result.
+
+Everything a run depends on is in its checkpoints: weights, optimiser, the position in the data,
+and the settings it was started with. It can be continued on other devices and by another number of
+processes. The loop works for any Flax NNX model and any Grain iterator.
+"""
+
+from training.checkpoints import load_config, load_model, save_model
+from training.devices import Devices, Rows
+from training.loop import train
+from training.options import WHERE, add_options, check_options
+from training.processes import is_first, joined
+from training.steps import make_optimizer, value_and_gradients
+
+__all__ = [
+    "WHERE",
+    "Devices",
+    "Rows",
+    "add_options",
+    "check_options",
+    "is_first",
+    "joined",
+    "load_config",
+    "load_model",
+    "make_optimizer",
+    "save_model",
+    "train",
+    "value_and_gradients",
+]

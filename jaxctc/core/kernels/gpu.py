@@ -294,7 +294,8 @@ class _Block(_Rows):
         return plgpu.layout_cast(jnp.broadcast_to(jnp.float32(x), (self.plan.states,)), self.layout)
 
     def read(self, ref) -> jax.Array:
-        return plgpu.load(ref, (), layout=self.layout, optimized=False)
+        # jax 0.10, which this is not for, has an index here.
+        return plgpu.load(ref, layout=self.layout, optimized=False)  # pyright: ignore
 
     def load(self, ref) -> Arrays:
         """The sequence's rows of ``[n, B, P]``."""

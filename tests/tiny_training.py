@@ -46,7 +46,7 @@ def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     labels = rng.integers(1, CLASSES, LABELS).astype(np.int32)
     features = rng.normal(0, 0.5, (FRAMES, INPUTS)).astype(np.float32)
     features[1::3, 0] += labels
-    return {"index": np.int32(index), "features": features, "labels": labels}
+    return {"index": np.array(index, np.int32), "features": features, "labels": labels}
 
 
 def training_batches(rows: range, batch_size: int = BATCH) -> grain.DatasetIterator:

@@ -52,11 +52,16 @@ NUMERATOR = jaxctc.Fsa.stack(
     [jaxctc.ctc_fsa(row[:n]) for row, n in zip(LABELS.tolist(), LENGTHS, strict=True)]
 )
 DENOMINATOR = jaxctc.ctc_denominator([[1, 2], [3, 3], [2], [1, 3]])
+DECODED = jax.tree.map(np.asarray, jaxctc.ctc_greedy_decode(LOGITS))
 GRAMMAR = jaxctc.Grammar([[{1, 2, 3}, {1, 2, 3}]], classes=C).scorer()
 
 
 def _state() -> jaxctc.BeamState:
     return jax.tree.map(np.asarray, jaxctc.ctc_beam_start(batch=(B,), beam_width=3, max_labels=T))
+
+
+def _prefixes():
+    return jax.tree.map(np.asarray, jaxctc.ctc_prefix_start(LOGITS, FRAMES))
 
 
 def _predictor(projection):
@@ -126,6 +131,14 @@ CASES = {
     "ctc_beam_start": Case(_start, (LOGITS,), constant=True),
     "ctc_beam_extend": Case(jaxctc.ctc_beam_extend, (_state(), LOGITS, FRAMES)),
     "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (_state(),)),
+    "ctc_beam_commit": Case(jaxctc.ctc_beam_commit, (_state(),)),
+    "ctc_prefix_start": Case(jaxctc.ctc_prefix_start, (LOGITS, FRAMES)),
+    "ctc_prefix_score": Case(
+        jaxctc.ctc_prefix_score, (_prefixes(), LOGITS, HYPOTHESES[:, None], FRAMES)
+    ),
+    "score_sequence": Case(
+        lambda labels, scorer: jaxctc.score_sequence(scorer, labels), (REFERENCES,), (GRAMMAR,)
+    ),
     "edit_distance": Case(jaxctc.edit_distance, (HYPOTHESES, REFERENCES)),
     "edit_operations": Case(jaxctc.edit_operations, (HYPOTHESES, REFERENCES)),
     "error_rate": Case(jaxctc.error_rate, (HYPOTHESES, REFERENCES), reduces=True),
@@ -261,7 +274,12 @@ HOST = {
     "ctc_fsa": lambda: jaxctc.ctc_fsa([1, 2, 2]),
     "compose": lambda: jaxctc.compose(jaxctc.topologies.CTC(), jaxctc.linear_fsa([1, 2])),
     "ctc_denominator": lambda: jaxctc.ctc_denominator([[1, 2], [2, 2]]),
-    "combine": lambda: jaxctc.combine([GRAMMAR, GRAMMAR], weights=[1.0, 0.5]),
+    "combine": lambda: jax.tree.leaves(jaxctc.combine([GRAMMAR, GRAMMAR], weights=[1.0, 0.5])),
+    "tabulate": lambda: jax.tree.leaves(jaxctc.tabulate(GRAMMAR)),
+    "words": lambda: [
+        np.array([(word.first, word.last) for word in row])
+        for row in jaxctc.words(DECODED, "?abc", separator=3)
+    ],
 }
 
 

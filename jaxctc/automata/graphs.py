@@ -9,7 +9,7 @@ from jaxctc.automata import checks as automata_checks
 from jaxctc.automata.arcs import Fsa, reachable
 from jaxctc.core import checks
 from jaxctc.language.arpa import END, START
-from jaxctc.language.ngram import NGram
+from jaxctc.language.ngram import NGram, dense
 from jaxctc.language.scorer import Scorer
 from jaxctc.language.tables import Automaton, tabulate
 
@@ -153,7 +153,7 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
     # Tables have only the labels that occur: a large label takes no memory for those below it.
     labels = sorted(occurring)
     model = NGram(ngrams, [*map(str, labels)], unknown_log10=-np.inf)
-    fsa = from_scorer(model.scorer())
+    fsa = from_scorer(dense(model))
     return fsa._replace(label=np.array(labels, np.int32)[fsa.label])
 
 

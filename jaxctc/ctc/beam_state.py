@@ -65,15 +65,20 @@ def extend(
     # Without a scorer, `candidates` considers no more labels than these. With one, any label
     # may be the best.
     labels = prune or (width + 1 if scorer is None else None)
+    class_threshold = _as(settings.class_threshold, logits.dtype)
     frames = prefix_search.frames(
-        logits, inside, labels, settings.blank_id, bool(prune), settings.class_threshold
+        logits, inside, labels, settings.blank_id, bool(prune), class_threshold
     )
     chosen = None
     if frames.top_labels is not None and scorer is None:
         # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.
         chosen = prefix_search.candidates(width, frames.top_labels.shape[2], capped)
     search = prefix_search.Search(
-        chosen, max_labels, scorer, weight.astype(logits.dtype), settings.beam_threshold
+        chosen,
+        max_labels,
+        scorer,
+        weight.astype(logits.dtype),
+        _as(settings.beam_threshold, logits.dtype),
     )
 
     def step(beam, frame):
@@ -82,6 +87,10 @@ def extend(
     beam, traces = meshes.scan(step, state.beam, frames)
     begun, origin = prefix_search.trace_back(traces)
     return _append(state, beam, begun, origin)._replace(frame_count=state.frame_count + lengths)
+
+
+def _as(x: jax.Array | None, dtype) -> jax.Array | None:
+    return None if x is None else x.astype(dtype)
 
 
 def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -> BeamState:

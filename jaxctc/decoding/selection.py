@@ -37,7 +37,7 @@ def by_counting(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
         enough = jnp.sum(key >= higher[:, None], axis=1, dtype=jnp.int32) >= width
         return jnp.where(enough, higher, least)
 
-    least = lax.fori_loop(0, bits, narrow, jnp.zeros(batch, key.dtype))[:, None]
+    least = lax.fori_loop(0, bits, narrow, jnp.zeros_like(key[:, 0]))[:, None]
     # Those above the least that stays, and after them those that equal it.
     flags = jnp.concatenate([key > least, key == least], axis=1)
     words = flags.reshape(batch, 2 * size // 32, 32).astype(jnp.uint32)

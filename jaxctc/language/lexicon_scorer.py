@@ -147,7 +147,9 @@ class LexiconScorer:
         if self.unknown is None:
             return after, gain
         word, each = jnp.asarray(self.unknown)
-        strange = jnp.where(node < nodes, word + each * jnp.asarray(self.depth)[inner], 0)
+        strange = jnp.where(
+            node < nodes, word + each * jnp.asarray(self.depth)[inner].astype(jnp.float32), 0
+        )
         strange = jnp.where(node > 0, strange + word_score, FORBIDDEN)
         if self.model is not None:
             other = extend_unknown(self.model, context)

@@ -10,6 +10,7 @@ from jaxctc.language import arpa, mapped, ngram_tables
 from jaxctc.language.arpa import END, START, UNKNOWN, Section
 from jaxctc.language.ngram_scorer import NGramScorer
 from jaxctc.language.ngram_tables import Tables
+from jaxctc.language.tables import Automaton, build
 
 LN_10 = float(np.log(10.0))
 
@@ -195,6 +196,21 @@ class NGram:
 
     def _first(self, start: bool) -> int:
         return 1 + self._start if start and self._start >= 0 and self.order > 1 else 0
+
+
+def dense(model: NGram) -> Automaton:
+    """The model as dense tables, computed on the host alone; for small ones."""
+
+    def expand(context):
+        arcs = []
+        for label, word in enumerate(model._word):
+            log10, after = ngram_tables.lookup(model.tables, context, int(word))
+            arcs.append((label, after, log10 * LN_10))
+        end = model._end
+        final = ngram_tables.lookup(model.tables, context, end)[0] * LN_10 if end >= 0 else 0.0
+        return arcs, final
+
+    return build(model._first(True), expand, len(model.vocabulary))
 
 
 def _bytes(words: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,9 @@
 """`Scorer`: what a search knows besides the logits, and sums of scorers."""
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -125,7 +127,8 @@ class Combined:
 
     def _sum(self, scores: list[jax.Array]) -> jax.Array:
         weights = jnp.asarray(self.weights)
-        return sum(weighted(x, weights[i]) for i, x in enumerate(scores))  # type: ignore[return-value]
+        parts = [weighted(x.astype(weights.dtype), weights[i]) for i, x in enumerate(scores)]
+        return functools.reduce(operator.add, parts)
 
 
 def weighted(score: jax.Array, weight: jax.Array) -> jax.Array:
@@ -219,9 +222,11 @@ def _score_sequence(scorer, labels, final):
             inside &= label >= 0
             after, score = scorer.extend(state, jnp.maximum(label, 0))
             state = jax.tree.map(lambda x, y: jnp.where(inside, x, y), after, state)
-            return (state, jnp.where(inside, total + score, total), inside), None
+            total = jnp.where(inside, total + score.astype(total.dtype), total)
+            return (state, total, inside), None
 
-        carry = (scorer.start(), jnp.zeros(()), jnp.bool_(True))
+        begun = scorer.start()
+        carry = (begun, jnp.zeros_like(scorer.final(begun)), jnp.bool_(True))
         (state, total, _), _ = meshes.scan(step, carry, labels)
         return total + scorer.final(state) if final else total
 

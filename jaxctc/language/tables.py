@@ -120,6 +120,14 @@ def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 10
     if classes is None:
         raise ValueError("classes is None; it must be a number, since the scorer has none.")
     classes = checks.positive("classes", classes)
+    if isinstance(scorer, Automaton):
+        arrays = scorer.transition, scorer.score, scorer.final_score
+        return Automaton(*map(np.asarray, arrays))
+    with jax.ensure_compile_time_eval():  # on the host, also within a caller's `jit`
+        return _tabulate(scorer, classes, max_states)
+
+
+def _tabulate(scorer: Scorer, classes: int, max_states: int) -> Automaton:
     every = jnp.arange(classes, dtype=jnp.int32)
 
     @jax.jit

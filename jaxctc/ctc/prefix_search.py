@@ -138,7 +138,7 @@ def frames(
     best, label = None, None
     if labels is not None:
         best, label = lax.top_k(log_probs, min(labels, max(1, classes - 1)))
-    if only_these:
+    if only_these and best is not None and label is not None:
         least = jnp.min(best, axis=2, keepdims=True)
         # If labels tie, top_k takes the first.
         place = jnp.max(jnp.where(best == least, label, -1), axis=2, keepdims=True)

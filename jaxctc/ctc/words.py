@@ -103,14 +103,15 @@ def words(
         row = labels[place][: lengths[place]].tolist()
         result = []
         for begin, end in split(row):
-            text = "".join(vocabulary[label] for label in row[begin:end])
+            text = "".join(str(vocabulary[label]) for label in row[begin:end])
             text = text.removeprefix("▁") if word_begins is not None else text
             where = int(first[place][begin]), int(last[place][end - 1])
-            times = [None, None]
+            start = end_time = value = None
             if frame_seconds is not None:
-                times = [where[0] * frame_seconds, (where[1] + 1) * frame_seconds]
-            value = float(CONFIDENCES[confidence](sure[place][begin:end]))
-            result.append(Word(text, *where, *times, None if logits is None else value))
+                start, end_time = where[0] * frame_seconds, (where[1] + 1) * frame_seconds
+            if logits is not None:
+                value = float(CONFIDENCES[confidence](sure[place][begin:end]))
+            result.append(Word(text, where[0], where[1], start, end_time, value))
         return result
 
     def nested(place) -> list[Any]:

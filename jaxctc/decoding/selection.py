@@ -8,20 +8,24 @@ from jax import lax
 def best(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
     """The `width` best values of ``[B, N]`` and their places, in any order; of equals the first.
 
-    `lax.top_k` of a CPU is slow where W is large. There, the least value that stays is found bit by
+    `lax.top_k` of a CPU is slow where W is above some hundred. There, the least value that stays is found bit by
     bit instead, each time by counting how many are above it, and the places by counting bits.
 
     Args:
       rank: float ``[B, N]``; NaN counts as ``-inf``.
       width: W, at most N.
     """
+
+    def by_ranking(x) -> tuple[jax.Array, jax.Array]:
+        value, place = lax.top_k(jnp.where(jnp.isnan(x), -jnp.inf, x), width)
+        return value, place
+
     if width <= 512:
-        return tuple(lax.top_k(jnp.where(jnp.isnan(rank), -jnp.inf, rank), width))
-    return lax.platform_dependent(
-        rank,
-        cpu=lambda x: by_counting(x, width),
-        default=lambda x: tuple(lax.top_k(jnp.where(jnp.isnan(x), -jnp.inf, x), width)),
+        return by_ranking(rank)
+    value, place = lax.platform_dependent(
+        rank, cpu=lambda x: by_counting(x, width), default=by_ranking
     )
+    return value, place
 
 
 def by_counting(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:

@@ -93,7 +93,7 @@ class _Reader:
             rows[i] = [x for x in re.split(rb"[ \t\r\n]+", lines[i]) if x]
             lengths[i] = len(rows[i])
             if lengths[i] not in (0, order + 1, order + 2):
-                raise self._bad(lines[i], first + i)
+                raise self._bad(lines[i], first + int(i))
         if not lengths.all():
             places = np.flatnonzero(lengths)
             rows, lengths = [rows[i] for i in places], lengths[places]

@@ -95,7 +95,7 @@ class Lexicon:
                 raise TypeError(
                     f"unknown is {unknown!r}; it must be two numbers, for a word and a letter."
                 )
-            unknown = tuple(checks.finite("unknown", x) for x in unknown)
+            unknown = checks.finite("unknown", unknown[0]), checks.finite("unknown", unknown[1])
         found = self._trie
         scores = np.zeros(words, np.float32)
         if language_model is not None and lookahead:
@@ -140,7 +140,7 @@ class Lexicon:
                 raise TypeError(f"words has {word!r}; a word must be a sequence of labels.")
             several = len(word) > 0 and isinstance(next(iter(word)), (tuple, list, np.ndarray))
             for labels in word if several else [word]:
-                spellings.append(self._checked(tuple(labels)))
+                spellings.append(self._checked(tuple(labels)))  # pyright: ignore
                 words.append(index)
         return spellings, words
 

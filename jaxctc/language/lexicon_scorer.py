@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core import checks
 from jaxctc.language.scorer import FORBIDDEN, Scorer, extend_unknown, weighted
 
-Array = jax.Array  # or a numpy array
+Array = checks.ArrayLike  # of jax, or of numpy
 STATIC = {"static": True}
 
 

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Array = jax.Array  # or a numpy array
+from jaxctc.core import checks
+
+Array = checks.ArrayLike  # of jax, or of numpy
 
 
 @jax.tree_util.register_dataclass

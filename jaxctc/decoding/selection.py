@@ -8,8 +8,9 @@ from jax import lax
 def best(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
     """The `width` best values of ``[B, N]`` and their places, in any order; of equals the first.
 
-    `lax.top_k` of a CPU is slow where W is above some hundred. There, the least value that stays is found bit by
-    bit instead, each time by counting how many are above it, and the places by counting bits.
+    `lax.top_k` of a CPU is slow where W is above some hundred. There, the least value that stays is
+    found bit by bit instead, each time by counting how many are above it, and the places by
+    counting bits.
 
     Args:
       rank: float ``[B, N]``; NaN counts as ``-inf``.

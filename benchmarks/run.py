@@ -19,6 +19,7 @@ from benchmarks.common import RESULTS, table  # noqa: E402
 TITLES = {
     "ctc.speed": "Speed of the CTC loss",
     "ctc.memory": "Memory of the CTC loss",
+    "ctc.features": "The CTC loss without the logits",
     "ctc.exactness": "Exactness of the CTC loss",
     "ctc.soak": "A soak test of the CTC loss with random batches",
     "ctc.two_ended": "Tried and not faster: the lattice from both ends",

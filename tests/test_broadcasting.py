@@ -26,6 +26,9 @@ def labels_of(*batch):
 PRIORS = np.log(np.array([0.6, 0.1, 0.1, 0.1, 0.1], np.float32))
 FUNCTIONS = {
     "ctc_loss": jaxctc.ctc_loss,
+    "ctc_loss_from_features": functools.partial(
+        jaxctc.ctc_loss_from_features, jnp.sin, frames_per_chunk=4
+    ),
     "ctc_posteriors": jaxctc.ctc_posteriors,
     "forced_align": jaxctc.forced_align,
     "wildcard": functools.partial(jaxctc.forced_align, wildcard_id=4),

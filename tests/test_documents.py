@@ -23,8 +23,9 @@ def test_the_readme_runs(block):
     exec(block, {})
 
 
-def test_the_page_on_automata_runs():
-    page = (ROOT / "docs" / "automata.md").read_text()
+@pytest.mark.parametrize("name", ["automata", "vocabulary"])
+def test_the_page_runs(name):
+    page = (ROOT / "docs" / f"{name}.md").read_text()
     exec("".join(re.findall(r"```python\n(.*?)```", page, re.S)), {})
 
 

@@ -45,6 +45,11 @@ def arguments(shape):
     )
 
 
+def temporary(program):
+    """Bytes of temporary memory of a compiled program."""
+    return program.memory_analysis().temp_size_in_bytes
+
+
 def in_turn(programs, given, rounds):
     """Seconds of each call; turns begin with one and with the other alternately."""
     seconds = {name: [] for name in programs}
@@ -67,7 +72,7 @@ def main():
             kind: jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(*given).compile()
             for kind, loss in LOSSES.items()
         }
-        bytes_of = {k: p.memory_analysis().temp_size_in_bytes for k, p in programs.items()}
+        bytes_of = {kind: temporary(program) for kind, program in programs.items()}
         seconds = in_turn(programs, given, chosen.rounds)
         ratios = np.divide(seconds["from features"], seconds["all logits"])
         what = [name, str(SHAPES[name])]

@@ -328,6 +328,20 @@ def logits_with_lengths(
     return logits, lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
 
 
+def returned_logits(name: str, value: Any, leading: tuple[int, ...]) -> Any:
+    """What a function of that name returned, if it is logits ``[*leading, C]``."""
+    shape = ", ".join(map(str, leading))
+    if not hasattr(value, "dtype"):
+        kind = type(value).__name__
+        raise TypeError(f"{name} returned type {kind}; it must be an array [{shape}, C].")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{name} returned dtype {value.dtype}; it must be floating-point.")
+    if value.shape[:-1] != leading or value.shape[-1] == 0:
+        wanted = f"[{shape}, C], C at least 1"
+        raise ValueError(f"{name} returned shape {value.shape}; it must be {wanted}.")
+    return value
+
+
 def numbers_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """`value` as an array of real numbers of the given shape."""
     array = _made_array(name, value)

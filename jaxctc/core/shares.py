@@ -6,20 +6,22 @@ gradients; ``share(total, y, x)`` is the sum in it. Both are primitives of JAX: 
 have a transpose of its own and still support forward mode, batches and higher derivatives.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 
-# How many numbers of a gradient are computed at a time.
-BLOCK = 2**23
+# How many numbers of a gradient are computed at a time: 16 MiB of float32.
+BLOCK = 2**22
 
 
-class Product(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Product:
     """How to multiply the last axis of an array by a matrix; hashable."""
 
     axis: int  # the axis of the matrix that is summed over
@@ -49,9 +51,9 @@ class Product(NamedTuple):
         return jax.linear_transpose(lambda t: self.with_total(x, t), total)(y)[0]
 
     @property
-    def rows_are_summed(self) -> bool:
-        """Are rows of the parameter what is summed over, or the classes?"""
-        return self.transposed == (self.axis == 1)
+    def axis_of_classes(self) -> int:
+        """The parameter's axis that is not summed over."""
+        return self.axis if self.transposed else 1 - self.axis
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -89,25 +91,18 @@ def _share(total, y, x, *, product):
 
 
 def _share_by_blocks(total, y, x, *, product):
-    """`_share` in the memory of one block: a CPU stores a product before it adds it."""
-    rows = len(total)
-    blocks = next(n for n in range(1, rows + 1) if rows % n == 0 and total.size <= n * BLOCK)
-    if jax.typeof(total).sharding.spec[0] is not None:
-        blocks = 1  # rows are on several devices
-    size = rows // blocks
+    """`_share` in the memory of one block of classes: a CPU stores a product before it adds it."""
+    axis, classes = product.axis_of_classes, y.shape[-1]
+    size = -(-classes // -(-total.size // BLOCK))
 
-    def add(i, total):
-        rows_of = functools.partial(lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size)
-        block = rows_of(total, axis=0)
-        if product.rows_are_summed:
-            block = block + product.share(rows_of(x, axis=-1), y, block)
-        else:
-            block = block + product.share(x, rows_of(y, axis=-1), block)
-        return lax.dynamic_update_slice_in_dim(total, block, i * size, axis=0)
+    def add(start, size, total):
+        of = functools.partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
+        block = _share(of(total, axis=axis), of(y, axis=-1), x, product=product)
+        return lax.dynamic_update_slice_in_dim(total, block, start, axis)
 
-    return (
-        lax.fori_loop(0, blocks, add, total) if blocks > 1 else _share(total, y, x, product=product)
-    )
+    whole, rest = divmod(classes, size)
+    total = lax.fori_loop(0, whole, lambda i, total: add(i * size, size, total), total)
+    return add(whole * size, rest, total) if rest else total
 
 
 @contribute_p.def_abstract_eval
@@ -173,7 +168,18 @@ ad.primitive_transposes[share_p] = _share_transpose
 batching.primitive_batchers[contribute_p] = _contribute_batched
 batching.primitive_batchers[share_p] = _share_batched
 mlir.register_lowering(contribute_p, mlir.lower_fun(_contribute, multiple_results=True))
-mlir.register_lowering(share_p, mlir.lower_fun(_share, multiple_results=False))
-mlir.register_lowering(
-    share_p, mlir.lower_fun(_share_by_blocks, multiple_results=False), platform="cpu"
-)
+_lower_share = mlir.lower_fun(_share, multiple_results=False)
+_lower_share_by_blocks = mlir.lower_fun(_share_by_blocks, multiple_results=False)
+
+
+def _lower_share_on_cpu(context, total, *rest, product):
+    """By blocks: a CPU's product is an array of its own before it is added, others add in place."""
+    # Blocks of an array that is sharded over devices would be sent between them.
+    devices = getattr(context.module_context.axis_context, "num_devices", None)
+    small = context.avals_in[0].size <= BLOCK
+    lower = _lower_share if small or devices != 1 else _lower_share_by_blocks
+    return lower(context, total, *rest, product=product)
+
+
+mlir.register_lowering(share_p, _lower_share)
+mlir.register_lowering(share_p, _lower_share_on_cpu, platform="cpu")

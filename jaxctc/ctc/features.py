@@ -1,22 +1,22 @@
 """The CTC loss with the last layer inside it, so that it never holds all logits."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
-from jaxctc.core.emissions import NORMALISER
+from jaxctc.core.emissions import NORMALISER, frames_inside
 from jaxctc.core.products import accumulated
-from jaxctc.ctc.lattice import Lattice, flatten, lattice, reading
+from jaxctc.ctc.lattice import Lattice, flatten, lattice, reading, unflatten
 from jaxctc.ctc.loss import fill_registers, loss_of_lattice
 
 Head = Callable[[jax.Array], jax.Array]
 
-# The number of logits held at once by default: 64 MiB of float32. Chunks of half the size take the
-# same time; smaller ones take longer, since the head's gradient is added up once per chunk.
-LOGITS_PER_CHUNK = 2**24
+# A chunk by default: products of fewer frames with the head are slower, and each chunk adds once to
+# the head's gradient; more take memory. With few classes it is the steps of the loop that count.
+FRAMES_PER_CHUNK = 256  # of all sequences together
+LOGITS_PER_CHUNK = 2**22
 
 
 def ctc_loss_from_features(
@@ -45,8 +45,8 @@ def ctc_loss_from_features(
         parameters, which get gradients, added up in float32.
       features: float ``[*batch, T, D]``.
       labels, logit_lengths, label_lengths, blank_id: As in `ctc_loss`.
-      frames_per_chunk: How many frames' logits are held at once. None means about 16 million
-        logits (2**24) for all sequences together, and at least one frame.
+      frames_per_chunk: How many frames' logits are held at once. None means 256 frames of
+        all sequences together, or as many as have 4 million logits if these are more.
 
     Returns:
       float ``[*batch]``, as `ctc_loss`.
@@ -72,24 +72,26 @@ def ctc_loss_from_features(
     """
     head = checks.function("head", head)
     features = checks.logits_array("features", features, ("T", "D"))
-    *batch, frames, _ = features.shape
-    labels = checks.labels_array("labels", labels, tuple(batch))
-    given = logit_lengths, label_lengths
-    logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
-    label_lengths = checks.lengths_of_labels("label_lengths", given[1], labels)
+    *own, frames, _ = features.shape
+    labels = checks.labels_array("labels", labels)
+    given = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
+    batch = checks.common_batch(tuple(own), ("labels", labels, 1), *given)
+    labels = checks.broadcast(labels, batch, 1)
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, frames)
+    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
     if frames_per_chunk is not None:
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 
-    features, labels, *lengths = flatten(features, labels, logit_lengths, label_lengths)
     # Padding is set to 0 for the head: NaN there would make its gradient NaN.
-    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < lengths[0][:, None]
-    features = jnp.where(inside[:, :, None], features, 0)
+    features = jnp.where(frames_inside(features, logit_lengths)[..., None], features, 0)
+    features, labels, ends, spoken = flatten(features, labels, logit_lengths, label_lengths)
     features = jnp.pad(features, ((0, 0), (0, max(0, 1 - frames)), (0, 0)))  # one at least
 
     sequences = len(features)
-    classes = _logits(jax.eval_shape(head, features[:, :1]), (sequences, 1)).shape[-1]
+    logits = jax.eval_shape(head, features[:, :1])
+    classes = checks.returned_logits("head", logits, (sequences, 1)).shape[-1]
     blank_id = checks.class_id("blank_id", blank_id, classes)
-    wanted = frames_per_chunk or max(1, LOGITS_PER_CHUNK // max(1, sequences * classes))
+    wanted = frames_per_chunk or _frames_per_chunk(sequences, classes)
     chunks = max(1, -(-frames // wanted))
     size = -(-features.shape[1] // chunks)
     padded = jnp.pad(features, ((0, 0), (0, chunks * size - features.shape[1]), (0, 0)))
@@ -99,9 +101,9 @@ def ctc_loss_from_features(
     def of_chunk(totals, chunk):
         features, first = chunk
         totals, logits = apply_head(totals, features)
-        logits = _logits(logits, (sequences, size))
-        ends = jnp.clip(lengths[0] - first, 0, size)
-        return totals, _scores(logits, labels, ends, lengths[1], blank_id)
+        logits = checks.returned_logits("head", logits, (sequences, size))
+        inside = jnp.clip(ends - first, 0, size)
+        return totals, _scores(logits, labels, inside, spoken, blank_id)
 
     # The normaliser is kept: computing it again would take an array of the size of the logits.
     policy = jax.checkpoint_policies.save_only_these_names(NORMALISER)
@@ -109,8 +111,15 @@ def ctc_loss_from_features(
     _, scores = meshes.scan(
         jax.checkpoint(of_chunk, prevent_cse=False, policy=policy), start, (padded, firsts)
     )
-    scores = scores.swapaxes(0, 1).reshape(sequences, chunks * size, scores.shape[-1])
-    return _loss(scores[:, :frames], labels, *lengths, classes, blank_id).reshape(batch)
+    scores = scores.swapaxes(0, 1).reshape(len(labels), chunks * size, scores.shape[-1])
+    loss = _loss(scores[:, :frames], labels, ends, spoken, classes, blank_id)
+    return unflatten(loss, tuple(own), batch)
+
+
+def _frames_per_chunk(sequences: int, classes: int) -> int:
+    """How many frames of each sequence are a chunk if nothing is said."""
+    frames = max(FRAMES_PER_CHUNK, LOGITS_PER_CHUNK // classes)
+    return -(-frames // max(1, sequences))
 
 
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)
@@ -129,17 +138,3 @@ def _loss(scores, labels, logit_lengths, label_lengths, classes, blank_id):
     )
     scores = scores.transpose((1, 2, 0) if topology.axis == 0 else (1, 0, 2))
     return loss_of_lattice(Lattice(topology, scores, possible))
-
-
-def _logits(value: Any, leading: tuple[int, ...]) -> Any:
-    """What a head returned, checked: logits with these leading axes, [B, t]."""
-    shape = ", ".join(map(str, leading))
-    if not hasattr(value, "dtype"):
-        kind = type(value).__name__
-        raise TypeError(f"head returned type {kind}; it must be an array [{shape}, C].")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"head returned dtype {value.dtype}; it must be floating-point.")
-    if value.shape[:-1] != leading or value.shape[-1] == 0:
-        wanted = f"[{shape}, C], C at least 1"
-        raise ValueError(f"head returned shape {value.shape}; it must be {wanted}.")
-    return value

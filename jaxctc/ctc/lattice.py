@@ -87,9 +87,9 @@ def lattice(
     NaN or ``+inf`` in any class makes the frame's normaliser NaN, and so all its scores and
     ``log Z``.
     """
-    shape = logits.shape[1:]
+    _, frames, classes = logits.shape
     topology, read, inside, possible = reading(
-        labels, logit_lengths, label_lengths, *shape, blank_id
+        labels, logit_lengths, label_lengths, frames, classes, blank_id
     )
     scores = shared_log_probabilities(logits, read, inside, topology.neutral, topology.axis)
     return Lattice(topology, scores, possible)

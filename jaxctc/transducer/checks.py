@@ -140,20 +140,6 @@ def returned(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def joint_logits(value: Any, leading: tuple[int, ...]) -> jax.Array:
-    """`value`, which a joint network returned, if it is ``[*leading, C]``."""
-    shape = ", ".join(map(str, leading))
-    if not hasattr(value, "dtype"):
-        kind = type(value).__name__
-        raise TypeError(f"joint returned type {kind}; it must be an array [{shape}, C].")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"joint returned dtype {value.dtype}; it must be floating-point.")
-    if value.shape[:-1] != leading or value.shape[-1] == 0:
-        wanted = f"[{shape}, C], C at least 1"
-        raise ValueError(f"joint returned shape {value.shape}; it must be {wanted}.")
-    return value
-
-
 def _described(tree: Any) -> str:
     """A pytree of arrays as text, with the dtype and shape of each array."""
     return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")

@@ -164,7 +164,7 @@ def rnnt_loss_from_joint(
         # Of an encoder that is broadcast, only the frames of a chunk are copied.
         frames = checks.broadcast(frames, batch, 2).reshape(sequences, size, width)
         logits = joint(frames[:, :, None, :], predictor[:, None, :, :])
-        logits = transducer_checks.joint_logits(logits, (*frames.shape[:2], spaces))
+        logits = checks.returned_logits("joint", logits, (*frames.shape[:2], spaces))
         lengths = jnp.clip(flat_lengths[0] - start, 0, size)
         arcs = log_probs(logits, flat_labels, lengths, flat_lengths[1], blank_id=blank_id)
         return None, transducer_checks.returned("log_probs", arcs, TransducerArcs)

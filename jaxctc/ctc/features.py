@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
-from jaxctc.core.emissions import NORMALISER
+from jaxctc.core.emissions import NORMALISER, frames_inside
 from jaxctc.core.products import accumulated
-from jaxctc.ctc.lattice import Lattice, flatten, lattice, reading
+from jaxctc.ctc.lattice import Lattice, flatten, lattice, reading, unflatten
 from jaxctc.ctc.loss import fill_registers, loss_of_lattice
 
 Head = Callable[[jax.Array], jax.Array]
@@ -72,21 +72,23 @@ def ctc_loss_from_features(
     """
     head = checks.function("head", head)
     features = checks.logits_array("features", features, ("T", "D"))
-    *batch, frames, _ = features.shape
-    labels = checks.labels_array("labels", labels, tuple(batch))
-    given = logit_lengths, label_lengths
-    logit_lengths = checks.lengths_array("logit_lengths", given[0], tuple(batch), frames)
-    label_lengths = checks.lengths_array("label_lengths", given[1], tuple(batch), labels.shape[-1])
+    *own, frames, _ = features.shape
+    labels = checks.labels_array("labels", labels)
+    given = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
+    batch = checks.common_batch(tuple(own), ("labels", labels, 1), *given)
+    labels = checks.broadcast(labels, batch, 1)
+    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, frames)
+    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
     if frames_per_chunk is not None:
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 
     features, labels, *lengths = flatten(features, labels, logit_lengths, label_lengths)
     # Padding is set to 0 for the head: NaN there would make its gradient NaN.
-    inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < lengths[0][:, None]
-    features = jnp.where(inside[:, :, None], features, 0)
+    sequences = len(features)
+    longest = lengths[0].reshape(sequences, len(labels) // max(sequences, 1)).max(1, initial=0)
+    features = jnp.where(frames_inside(features, longest)[:, :, None], features, 0)
     features = jnp.pad(features, ((0, 0), (0, max(0, 1 - frames)), (0, 0)))  # one at least
 
-    sequences = len(features)
     classes = _logits(jax.eval_shape(head, features[:, :1]), (sequences, 1)).shape[-1]
     blank_id = checks.class_id("blank_id", blank_id, classes)
     wanted = frames_per_chunk or max(1, LOGITS_PER_CHUNK // max(1, sequences * classes))
@@ -109,8 +111,9 @@ def ctc_loss_from_features(
     _, scores = meshes.scan(
         jax.checkpoint(of_chunk, prevent_cse=False, policy=policy), start, (padded, firsts)
     )
-    scores = scores.swapaxes(0, 1).reshape(sequences, chunks * size, scores.shape[-1])
-    return _loss(scores[:, :frames], labels, *lengths, classes, blank_id).reshape(batch)
+    scores = scores.swapaxes(0, 1).reshape(len(labels), chunks * size, scores.shape[-1])
+    loss = _loss(scores[:, :frames], labels, *lengths, classes, blank_id)
+    return unflatten(loss, tuple(own), batch)
 
 
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=4)

@@ -82,12 +82,13 @@ def ctc_loss_from_features(
     if frames_per_chunk is not None:
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 
-    # Padding is set to 0 for the head: NaN there would make its gradient NaN.
-    features = jnp.where(frames_inside(features, logit_lengths)[..., None], features, 0)
     features, labels, ends, spoken = flatten(features, labels, logit_lengths, label_lengths)
+    # Padding is set to 0 for the head: NaN there would make its gradient NaN.
+    sequences = len(features)
+    longest = ends.reshape(sequences, len(labels) // max(sequences, 1)).max(1, initial=0)
+    features = jnp.where(frames_inside(features, longest)[:, :, None], features, 0)
     features = jnp.pad(features, ((0, 0), (0, max(0, 1 - frames)), (0, 0)))  # one at least
 
-    sequences = len(features)
     logits = jax.eval_shape(head, features[:, :1])
     classes = checks.returned_logits("head", logits, (sequences, 1)).shape[-1]
     blank_id = checks.class_id("blank_id", blank_id, classes)

@@ -9,6 +9,7 @@ from jax import lax
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
+from jaxctc.ctc.frames import frames_of
 from jaxctc.ctc.prefix_search import Beam
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language import checks as language_checks
@@ -66,9 +67,7 @@ def extend(
     # may be the best.
     labels = prune or (width + 1 if scorer is None else None)
     class_threshold = _as(settings.class_threshold, logits.dtype)
-    frames = prefix_search.frames(
-        logits, inside, labels, settings.blank_id, bool(prune), class_threshold
-    )
+    frames = frames_of(logits, inside, labels, settings.blank_id, bool(prune), class_threshold)
     chosen = None
     if frames.top_labels is not None and scorer is None:
         # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.

@@ -28,6 +28,7 @@ from jax import lax
 
 from jaxctc.core import meshes
 from jaxctc.ctc import merging
+from jaxctc.ctc.frames import Frame
 from jaxctc.decoding import selection
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.language.scorer import Scorer, extend_scores
@@ -51,17 +52,6 @@ class Beam(NamedTuple):
     scorer_state: Any  # a pytree, () without a scorer
     scorer_score: jax.Array
     full: jax.Array  # bool [B]: did a prefix have as many labels as it may, with frames to come?
-
-
-class Frame(NamedTuple):
-    """The log-probabilities of one frame."""
-
-    blank: jax.Array  # log-probability [B]
-    log_probs: jax.Array  # [B, C]
-    # Of the labels that may be added, the best first; None if these are all classes.
-    top_log_probs: jax.Array | None  # [B, K]
-    top_labels: jax.Array | None  # int32 [B, K]
-    inside: jax.Array  # bool [B]
 
 
 class Trace(NamedTuple):
@@ -110,59 +100,6 @@ def start(batch: int, width: int, dtype, scorer_state: Any) -> Beam:
         scorer_score=jnp.zeros((batch, width), dtype),
         full=jnp.zeros(batch, bool),
     )
-
-
-def frames(
-    logits: jax.Array,
-    inside: jax.Array,
-    labels: int | None,
-    blank_id: int,
-    only_these: bool,
-    threshold: jax.Array | None,
-) -> Frame:
-    """The frames of logits ``[B, T, C]``, arrays with T first, with the best `labels` labels.
-
-    If `only_these` are possible, the other labels have probability 0. None means all
-    classes in their own order. Labels further below a frame's best class than a threshold have
-    probability 0 too.
-    """
-    classes = logits.shape[2]
-    x = jnp.where(inside[:, :, None], logits, 0)
-    log_probs = _log_softmax(x)
-    blank = log_probs[:, :, blank_id]
-    identity = jnp.arange(classes, dtype=jnp.int32)[None, None, :]
-    possible = identity != blank_id
-    if threshold is not None:
-        possible &= log_probs >= jnp.max(log_probs, axis=2, keepdims=True) - threshold
-    log_probs = jnp.where(possible, log_probs, -jnp.inf)  # of labels, from here on
-    best, label = None, None
-    if labels is not None:
-        best, label = lax.top_k(log_probs, min(labels, max(1, classes - 1)))
-    if only_these and best is not None and label is not None:
-        least = jnp.min(best, axis=2, keepdims=True)
-        # If labels tie, top_k takes the first.
-        place = jnp.max(jnp.where(best == least, label, -1), axis=2, keepdims=True)
-        kept = (log_probs > least) | ((log_probs == least) & (identity <= place))
-        log_probs = jnp.where(kept, log_probs, -jnp.inf)
-    return jax.tree.map(lambda y: y.swapaxes(0, 1), Frame(blank, log_probs, best, label, inside))
-
-
-def _log_softmax(x: jax.Array) -> jax.Array:
-    """``x - logsumexp(x)`` over the last axis; NaN if one is NaN or inf, ``-inf`` if all are.
-
-    Subtracted in two steps: with large logits, maximum plus logarithm would round.
-
-    The sum adds one half to the other. In a reduction the compiler chooses an order that depends
-    on the number of frames: a stream's last bits would then depend on how it was cut.
-    """
-    top = jnp.max(x, axis=-1, keepdims=True)
-    top = jnp.where(top != -jnp.inf, top, 0)
-    total = jnp.exp(x - top)
-    while (classes := total.shape[-1]) > 1:
-        half = (classes + 1) // 2
-        rest = jnp.pad(total[..., half:], [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - classes)])
-        total = total[..., :half] + rest
-    return x - top - jnp.log(jnp.where(total == 0, 1, total))
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:

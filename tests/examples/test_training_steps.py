@@ -20,7 +20,7 @@ import training  # noqa: E402
 from training.devices import Devices  # noqa: E402
 from training.metrics import Metrics, flops  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def weights(out: Path) -> list[np.ndarray]:

@@ -35,9 +35,6 @@ FUNCTIONS = {
     "ctc_entropy": jaxctc.ctc_entropy,
     "ctc_prior_loss": functools.partial(jaxctc.ctc_prior_loss, log_priors=PRIORS),
     "ctc_mwer_loss": functools.partial(jaxctc.ctc_mwer_loss, beam_width=2),
-    "ctc_loss_from_features": lambda x, *rest: jaxctc.ctc_loss_from_features(
-        lambda features: features[..., ::-1], x, *rest, frames_per_chunk=4
-    ),
     "intermediate_ctc_loss": lambda x, *rest: jaxctc.intermediate_ctc_loss(
         x, jnp.stack([x[..., ::-1], 2 * x]), *rest
     ),

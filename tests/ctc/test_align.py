@@ -95,7 +95,10 @@ def test_batch_axes_jit_vmap_and_half_precision_change_nothing(random_batch):
 
 
 def test_long_inputs_keep_the_best_path_in_bounded_memory():
-    shapes = [jax.ShapeDtypeStruct((20_000, 32), np.float32), jax.ShapeDtypeStruct((2_000,), int)]
+    shapes = [
+        jax.ShapeDtypeStruct((20_000, 32), np.float32),
+        jax.ShapeDtypeStruct((2_000,), np.int32),
+    ]
     memory = jax.jit(jaxctc.forced_align).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 20_000 * 2_000  # a byte for each pair of frame and label
 

@@ -29,9 +29,6 @@ def from_joint(labels, lengths):
 
 FUNCTIONS = {
     "ctc_loss": lambda y, n: jaxctc.ctc_loss(LOGITS, y, None, n),
-    "ctc_loss_from_features": lambda y, n: jaxctc.ctc_loss_from_features(
-        jnp.tanh, LOGITS, y, None, n
-    ),
     "ctc_posteriors": lambda y, n: jaxctc.ctc_posteriors(LOGITS, y, None, n),
     "forced_align": lambda y, n: jaxctc.forced_align(LOGITS, y, None, n),
     "is_feasible": lambda y, n: jaxctc.is_feasible(y, np.array([2, 2, 0, 1]), n),

@@ -11,7 +11,7 @@ The families, each a package whose docstring says what is in it; imports point u
 * `ctc`: loss, posteriors, alignment and decoding of CTC.
 * `transducer`: the same for transducers (RNN-T), with pruned training and durations.
 * `training`: minimum word error rate, MMI, entropy, priors, regularisers.
-* `compat`: the names and arguments of torch (`CTCLoss`), torchaudio, optax and Flax.
+* `compat`: the names and arguments of torch (`CTCLoss`), torchaudio, Keras, optax and Flax.
 
 All public names of the families are names of this package too, such as `jaxctc.ctc_loss`.
 """
@@ -48,6 +48,7 @@ from jaxctc.ctc import ctc_loss_from_features as ctc_loss_from_features
 from jaxctc.ctc import ctc_posteriors as ctc_posteriors
 from jaxctc.ctc import ctc_prefix_score as ctc_prefix_score
 from jaxctc.ctc import ctc_prefix_start as ctc_prefix_start
+from jaxctc.ctc import explain as explain
 from jaxctc.ctc import forced_align as forced_align
 from jaxctc.ctc import is_feasible as is_feasible
 from jaxctc.ctc import words as words

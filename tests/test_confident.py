@@ -77,6 +77,20 @@ def test_scores_are_log_probabilities(decode, scale):
         assert not np.signbit(best).any()
 
 
+@pytest.mark.parametrize("scale", [16, 18, 20, 30])
+def test_scores_of_prefixes_are_log_probabilities(scale):
+    logits = np.float32(scale) * SHOWN
+    found = jaxctc.ctc_greedy_decode(logits)
+    state = jaxctc.ctc_prefix_start(logits)
+    for place in range(int(np.asarray(found.lengths).min())):
+        labels = found.labels[:, None, place : place + 1]
+        scores, state = jaxctc.ctc_prefix_score(state, logits, labels)
+        state = jax.tree.map(lambda x: x[:, :, 0], state)
+        assert (np.asarray(scores) > -1e-3).all()
+        assert (np.asarray(scores) <= 0).all()
+        assert (np.asarray(state.end()) <= 0).all()
+
+
 def test_only_scores_are_log_probabilities():
     best = with_hotwords(20 * SHOWN)
     assert (np.asarray(best.scores + best.scorer_scores)[:, 0] > 1).all()

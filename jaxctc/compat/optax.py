@@ -1,7 +1,8 @@
 """`optax.ctc_loss` with optax's arguments, computed by this package.
 
 Losses are those of `optax.ctc_loss` on every feasible pair. An infeasible pair has
-loss ``inf`` and gradient 0, where optax gives a large finite loss with a gradient.
+loss ``inf`` and gradient 0, where optax gives a large finite loss with a gradient; `jaxctc.explain`
+says why a pair is infeasible.
 """
 
 import jax

@@ -210,7 +210,7 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
+def one_of(name: str, value: Any, options: tuple[Any, ...]) -> Any:
     """`value` if it is one of `options`."""
     if value not in options:
         raise ValueError(f"{name} is {value!r}; it must be one of {options}.")

@@ -4,6 +4,7 @@
 * `ctc_loss_from_features`: the same with the last layer inside, without the memory of all logits.
 * `ctc_posteriors`: the probability of each label at each frame.
 * `is_feasible`: whether labels fit into frames.
+* `explain`: why a loss is ``inf``, in words.
 * `forced_align`: the best alignment, frame by frame, of any length.
 * `ctc_greedy_decode`, `ctc_beam_search`: label sequences from logits.
 * `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same beam search on a stream.
@@ -20,6 +21,7 @@ from jaxctc.ctc.beam import ctc_beam_search as ctc_beam_search
 from jaxctc.ctc.beam import ctc_beam_start as ctc_beam_start
 from jaxctc.ctc.beam_state import BeamState as BeamState
 from jaxctc.ctc.commit import ctc_beam_commit as ctc_beam_commit
+from jaxctc.ctc.explain import explain as explain
 from jaxctc.ctc.feasibility import is_feasible as is_feasible
 from jaxctc.ctc.features import ctc_loss_from_features as ctc_loss_from_features
 from jaxctc.ctc.greedy import ctc_greedy_decode as ctc_greedy_decode

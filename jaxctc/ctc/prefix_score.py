@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
+from jaxctc.core.recursion import never_positive
 
 
 class PrefixState(NamedTuple):
@@ -18,7 +19,7 @@ class PrefixState(NamedTuple):
 
     def end(self) -> jax.Array:
         """The log-probability that nothing follows, ``[*batch, N]``."""
-        return jnp.logaddexp(self.label[..., -1], self.blank[..., -1])
+        return never_positive(jnp.logaddexp(self.label[..., -1], self.blank[..., -1]))
 
 
 def ctc_prefix_start(
@@ -169,7 +170,7 @@ def _score(state, logits, labels, lengths, blank_id):
     )
     (_, _, total), (label, ending) = meshes.scan(step, (nothing, nothing, nothing), frames)
     state = PrefixState(jnp.moveaxis(label, 0, -1), jnp.moveaxis(ending, 0, -1), labels)
-    return total, state
+    return never_positive(total), state
 
 
 def _inside(lengths: jax.Array, frames: int) -> jax.Array:

@@ -162,3 +162,17 @@ def test_torch_lengths_of_any_kind():
     jitted = jax.jit(lambda *a: compat.torch.ctc_loss(*a, reduction="none"))
     np.testing.assert_allclose(jitted(log_probs, targets, frames, lengths), want, rtol=1e-6)
     assert np.isinf(jitted(log_probs, targets, frames, (19,) * 15)).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 0, 4), (0, 2, 4)])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_nothing_is_refused_as_by_torch(shape, reduction):
+    """torch 2.13: "log_probs tensor must not be empty", with any reduction."""
+    frames, batch, _ = shape
+    lengths = (frames,) * batch, (0,) * batch
+    targets = np.zeros((batch, 2), int)
+    message = rf"^log_probs has shape \({frames}, {batch}, 4\); it must not be empty\."
+    with pytest.raises(ValueError, match=message):
+        compat.torch.ctc_loss(np.zeros(shape, np.float32), targets, *lengths, reduction=reduction)
+    with pytest.raises(ValueError, match=message):
+        jax.jit(jaxctc.CTCLoss(reduction=reduction))(np.zeros(shape), targets, *lengths)

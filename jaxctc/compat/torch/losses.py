@@ -1,15 +1,14 @@
-"""torch's `CTCLoss` and torchaudio's `rnnt_loss` for JAX arrays.
+"""torch's CTC loss, as a function and as a class.
 
-`CTCLoss` and `ctc_loss` are time-major, with any blank, padded or concatenated targets.
+They are time-major, with any blank, padded or concatenated targets.
 
 Differences from torch:
 
 * An infeasible pair has loss ``inf`` and gradient 0, where torch's gradient is NaN.
+  `jaxctc.explain` says why a pair is infeasible.
 * `log_probs` are normalised again, which changes nothing if they are log-probabilities.
 * A target that is not a class, or is the blank, makes its pair infeasible.
 * With ``reduction="none"`` unbatched input gives a scalar, and half precision gives float32.
-
-`rnnt_loss` is batch-major, with a gradient that may be clamped.
 """
 
 import dataclasses
@@ -18,12 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxctc import ctc, transducer
-from jaxctc.core import checks, meshes
-from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.lattice import readable_labels
-
-_REDUCTIONS = ("none", "mean", "sum")
+from jaxctc import ctc
+from jaxctc.compat import checks as compat_checks
+from jaxctc.core import checks
 
 
 def ctc_loss(
@@ -66,18 +62,19 @@ def ctc_loss(
       >>> print([f"{loss:.4f}" for loss in losses])
       ['1.6864', '2.0919']
     """
-    checks.one_of("reduction", reduction, _REDUCTIONS)
+    checks.one_of("reduction", reduction, compat_checks.TORCH_REDUCTIONS)
     zero_infinity = checks.flag("zero_infinity", zero_infinity)
     log_probs = checks.logits_array("log_probs", log_probs)
     if log_probs.ndim > 3:
         raise ValueError(f"log_probs has shape {log_probs.shape}; it must be (T, N, C) or (T, C).")
+    compat_checks.not_empty("log_probs", log_probs)
     batched = log_probs.ndim == 3
     if not batched:
         log_probs = log_probs[:, None]
     frames, batch, classes = log_probs.shape
     blank = checks.class_id("blank", blank, classes)
-    input_lengths = _lengths("input_lengths", input_lengths, batch)
-    target_lengths = _lengths("target_lengths", target_lengths, batch)
+    input_lengths = compat_checks.lengths("input_lengths", input_lengths, batch)
+    target_lengths = compat_checks.lengths("target_lengths", target_lengths, batch)
     checks.lengths_array("input_lengths", input_lengths, (batch,), frames)
     padded = _padded_targets(targets, target_lengths, batch, frames, batched)
 
@@ -91,16 +88,6 @@ def ctc_loss(
     if reduction == "mean":
         return (losses / jnp.maximum(jnp.asarray(target_lengths), 1).astype(losses.dtype)).mean()
     return losses if batched else losses[0]
-
-
-def _lengths(name: str, value: checks.ArrayLike, batch: int) -> checks.ArrayLike:
-    """Lengths with the shape (N,), a numpy array if they are concrete."""
-    known = checks.concrete(value)
-    lengths = checks.integer_array(name, value) if known is None else known
-    checks.integer_array(name, lengths)
-    if lengths.shape != (batch,) and not (batch == 1 and lengths.shape == ()):
-        raise ValueError(f"{name} has shape {lengths.shape}; it must be ({batch},).")
-    return lengths.reshape(batch)
 
 
 def _padded_targets(
@@ -156,7 +143,7 @@ class CTCLoss:
     zero_infinity: bool = False
 
     def __post_init__(self):
-        checks.one_of("reduction", self.reduction, _REDUCTIONS)
+        checks.one_of("reduction", self.reduction, compat_checks.TORCH_REDUCTIONS)
         checks.flag("zero_infinity", self.zero_infinity)
 
     def __call__(
@@ -175,91 +162,3 @@ class CTCLoss:
             self.reduction,
             self.zero_infinity,
         )
-
-
-def rnnt_loss(
-    logits: checks.ArrayLike,
-    targets: checks.ArrayLike,
-    logit_lengths: checks.ArrayLike,
-    target_lengths: checks.ArrayLike,
-    blank: int = -1,
-    clamp: float = -1,
-    reduction: str = "mean",
-    fused_log_softmax: bool = True,
-) -> jax.Array:
-    """`torchaudio.functional.rnnt_loss`: the same arguments, values and gradients.
-
-    Args:
-      logits: float ``(N, T, U + 1, C)``.
-      targets: integer ``(N, U)``, padded.
-      logit_lengths: integer ``(N,)``.
-      target_lengths: integer ``(N,)``.
-      blank: The class that is the blank; negative ones count from the end.
-      clamp: If above 0, every element of the gradient of each sequence's loss is clipped to
-        ``-clamp…clamp``. There is then no forward-mode or second derivative.
-      reduction: ``"none"``, ``"sum"`` or ``"mean"``, which here divides by N only.
-      fused_log_softmax: Whether to normalise `logits`; if not, they must be log-probabilities.
-
-    Returns:
-      float ``(N,)``, or a scalar when reduced. An infeasible pair has loss ``inf`` and
-      gradient 0.
-
-    Raises:
-      TypeError, ValueError: If an argument is not as described.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxctc.compat import torch
-      >>> loss = torch.rnnt_loss(jnp.zeros((1, 2, 3, 5)), jnp.array([[1, 2]]), [2], [2])
-      >>> print(f"{loss:.4f}")
-      5.3391
-    """
-    checks.one_of("reduction", reduction, _REDUCTIONS)
-    logits = checks.logits_array("logits", logits, ("T", "U + 1", "C"))
-    if logits.ndim != 4:
-        raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")
-    blank = checks.class_from_either_end("blank", blank, logits.shape[-1])
-    clamp = float(checks.finite("clamp", checks.static_real("clamp", clamp)))
-    fused_log_softmax = checks.flag("fused_log_softmax", fused_log_softmax)
-    # Checked here, since inside the custom derivative of a clamped loss values are traced.
-    targets = checks.labels_array("targets", targets, logits.shape[:1])
-    checks.lengths_array("target_lengths", target_lengths, logits.shape[:1], targets.shape[1])
-    pair = transducer_checks.pair(logits, targets, logit_lengths, target_lengths, blank)
-
-    def loss(logits, targets, logit_lengths, target_lengths):
-        pair = checks.SequencePair(logits, targets, logit_lengths, target_lengths, blank)
-        if fused_log_softmax:
-            return transducer.rnnt_loss(*pair[:4], blank_id=blank)
-        return transducer.rnnt_loss_from_log_probs(*_arcs(pair), *pair[2:4])
-
-    losses = (_clamped(loss, clamp) if clamp > 0 else loss)(*meshes.alike(pair[:4]))
-    return {"none": lambda x: x, "sum": jnp.sum, "mean": jnp.mean}[reduction](losses)
-
-
-def _arcs(pair: checks.SequencePair) -> transducer.TransducerArcs:
-    """The log-probabilities of the blank and of each label, picked from the pair's `logits`."""
-    log_probs = pair.logits
-    read, valid = readable_labels(pair.labels, log_probs.shape[-1], pair.blank_id)
-    labels = jnp.take_along_axis(log_probs[:, :, :-1], read[:, None, :-1, None], axis=3)[..., 0]
-    return transducer.TransducerArcs(
-        log_probs[..., pair.blank_id], jnp.where(valid[:, None, :], labels, -jnp.inf)
-    )
-
-
-def _clamped(loss, clamp: float):
-    """The same function of logits and more, with the gradient of each sequence's loss clipped."""
-
-    @jax.custom_vjp
-    def clamped(logits, *rest):  # not closed over: what is would be lost under `jax.vmap`
-        return loss(logits, *rest)
-
-    def forward(logits, *rest):
-        values, pullback = jax.vjp(lambda logits: loss(logits, *rest), logits)
-        (gradient,) = pullback(jnp.ones_like(values))
-        return values, jnp.clip(gradient, -clamp, clamp)
-
-    def backward(gradient, cotangent):
-        return gradient * cotangent[:, None, None, None].astype(gradient.dtype), None, None, None
-
-    clamped.defvjp(forward, backward)
-    return clamped

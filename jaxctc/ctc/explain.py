@@ -1,0 +1,197 @@
+"""Why a CTC loss is infinite or NaN, in words: computed on the host, with numpy."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxctc.core import checks
+
+SHOWN = 3  # labels that are out of range; of more only the number is given
+
+
+def explain(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None = None,
+    label_lengths: checks.ArrayLike | None = None,
+    *,
+    blank_id: int = 0,
+) -> list[str]:
+    """Why the loss of a sequence is ``inf`` or NaN, or why the input looks wrong though it is not.
+
+    For people, not for programs: call it outside `jax.jit` with the arguments of a `ctc_loss`
+    that surprises. What it finds, with places and values:
+
+    * a label that is not a class, or is the blank;
+    * fewer frames than labels and the blanks between equal neighbours;
+    * NaN or ``+inf`` among the logits;
+    * logits of ``-inf`` wherever a label could stand, or at some frame for all that could;
+    * as a hint, where the loss is finite: probabilities in the place of logits.
+
+    Arguments and errors are those of `ctc_loss`; batch axes are broadcast.
+
+    Returns:
+      One string for each sequence, in the order of the batch with its axes made one: empty where
+      nothing is wrong, several sentences where several things are.
+
+    Raises:
+      TypeError: If a dtype is of the wrong kind, or an array is traced.
+      ValueError: If shapes do not fit, or lengths or `blank_id` are out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxctc
+      >>> reasons = jaxctc.explain(jnp.zeros((2, 3, 5)), [[1, 2], [4, 4]], [3, 2])
+      >>> print(reasons)
+      ['', 'labels need 3 frames, 1 of them for blanks between equal labels; there are 2.']
+    """
+    for name, value in (("logits", logits), ("labels", labels)):
+        if checks.concrete(value) is None:
+            raise TypeError(f"{name} is traced; it must be concrete: call explain outside jax.jit.")
+    pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    shape = pair.labels.shape[:-1]
+    host = [np.asarray(jax.device_get(x)) for x in pair[:4]]
+    rows = np.broadcast_to(host[0], (*shape, *host[0].shape[-2:]))
+    return [
+        _explain(_Sequence(rows[i][: host[2][i]], host[1][i][: host[3][i]], pair.blank_id))
+        for i in np.ndindex(*shape)
+    ]
+
+
+class _Sequence(NamedTuple):
+    """A sequence without its padding."""
+
+    logits: np.ndarray  # [T, C]
+    labels: np.ndarray  # [S]
+    blank_id: int
+
+
+def _explain(sequence: _Sequence) -> str:
+    logits = sequence.logits.astype(np.promote_types(sequence.logits.dtype, np.float32))
+    sequence = sequence._replace(logits=logits)
+    reasons = [*_wrong_labels(sequence), *_too_few_frames(sequence), *_wrong_logits(sequence)]
+    if not reasons:
+        reasons = [*_masked(sequence)] or [*_probabilities(sequence)]
+    return " ".join(reasons)
+
+
+def _wrong_labels(sequence: _Sequence):
+    classes = sequence.logits.shape[1]
+    outside = (sequence.labels < 0) | (sequence.labels >= classes)
+    blank = sequence.labels == sequence.blank_id
+    for wrong, sentence in (
+        (outside, f"labels[{{}}] is {{}}; it must be a class, in 0…{classes - 1}."),
+        (blank, "labels[{}] is {}, the blank; it must be another class."),
+    ):
+        places = np.flatnonzero(wrong)
+        for place in places[:SHOWN]:
+            yield sentence.format(place, sequence.labels[place])
+        if len(places) > SHOWN:
+            yield f"It is so with {len(places) - SHOWN} more."
+
+
+def _repeats(labels: np.ndarray) -> np.ndarray:
+    """For each label, whether a blank must stand before it, as it is equal to the one before."""
+    return np.concatenate([[False], labels[1:] == labels[:-1]])[: len(labels)]
+
+
+def frames_needed(labels: np.ndarray) -> tuple[int, int]:
+    """The fewest frames that labels fit into, and how many of these are for blanks."""
+    blanks = int(_repeats(labels).sum())
+    return len(labels) + blanks, blanks
+
+
+def too_few_frames(labels: np.ndarray, frames: int, name: str = "labels") -> str:
+    """A sentence if labels do not fit into so many frames, else empty."""
+    needed, blanks = frames_needed(labels)
+    if needed <= frames:
+        return ""
+    what = f", {blanks} of them for blanks between equal labels" if blanks else ""
+    return f"{name} need {needed} frames{what}; there are {frames}."
+
+
+def _too_few_frames(sequence: _Sequence):
+    if reason := too_few_frames(sequence.labels, len(sequence.logits)):
+        yield reason
+
+
+def _wrong_logits(sequence: _Sequence):
+    places = np.argwhere(np.isnan(sequence.logits) | (sequence.logits == np.inf))
+    if len(places):
+        t, c = places[0]
+        more = f" It is the first of {len(places)} such numbers." if len(places) > 1 else ""
+        yield f"logits[{t}, {c}] is {sequence.logits[t, c]}; it must be finite or -inf.{more}"
+
+
+def _masked(sequence: _Sequence):
+    """Whether ``-inf`` leaves no alignment, and the first reason for it."""
+    logits, labels, blank_id = sequence
+    possible = logits > -np.inf
+    if possible.all():
+        return
+    empty = np.flatnonzero(~possible.any(axis=1))
+    if empty.size:
+        yield f"logits[{empty[0]}] is -inf at all classes; one must be possible."
+        return
+    frames, size = len(logits), len(labels)
+    # Of the frames before and after a label some are taken by the others and their blanks.
+    before = np.arange(size) + np.cumsum(_repeats(labels))
+    last = int(before[-1]) if size else -1
+    first, final = before, frames - 1 - (last - before)
+    found = False
+    for place, label in enumerate(labels):
+        start, end = first[place], final[place]
+        if not possible[start : end + 1, label].any():
+            found = True
+            where = f"frame {start}" if start == end else f"frames {start} to {end}"
+            yield (
+                f"labels[{place}] is {label}; it can stand only at {where}, and there its logits "
+                "are -inf."
+            )
+    if not found:
+        yield from _dead_end(possible, labels, blank_id, first, final)
+
+
+def _dead_end(possible, labels, blank_id, first, final):
+    """The first frame that no alignment gets past.
+
+    States are blanks (even) and labels (odd) in turn, and only those which the frames that are
+    left allow: each of them could still end well.
+    """
+    frames, size = len(possible), len(labels)
+    classes = np.full(2 * size + 1, blank_id)
+    classes[1::2] = labels
+    earliest, latest = np.zeros(2 * size + 1, int), np.full(2 * size + 1, frames - 1)
+    earliest[1::2], latest[1::2] = first, final
+    # A blank comes after the label before it and before the label after it.
+    earliest[2::2] = first + 1
+    latest[:-1:2] = final - 1
+    skip = np.zeros(2 * size + 1, bool)  # from the label before the blank before
+    skip[3::2] = labels[1:] != labels[:-1]
+    alive = np.zeros(2 * size + 1, bool)
+    for t in range(frames):
+        if t == 0:
+            alive[:2] = True
+        else:
+            one, two = np.pad(alive, (1, 0))[:-1], np.pad(alive, (2, 0))[:-2]
+            alive = alive | one | (two & skip)
+        alive &= (earliest <= t) & (t <= latest)
+        wanted = sorted({int(c) for c in classes[alive]})
+        alive &= possible[t, classes]
+        if not alive.any():
+            names = ", ".join(map(str, wanted))
+            which = "class" if len(wanted) == 1 else "classes"
+            need = "it" if len(wanted) == 1 else "one of these"
+            yield f"logits[{t}] is -inf at {which} {names}; the labels need {need} at this frame."
+            return
+
+
+def _probabilities(sequence: _Sequence):
+    logits = sequence.logits
+    if logits.shape[0] == 0 or logits.shape[1] < 2 or logits.min() < 0:
+        return
+    if np.abs(logits.sum(axis=1) - 1).max() <= 1e-3:
+        yield (
+            f"Hint: logits[0] sums to {logits[0].sum():.3g} and is nowhere negative, as all frames "
+            "are. If these are probabilities, take their logarithms."
+        )

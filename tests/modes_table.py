@@ -24,6 +24,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from modes import CASES, HOST, Case
 
+import jaxctc
+
 pytestmark = [
     pytest.mark.usefixtures("compile_quickly"),
     pytest.mark.filterwarnings("ignore:Some donated buffers were not usable"),
@@ -315,3 +317,36 @@ def test_on_the_host(name):
         with mode:
             assert_same(HOST[name](), wanted)
             jax.eval_shape(lambda: assert_same(HOST[name](), wanted))
+
+
+BROADCASTING = {
+    "ctc_loss": jaxctc.ctc_loss,
+    "ctc_posteriors": lambda x, y: jaxctc.ctc_posteriors(x, y).blank,
+    "forced_align": lambda x, y: jaxctc.forced_align(x, y).score,
+    "ctc_loss_from_features": lambda x, y: jaxctc.ctc_loss_from_features(jnp.tanh, x, y),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", BROADCASTING)
+def test_broadcast_axes_over_an_explicit_mesh(name, jit):
+    """Sharded are the candidates of one sequence, or the sequences of several candidates each."""
+    generator = np.random.default_rng(0)
+    one = generator.standard_normal((9, 5)).astype(np.float32)
+    several = generator.standard_normal((4, 1, 9, 5)).astype(np.float32)
+    candidates, table = generator.integers(1, 5, (8, 3)), generator.integers(1, 5, (4, 2, 3))
+    function = jax.jit(BROADCASTING[name]) if jit else BROADCASTING[name]
+
+    def value_and_gradient(x, y):
+        return jax.grad(lambda x: (jnp.sum(function(x, y)), function(x, y)), has_aux=True)(x)
+
+    for logits, labels, spec in ((one, candidates, P()), (several, table, P("data"))):
+        want = value_and_gradient(logits, labels)
+        with jax.set_mesh(explicit_mesh(("data", 4))):
+            gradient, found = value_and_gradient(
+                *jax.device_put((logits, labels), (spec, P("data")))
+            )
+        assert_same((gradient, found), want)
+        for x, sharding in ((found, P("data")), (gradient, spec)):
+            mesh = x.sharding.mesh
+            assert x.sharding.is_equivalent_to(NamedSharding(mesh, sharding), x.ndim)

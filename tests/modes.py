@@ -268,7 +268,7 @@ CASES = {
 
 # Built with numpy, on the host.
 HOST = {
-    "explain": lambda: jaxctc.explain(LOGITS, LABELS),
+    "explain": lambda: [np.array(jaxctc.explain(LOGITS, LABELS))],
     "linear_fsa": lambda: jaxctc.linear_fsa([1, 2], weights=[-0.5, -0.25]),
     "union_fsa": lambda: jaxctc.union_fsa([jaxctc.linear_fsa([1, 2]), jaxctc.linear_fsa([1])]),
     "ngram_fsa": lambda: jaxctc.ngram_fsa([[1, 2], [2, 2]]),

@@ -15,6 +15,7 @@ import jaxlib
 
 if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 
 import jax
 import jax.numpy as jnp

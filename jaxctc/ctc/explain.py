@@ -48,7 +48,8 @@ def explain(
     for name, value in (("logits", logits), ("labels", labels)):
         if checks.concrete(value) is None:
             raise TypeError(f"{name} is traced; it must be concrete: call explain outside jax.jit.")
-    pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+    with jax.ensure_compile_time_eval():  # concrete arrays stay so inside someone else's `jit`
+        pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
     shape = pair.labels.shape[:-1]
     host = [np.asarray(jax.device_get(x)) for x in pair[:4]]
     rows = np.broadcast_to(host[0], (*shape, *host[0].shape[-2:]))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxctc
-from jaxctc.compat import optax, torch
+from jaxctc.compat import keras, optax, torch
 
 B, T, S, C = 4, 4, 2, 4  # sequences, frames, labels, classes
 
@@ -263,6 +263,10 @@ CASES = {
         (0,),
         batch_rank=1,
     ),
+    "keras.ctc_loss": Case(
+        keras.ctc_loss, (LABELS, LOGITS, LENGTHS, FRAMES), (), (1,), batch_rank=1
+    ),
+    "keras.ctc": Case(keras.ctc, (LABELS, LOGITS), (), (1,), batch_rank=1),
     "flax.ErrorRate": Case(_flax_error_rate, (HYPOTHESES, REFERENCES), batch_rank=1, reduces=True),
 }
 
@@ -289,11 +293,15 @@ def public_functions() -> set[str]:
     names = {
         name for name, value in vars(jaxctc).items() if inspect.isfunction(value) and name[0] != "_"
     }
-    for family in (torch, optax):
+    for family in (torch, optax, keras):
         module = family.__name__.split(".")[-1]
         names |= {
             f"{module}.{name}"
             for name, value in vars(family).items()
-            if inspect.isfunction(value) and value.__module__ == family.__name__ and name[0] != "_"
+            if inspect.isfunction(value)
+            and value.__module__.startswith(family.__name__)
+            and name[0] != "_"
         }
+    # It takes a batch of one sequence, which cannot be sharded: see `forced_align`.
+    names -= {"torch.forced_align"}
     return names | {"CTCLoss", "flax.ErrorRate"}

@@ -48,10 +48,11 @@ def explain(
     for name, value in (("logits", logits), ("labels", labels)):
         if checks.concrete(value) is None:
             raise TypeError(f"{name} is traced; it must be concrete: call explain outside jax.jit.")
-    with jax.ensure_compile_time_eval():  # concrete arrays stay so inside someone else's `jit`
+    # Concrete arrays stay so inside someone else's `jit`, and reading them is what this is for.
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
         pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+        host = [np.asarray(jax.device_get(x)) for x in pair[:4]]
     shape = pair.labels.shape[:-1]
-    host = [np.asarray(jax.device_get(x)) for x in pair[:4]]
     rows = np.broadcast_to(host[0], (*shape, *host[0].shape[-2:]))
     return [
         _explain(_Sequence(rows[i][: host[2][i]], host[1][i][: host[3][i]], pair.blank_id))

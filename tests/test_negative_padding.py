@@ -34,6 +34,9 @@ FUNCTIONS = {
     "is_feasible": lambda y, n: jaxctc.is_feasible(y, np.array([2, 2, 0, 1]), n),
     "ctc_entropy": lambda y, n: jaxctc.ctc_entropy(LOGITS, y, None, n),
     "ctc_prior_loss": lambda y, n: jaxctc.ctc_prior_loss(LOGITS, y, None, n, log_priors=PRIORS),
+    "ctc_loss_from_features": lambda y, n: jaxctc.ctc_loss_from_features(
+        jnp.tanh, LOGITS, y, None, n
+    ),
     "ctc_mwer_loss": lambda y, n: jaxctc.ctc_mwer_loss(LOGITS, y, None, n, beam_width=2),
     "intermediate_ctc_loss": lambda y, n: jaxctc.intermediate_ctc_loss(
         LOGITS, LOGITS[None], y, None, n

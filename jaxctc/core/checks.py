@@ -44,13 +44,10 @@ def integer_array(name: str, value: ArrayLike) -> jax.Array:
         raise TypeError(f"{name} has dtype {value.dtype}; it must be an integer type.")
     if value.dtype == np.int32:
         return value if isinstance(value, jax.Array) else jnp.asarray(value)
-    if isinstance(value, np.ndarray):
-        limits = np.iinfo(np.int32)
-        return jnp.asarray(np.clip(value, limits.min, limits.max).astype(np.int32))
-    if value.dtype.itemsize > 4 or value.dtype == jnp.uint32:
-        limits = np.iinfo(np.int32)
-        value = jnp.clip(value, max(limits.min, jnp.iinfo(value.dtype).min), limits.max)
-    return value.astype(jnp.int32)
+    if value.dtype.itemsize > 4 or value.dtype == np.uint32:
+        limits, numbers = np.iinfo(np.int32), np if isinstance(value, np.ndarray) else jnp
+        value = numbers.clip(value, max(limits.min, jnp.iinfo(value.dtype).min), limits.max)
+    return jnp.asarray(value.astype(np.int32))
 
 
 def _made_array(name: str, value: ArrayLike) -> jax.Array | np.ndarray:

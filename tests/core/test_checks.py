@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxctc
+from jaxctc.core import checks
 
 LOGITS = np.zeros((2, 5, 4), np.float32)
 LABELS = np.array([[1, 2], [3, 1]])
@@ -121,3 +122,13 @@ def test_integers_beyond_int32_are_not_wrapped():
     assert jaxctc.ctc_loss(LOGITS, labels)[0] == jnp.inf
     with jax.enable_x64(True):
         assert jaxctc.ctc_loss(LOGITS, jnp.asarray(labels))[0] == jnp.inf
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32, np.int64, np.uint64])
+def test_integers_of_any_type_become_the_nearest_int32(dtype, x64):
+    limits = np.iinfo(dtype)
+    given = np.array([limits.min, 5, limits.max], dtype)
+    for array in (given, jnp.asarray(given)):
+        found = checks.integer_array("labels", array)
+        assert found.dtype == np.int32
+        assert found.tolist() == [max(limits.min, -(2**31)), 5, min(limits.max, 2**31 - 1)]

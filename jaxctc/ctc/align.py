@@ -134,15 +134,13 @@ class _AlignmentTopology(NamedTuple):
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
 def _forced_align(logits, labels, logit_lengths, label_lengths, blank_id, wildcard_id):
     own, batch = logits.shape[:-2], logit_lengths.shape
+    logits = jnp.where(frames_inside(logits, logit_lengths)[..., None], logits, 0)
     given, labels, *lengths = flatten(logits, labels, logit_lengths, label_lengths)
     (rows, frames, classes), width = given.shape, labels.shape[1]
     logit_lengths, label_lengths = lengths
 
     inside = jnp.arange(frames, dtype=jnp.int32)[None, :] < logit_lengths[:, None]
-    longest = logit_lengths.reshape(rows, len(labels) // max(rows, 1)).max(axis=1, initial=0)
-    logits = jnp.where(
-        frames_inside(given, longest)[:, :, None], widen(lax.stop_gradient(given)), 0
-    )
+    logits = widen(lax.stop_gradient(given))
     used = jnp.arange(width, dtype=jnp.int32)[None, :] < label_lengths[:, None]
     usable = used & (labels >= 0) & (labels < classes) & (labels != blank_id)
     read = jnp.where(usable, labels, blank_id)

@@ -1,7 +1,6 @@
 """Prefix beam search over whole utterances, or over a stream of pieces."""
 
-import functools
-import operator
+import math
 from typing import Any
 
 import jax
@@ -125,8 +124,8 @@ def ctc_beam_start(
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
     if scorer is not None:
         language_checks.scorer("scorer", scorer, None)
-    begun = beam_state.scorer_start(scorer, _size(batch))
-    return _unflatten(beam_state.start(_size(batch), width, most, wide(dtype), begun), batch)
+    begun = beam_state.scorer_start(scorer, math.prod(batch))
+    return _unflatten(beam_state.start(math.prod(batch), width, most, wide(dtype), begun), batch)
 
 
 def ctc_beam_extend(
@@ -277,16 +276,12 @@ def _beam_finish(state, scorer, weight):
     return _unflatten(beam_state.finish(_flatten(state, batch), scorer, weight), batch)
 
 
-def _size(batch) -> int:
-    return functools.reduce(operator.mul, batch, 1)
-
-
 def _flat_logits(logits, lengths):
     return widen(logits).reshape(lengths.size, *logits.shape[-2:])
 
 
 def _flatten(state: BeamState, batch) -> BeamState:
-    return jax.tree.map(lambda x: x.reshape(_size(batch), *x.shape[len(batch) :]), state)
+    return jax.tree.map(lambda x: x.reshape(math.prod(batch), *x.shape[len(batch) :]), state)
 
 
 def _unflatten(tree, batch):

@@ -35,18 +35,14 @@ def is_feasible(
       >>> print(jaxctc.is_feasible([[1, 2], [2, 2]], logit_lengths=[2, 2]))
       [ True False]
     """
-    labels = checks.labels_array("labels", labels)
     if num_classes is not None:
         num_classes = checks.positive("num_classes", num_classes)
     blank_id = checks.class_id("blank_id", blank_id, num_classes or 2**31 - 1)
     if logit_lengths is None:
         raise TypeError("logit_lengths is None; it must be an integer array.")
-    lengths = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
-    batch = checks.common_batch(labels.shape[:-1], *lengths)
-    labels = checks.broadcast(labels, batch, 1)
-    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, 2**31 - 1)
-    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
-    return _is_feasible(labels, logit_lengths, label_lengths, blank_id, num_classes)
+    given = labels, logit_lengths, label_lengths
+    pair = checks.labels_and_lengths((), 2**31 - 1, *given)
+    return _is_feasible(*pair, blank_id, num_classes)
 
 
 @meshes.jit(trailing=(1, 0, 0), static_argnums=(3, 4))

@@ -73,22 +73,18 @@ def ctc_loss_from_features(
     head = checks.function("head", head)
     features = checks.logits_array("features", features, ("T", "D"))
     *own, frames, _ = features.shape
-    labels = checks.labels_array("labels", labels)
-    given = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
-    batch = checks.common_batch(tuple(own), ("labels", labels, 1), *given)
-    labels = checks.broadcast(labels, batch, 1)
-    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, frames)
-    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
+    labels, logit_lengths, label_lengths = checks.labels_and_lengths(
+        tuple(own), frames, labels, logit_lengths, label_lengths
+    )
     if frames_per_chunk is not None:
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 
-    features, labels, ends, spoken = flatten(features, labels, logit_lengths, label_lengths)
     # Padding is set to 0 for the head: NaN there would make its gradient NaN.
-    sequences = len(features)
-    longest = ends.reshape(sequences, len(labels) // max(sequences, 1)).max(1, initial=0)
-    features = jnp.where(frames_inside(features, longest)[:, :, None], features, 0)
+    features = jnp.where(frames_inside(features, logit_lengths)[..., None], features, 0)
+    features, labels, ends, spoken = flatten(features, labels, logit_lengths, label_lengths)
     features = jnp.pad(features, ((0, 0), (0, max(0, 1 - frames)), (0, 0)))  # one at least
 
+    sequences = len(features)
     logits = jax.eval_shape(head, features[:, :1])
     classes = checks.returned_logits("head", logits, (sequences, 1)).shape[-1]
     blank_id = checks.class_id("blank_id", blank_id, classes)
@@ -114,7 +110,7 @@ def ctc_loss_from_features(
     )
     scores = scores.swapaxes(0, 1).reshape(len(labels), chunks * size, scores.shape[-1])
     loss = _loss(scores[:, :frames], labels, ends, spoken, classes, blank_id)
-    return unflatten(loss, tuple(own), batch)
+    return unflatten(loss, tuple(own), logit_lengths.shape)
 
 
 def _frames_per_chunk(sequences: int, classes: int) -> int:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
-from jaxctc.core.emissions import widen
+from jaxctc.core.emissions import frames_inside, widen
 from jaxctc.core.recursion import never_positive
 
 
@@ -60,7 +60,7 @@ def ctc_prefix_start(
 @meshes.jit(trailing=(2, 0), static_argnums=(2, 3))
 def _start(logits, lengths, count, blank_id):
     log_probs = jax.nn.log_softmax(widen(logits))[..., blank_id]
-    inside = _inside(lengths, log_probs.shape[-1])
+    inside = frames_inside(logits, lengths)
     blank = jnp.cumsum(jnp.where(inside, log_probs, 0), axis=-1)
     blank = jnp.broadcast_to(blank[..., None, :], (*lengths.shape, count, blank.shape[-1]))
     return PrefixState(
@@ -131,7 +131,7 @@ def _score(state, logits, labels, lengths, blank_id):
     log_probs = jax.nn.log_softmax(widen(logits))
     possible = (labels != blank_id) & (labels >= 0) & (labels < log_probs.shape[-1])
     chosen = jnp.where(possible, labels, 0)
-    inside = _inside(lengths, log_probs.shape[-2])
+    inside = frames_inside(logits, lengths)
     nothing = jnp.full_like(chosen, -jnp.inf, log_probs.dtype)  # [*batch, N, K]
     same = labels == state.last[..., None]
 
@@ -171,9 +171,3 @@ def _score(state, logits, labels, lengths, blank_id):
     (_, _, total), (label, ending) = meshes.scan(step, (nothing, nothing, nothing), frames)
     state = PrefixState(jnp.moveaxis(label, 0, -1), jnp.moveaxis(ending, 0, -1), labels)
     return never_positive(total), state
-
-
-def _inside(lengths: jax.Array, frames: int) -> jax.Array:
-    """Which frames ``[*batch, T]`` belong to each sequence."""
-    shape = (*lengths.shape, frames)
-    return jax.lax.broadcasted_iota(jnp.int32, shape, lengths.ndim) < lengths[..., None]

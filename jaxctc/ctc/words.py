@@ -4,7 +4,6 @@ import functools
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxctc.core import checks
@@ -73,8 +72,7 @@ def words(
       b 4 5 0.12 0.98
     """
     ctc_checks.hypotheses("hypotheses", hypotheses)
-    if confidence not in CONFIDENCES:
-        raise ValueError(f"confidence is {confidence!r}; it must be one of {[*CONFIDENCES]}.")
+    confidence = checks.one_of("confidence", confidence, tuple(CONFIDENCES))
     labels, lengths = np.asarray(hypotheses.labels), np.asarray(hypotheses.lengths)
     if labels.size and labels.max() >= len(vocabulary):
         raise ValueError(
@@ -90,8 +88,7 @@ def words(
                 f"{lengths.shape}."
             )
         if lengths.ndim > frames.ndim:
-            logits = jnp.broadcast_to(logits[..., None, :, :], (*lengths.shape, *logits.shape[-2:]))
-            frames = jnp.broadcast_to(frames[..., None], lengths.shape)
+            logits, frames = logits[..., None, :, :], frames[..., None]
         found = forced_align(logits, labels, frames, lengths, blank_id=blank_id)
         aligned = np.asarray(found.starts) >= 0
         first = np.where(aligned, found.starts, first)

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxctc.core import checks
 from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import FORBIDDEN
 from jaxctc.language.tables import Automaton, build
 
-FORBIDDEN = -np.inf
 Labels = tuple[int, ...]
 
 

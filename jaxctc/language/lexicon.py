@@ -85,7 +85,7 @@ class Lexicon:
           -0.7269
         """
         words = len(self.words)
-        spellings = self._spellings
+        spellings, _ = self._entries
         if language_model is not None:
             language_checks.scorer("language_model", language_model, words)
         lookahead = checks.flag("lookahead", lookahead)
@@ -143,10 +143,6 @@ class Lexicon:
                 spellings.append(self._checked(tuple(labels)))  # pyright: ignore
                 words.append(index)
         return spellings, words
-
-    @property
-    def _spellings(self) -> list[tuple[int, ...]]:
-        return self._entries[0]
 
     @functools.cached_property
     def _trie(self) -> trie.Trie:

@@ -15,7 +15,7 @@ def durations(name: str, value: Any) -> tuple[int, ...]:
         numbers = [*value]
     except TypeError:
         raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.") from None
-    numbers = tuple(checks._static_int(name, x) for x in numbers)
+    numbers = tuple(checks.static_int(name, x) for x in numbers)
     if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
         raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
     return numbers
@@ -47,22 +47,16 @@ def pair(
     """Checks the arguments of `rnnt_loss` and of functions with the same arguments."""
     logits = checks.logits_array(name, logits, ("T", "U + 1", "C"))
     *own, frames, spaces, classes = logits.shape
-    labels = checks.labels_array("labels", labels)
-    lengths = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
-    batch = checks.common_batch(tuple(own), ("labels", labels, 1), *lengths)
+    given = labels, logit_lengths, label_lengths
+    labels, ends, spoken = checks.labels_and_lengths(tuple(own), frames, *given)
     if labels.shape[-1] + 1 != spaces:
         raise ValueError(
             f"{name} has shape {logits.shape}; its last axis but one must have "
             f"{labels.shape[-1] + 1} elements, one more than there are labels."
         )
-    labels = checks.broadcast(labels, batch, 1)
-    return checks.SequencePair(
-        checks.broadcast(logits, batch, 3),
-        labels,
-        checks.lengths_array("logit_lengths", logit_lengths, batch, frames),
-        checks.lengths_of_labels("label_lengths", label_lengths, labels),
-        checks.class_id("blank_id", blank_id, classes),
-    )
+    logits = checks.broadcast(logits, labels.shape[:-1], 3)
+    blank_id = checks.class_id("blank_id", blank_id, classes)
+    return checks.SequencePair(logits, labels, ends, spoken, blank_id)
 
 
 class Arcs(NamedTuple):

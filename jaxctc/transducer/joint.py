@@ -131,20 +131,17 @@ def rnnt_loss_from_joint(
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
     predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
     *own, frames, width = encoder.shape
-    labels = checks.labels_array("labels", labels)
-    spaces = labels.shape[-1] + 1
+    others = ("predictor", predictor, 2)
+    labels, logit_lengths, label_lengths = checks.labels_and_lengths(
+        tuple(own), frames, labels, logit_lengths, label_lengths, others
+    )
+    batch, spaces = logit_lengths.shape, labels.shape[-1] + 1
     if predictor.shape[-2] != spaces:
         raise ValueError(
             f"predictor has shape {predictor.shape}; it must be [*batch, {spaces}, E]."
         )
     frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
-    given = ("logit_lengths", logit_lengths, 0), ("label_lengths", label_lengths, 0)
-    others = ("predictor", predictor, 2), ("labels", labels, 1)
-    batch = checks.common_batch(tuple(own), *others, *given)
-    labels = checks.broadcast(labels, batch, 1)
     predictor = checks.broadcast(predictor, batch, 2)
-    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, batch, frames)
-    label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
 
     # Padding is set to 0 for the joint: NaN there would make its gradient NaN.
     encoder = jnp.where(frames_inside(encoder, logit_lengths)[..., None], encoder, 0)

@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jax.interpreters import mlir
 
-from jaxctc.core.kernels import choice
+from jaxctc.core.kernels import choice, plans
 from jaxctc.core.semirings import PROBABILITY, Semiring
 
 # From jax 0.11 on, Pallas has what the GPU kernels need, and can interpret them.
@@ -140,8 +140,6 @@ def _by_scan(topology, scores, job: _Job) -> tuple:
 def _by_kernel(topology, scores, job: _Job, platform: str, interpret: bool = False) -> tuple | None:
     """The same by a platform's kernel; None if there is none for the recursion's size."""
     # Imported late: importing Pallas is slow, and most users of the package do not need it.
-    from jaxctc.core.kernels import plans
-
     if platform == "tpu":
         from jaxctc.core.kernels import tpu as chip
     elif GPU:

@@ -16,6 +16,17 @@ def metrics(out: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if not k.endswith(timed)} for line in lines]
 
 
+def weights_of(out: Path, model) -> list[np.ndarray]:
+    """The weights that a run left in `out`, loaded into a model like the run's."""
+    import jax
+    from flax import nnx
+
+    import training
+
+    training.load_model(out, model)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+
+
 def at_step(monkeypatch, step: int, action) -> None:
     """Calls `action` just before the training loop takes the given step of this process."""
     import training

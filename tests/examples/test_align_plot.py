@@ -1,22 +1,13 @@
 """The picture of alignments: boundaries of spoken digits are near the known ones."""
 
-import os
-from pathlib import Path
+from extras import DIGITS, import_or_skip_examples, needs_digits
 
-import pytest
+import_or_skip_examples("matplotlib")
 
-pytest.importorskip("matplotlib", reason="needs the `examples` extra")
-pytest.importorskip("tensorboardX", reason="needs the `examples` extra")
-
-import align_plot
-
-SHARED = Path(__file__).parents[3] / "shared" / "fsdd" / "recordings"
-DIGITS = Path(os.environ.get("JAXCTC_DIGITS", SHARED))
+import align_plot  # noqa: E402
 
 
-@pytest.mark.skipif(
-    not DIGITS.is_dir(), reason=f"{DIGITS} is absent; JAXCTC_DIGITS may name another place"
-)
+@needs_digits
 def test_boundaries_of_digits_are_found(tmp_path, capsys):
     out = tmp_path / "align.png"
     assert align_plot.main(["--digits", str(DIGITS), "--out", str(out)]) == 0

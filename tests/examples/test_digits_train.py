@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import DIGITS, import_or_skip_examples, needs_digits
 
-for module in ("kaldi_native_fbank", "grain", "flax", "orbax.checkpoint", "tensorboardX"):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples("kaldi_native_fbank")
 
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
-from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+from training_runs import assert_same_run, at_step, metrics, weights_of  # noqa: E402
 
 import digits_table  # noqa: E402
 import digits_train  # noqa: E402
@@ -26,8 +26,6 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 SMALL = ["--batch-size=4", "--steps=4", "--save-every=2", "--log-every=1"]
 SMALL += ["--strings=8", "--eval-strings=4"]
-SHARED = Path(__file__).parents[3] / "shared" / "fsdd" / "recordings"
-DIGITS = Path(os.environ.get("JAXCTC_DIGITS", SHARED))
 
 
 def run(out: Path, *more: str) -> None:
@@ -36,8 +34,7 @@ def run(out: Path, *more: str) -> None:
 
 def weights(out: Path) -> list[np.ndarray]:
     model = models.build(training.load_config(out)["model"])
-    training.load_model(out, model)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+    return weights_of(out, model)
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +198,7 @@ def test_models_read_no_padding(name):
     np.testing.assert_array_equal(np.asarray(logits)[inside], np.asarray(again)[inside])
 
 
-@pytest.mark.skipif(
-    not DIGITS.is_dir(), reason=f"{DIGITS} is absent; JAXCTC_DIGITS may name another place"
-)
+@needs_digits
 def test_real_recordings():
     recordings = data.load_recordings(DIGITS)
     assert {r.digit for r in recordings} == set(range(10))

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import import_or_skip_examples
 
-for module in (
-    "cv2",
-    "grain",
-    "fontpkg_barlow_condensed",
-    "pylopdf_fonts_zh_cn",
-    "flax",
-    "tensorboardX",
-):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn")
 
 import cv2  # noqa: E402
 

@@ -1,14 +1,12 @@
 """Reading plates: the decoders, the views, the scores, and what is read of real plates."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import PLATES, import_or_skip_examples, needs_plates
 
-for module in ("cv2", "grain", "flax", "tensorboardX"):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples("cv2")
 
 import jaxctc  # noqa: E402
 import plate_import  # noqa: E402
@@ -17,8 +15,6 @@ from plates import models, reading  # noqa: E402
 from plates.charset import PLATE_CHARACTERS, encode  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
-SHARED = Path(__file__).parents[3] / "shared" / "plates"
-PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
 
 
 def test_the_grammar_of_plates():
@@ -73,9 +69,7 @@ def test_scores(read, truth, exact, rate):
     }
 
 
-@pytest.mark.skipif(
-    not PLATES.is_dir(), reason=f"{PLATES} is absent; JAXCTC_PLATES may name another place"
-)
+@needs_plates
 def test_the_grammar_reads_more_plates(tmp_path, capsys):
     plate_import.main([str(PLATES / "Final_LPRNet_model.pth"), str(tmp_path / "lprnet")])
     right = {}

@@ -2,20 +2,12 @@
 
 import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import PLATES, import_or_skip_examples, needs_plates
 
-for module in (
-    "cv2",
-    "grain",
-    "fontpkg_barlow_condensed",
-    "pylopdf_fonts_zh_cn",
-    "flax",
-    "tensorboardX",
-):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn")
 
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
@@ -28,11 +20,6 @@ from plates.charset import PLATE_CHARACTERS  # noqa: E402
 from plates.reading import read_images  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
-SHARED = Path(__file__).parents[3] / "shared" / "plates"
-PLATES = Path(os.environ.get("JAXCTC_PLATES", SHARED))
-needs_plates = pytest.mark.skipif(
-    not PLATES.is_dir(), reason=f"{PLATES} is absent; JAXCTC_PLATES may name another place"
-)
 
 
 @pytest.fixture(scope="module")

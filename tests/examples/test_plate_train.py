@@ -7,21 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import import_or_skip_examples
 
-for module in (
-    "cv2",
-    "grain",
-    "fontpkg_barlow_condensed",
-    "pylopdf_fonts_zh_cn",
-    "flax",
-    "tensorboardX",
-):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn")
 
 import cv2  # noqa: E402
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
-from training_runs import assert_same_run, at_step, metrics  # noqa: E402
+from training_runs import assert_same_run, at_step, metrics, weights_of  # noqa: E402
 
 import plate_read  # noqa: E402
 import plate_train  # noqa: E402
@@ -41,8 +34,7 @@ def run(out: Path, *more: str) -> None:
 def weights(out: Path) -> list[np.ndarray]:
     config = training.load_config(out)
     model = models.build(config["model"], len(config["charset"]) + 1)
-    training.load_model(out, model)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+    return weights_of(out, model)
 
 
 @pytest.fixture(scope="module")

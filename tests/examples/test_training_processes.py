@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import import_or_skip_examples
 
-for module in ("grain", "flax", "orbax.checkpoint", "optax", "tensorboardX"):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples()
 
 import jax  # noqa: E402
 import tiny_training  # noqa: E402
-from flax import nnx  # noqa: E402
-from training_runs import environment, metrics  # noqa: E402
+from training_runs import environment, metrics, weights_of  # noqa: E402
 
-import training  # noqa: E402
 from training import processes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -52,9 +50,7 @@ def both(out: Path, *more: str) -> list[tuple[int, str]]:
 
 
 def weights(out: Path) -> list[np.ndarray]:
-    model = tiny_training.build()
-    training.load_model(out, model)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+    return weights_of(out, tiny_training.build())
 
 
 def test_two_processes_stopped_and_killed_give_the_run_of_one_process(tmp_path):

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import import_or_skip_examples
 
-for module in ("grain", "flax", "orbax.checkpoint", "optax", "tensorboardX"):
-    pytest.importorskip(module, reason="needs the `examples` extra")
+import_or_skip_examples()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import tiny_training  # noqa: E402
 from flax import nnx  # noqa: E402
 from tensorboardX.proto.event_pb2 import Event  # noqa: E402
-from training_runs import assert_same_run, metrics  # noqa: E402
+from training_runs import assert_same_run, metrics, weights_of  # noqa: E402
 
 import training  # noqa: E402
 from training.devices import Devices  # noqa: E402
@@ -24,9 +24,7 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def weights(out: Path) -> list[np.ndarray]:
-    model = tiny_training.build()
-    training.load_model(out, model)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+    return weights_of(out, tiny_training.build())
 
 
 def squares(model, batch, key):

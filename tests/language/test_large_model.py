@@ -2,22 +2,19 @@
 
 import json
 import math
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import WORD_MODEL, needs_word_model
 from oracles import scores_of
 from published import DATA
 
 import jaxctc
 
-SHARED = Path(__file__).parents[3] / "shared" / "lm"
-MODEL = Path(os.environ.get("JAXCTC_LM", SHARED)) / "en-us-2gram.arpa.gz"
 pytestmark = [
     pytest.mark.usefixtures("compile_quickly"),
-    pytest.mark.skipif(not MODEL.exists(), reason="needs en-us-2gram.arpa.gz (JAXCTC_LM)"),
+    needs_word_model,
 ]
 CASES = json.loads((DATA / "en_us_2gram_scores.json").read_text())["cases"]
 
@@ -29,7 +26,7 @@ def vocabulary():
 
 @pytest.fixture(scope="module")
 def model(vocabulary):
-    return jaxctc.NGram.from_arpa(MODEL, vocabulary)
+    return jaxctc.NGram.from_arpa(WORD_MODEL, vocabulary)
 
 
 def test_scores_equal_kenlm(model, vocabulary):

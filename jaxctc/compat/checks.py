@@ -13,6 +13,12 @@ def not_empty(name: str, array: jax.Array) -> None:
         raise ValueError(f"{name} has shape {array.shape}; it must not be empty.")
 
 
+def axes(name: str, array: jax.Array, *names: str) -> None:
+    """Checks that an array has exactly these axes."""
+    if array.ndim != len(names):
+        raise ValueError(f"{name} has shape {array.shape}; it must be ({', '.join(names)}).")
+
+
 def lengths(name: str, value: checks.ArrayLike, batch: int) -> checks.ArrayLike:
     """Lengths with the shape (N,), a numpy array if they are concrete."""
     known = checks.concrete(value)

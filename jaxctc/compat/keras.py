@@ -49,9 +49,7 @@ def ctc_loss(
       1.6864
     """
     output = checks.logits_array("output", output)
-    if output.ndim != 3:
-        shape = "(batch_size, max_output_length, num_classes)"
-        raise ValueError(f"output has shape {output.shape}; it must be {shape}.")
+    compat_checks.axes("output", output, "batch_size", "max_output_length", "num_classes")
     target = checks.labels_array("target", target, output.shape[:1])
     batch, frames, classes = output.shape
 
@@ -90,9 +88,7 @@ def ctc(y_true: checks.ArrayLike, y_pred: checks.ArrayLike) -> jax.Array:
       1.6864
     """
     y_pred = checks.logits_array("y_pred", y_pred)
-    if y_pred.ndim != 3:
-        shape = "(batch_size, max_length, num_classes)"
-        raise ValueError(f"y_pred has shape {y_pred.shape}; it must be {shape}.")
+    compat_checks.axes("y_pred", y_pred, "batch_size", "max_length", "num_classes")
     y_true = checks.labels_array("y_true", y_true, y_pred.shape[:1])
     lengths = jnp.sum(y_true != 0, axis=-1, dtype=jnp.int32)
     return jaxctc_ctc.ctc_loss(y_pred, y_true, label_lengths=lengths)

@@ -53,8 +53,7 @@ def rnnt_loss(
     """
     checks.one_of("reduction", reduction, compat_checks.TORCH_REDUCTIONS)
     logits = checks.logits_array("logits", logits, ("T", "U + 1", "C"))
-    if logits.ndim != 4:
-        raise ValueError(f"logits has shape {logits.shape}; it must be (N, T, U + 1, C).")
+    compat_checks.axes("logits", logits, "N", "T", "U + 1", "C")
     compat_checks.not_empty("logits", logits)
     blank = checks.class_from_either_end("blank", blank, logits.shape[-1])
     clamp = float(checks.finite("clamp", checks.static_real("clamp", clamp)))

@@ -52,7 +52,7 @@ def edit_distance(
       TypeError: If a dtype is not an integer type.
       ValueError: If shapes do not fit, or concrete lengths are out of range.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> print(jaxctc.edit_distance([[1, 2, 3], [1, 2, -1]], [[1, 3], [1, 2]]))
       [1 0]
@@ -81,7 +81,7 @@ def edit_operations(
     Returns:
       `EditOperations`, int32 ``[*batch]`` each.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> edits = jaxctc.edit_operations([1, 9, 3, 4, 5], [1, 2, 3, 4])
       >>> print(edits.distance, edits.substitutions, edits.insertions, edits.deletions)
@@ -108,7 +108,7 @@ def error_rate(
     Returns:
       float32, one number for the whole batch.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> print(jaxctc.error_rate([[1, 2, 3], [1, 2, -1]], [[1, 3, -1], [1, 2, 3]]))
       0.4

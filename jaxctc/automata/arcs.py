@@ -22,7 +22,7 @@ class Fsa(NamedTuple):
     The weights can be trained: replace them with ``fsa._replace(weight=...)``. The gradient of
     a score with respect to them is the expected number of times each arc is used.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> arcs = [(0, 0, 1, 0.0), (0, 1, 2, -0.5), (1, 1, 1, 0.0)]  # 1s, one 2, 1s
       >>> fsa = jaxctc.Fsa.from_arcs(arcs, final={1})
@@ -60,7 +60,7 @@ class Fsa(NamedTuple):
             1000 + 10 n or more, where n is the number of states used: every number up to
             the largest takes memory.
 
-        Example:
+        Examples:
           >>> import jaxctc
           >>> jaxctc.Fsa.from_arcs([(0, 1, 2, 0.0)], final={2: 0.0})
           Traceback (most recent call last):
@@ -119,7 +119,7 @@ class Fsa(NamedTuple):
           arcs: The number of arcs to pad to, likewise. Give both if automata change from call
             to call: each new size is compiled again.
 
-        Example:
+        Examples:
           >>> import jaxctc
           >>> batch = jaxctc.Fsa.stack([jaxctc.ctc_fsa([1, 2]), jaxctc.ctc_fsa([3])])
           >>> batch.final.shape, batch.weight.shape
@@ -148,7 +148,7 @@ class Fsa(NamedTuple):
 
         It is computed on the host.
 
-        Example:
+        Examples:
           >>> import jaxctc
           >>> fsa = jaxctc.linear_fsa([2, 1], weights=[-0.5, -0.25])
           >>> fsa.score_sequence([2, 1]), fsa.score_sequence([1])

@@ -21,7 +21,7 @@ def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None)
       labels: The labels, one per arc.
       weights: The weight of each arc, 0 by default.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> jaxctc.linear_fsa([3, 1]).label
       array([3, 1], dtype=int32)
@@ -37,7 +37,7 @@ def linear_fsa(labels: Iterable[int], *, weights: Iterable[float] | None = None)
 def union_fsa(automata: Sequence[Fsa]) -> Fsa:
     """The union of several automata: a label sequence has the sum of its weights in each.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> either = jaxctc.union_fsa([jaxctc.linear_fsa([1, 2]), jaxctc.linear_fsa([1])])
       >>> either.score_sequence([1]), either.score_sequence([2])
@@ -79,7 +79,7 @@ def from_scorer(scorer: Scorer, *, classes: int | None = None) -> Fsa:
       scorer: The scorer; its states must be few, see `tabulate`.
       classes: The number of classes; None asks the scorer.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
       >>> jaxctc.graphs.from_scorer(plate).score_sequence([2, 3])
@@ -108,7 +108,7 @@ def ngram_fsa(sequences: Iterable[Sequence[int]], *, order: int = 2, discount: f
       order: The n of the n-grams.
       discount: From 0 to 1.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> model = jaxctc.ngram_fsa([[1, 2], [1, 3], [1, 2]], order=2, discount=0)
       >>> round(model.score_sequence([1, 3]), 4)  # ln(1/3)
@@ -163,7 +163,7 @@ def from_k2_text(text: str) -> Fsa:
     The last line is the final state. Arcs to it have the label -1 and read no frame, so each
     becomes the final weight of its source.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> jaxctc.graphs.from_k2_text("0 1 2 0.5\\n1 2 -1 0.25\\n2").score_sequence([2])
       0.75
@@ -198,7 +198,7 @@ def from_openfst_text(text: str) -> Fsa:
 
     The start is the source of the first line. Label 0, which is epsilon in OpenFst, is an error.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> jaxctc.graphs.from_openfst_text("0 1 2 0.5\\n1 0.25").score_sequence([2])
       -0.75

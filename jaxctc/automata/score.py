@@ -127,8 +127,8 @@ def fsa_score(
 ) -> jax.Array:
     r"""The log of the total weight of all paths of an automaton through the frames.
 
-    .. math:: \log \sum_{a_1 \dots a_T} \exp \Bigl( \mathrm{start}(a_1)
-        + \sum_{t=1}^{T} \bigl( w(a_t) + x_t(\ell(a_t)) \bigr) + \mathrm{final}(a_T) \Bigr)
+    $$ \log \sum_{a_1 \dots a_T} \exp \Bigl( \mathrm{start}(a_1)
+       + \sum_{t=1}^{T} \bigl( w(a_t) + x_t(\ell(a_t)) \bigr) + \mathrm{final}(a_T) \Bigr) $$
 
     where the sum is over all paths with one arc per frame. The gradient with respect
     to `log_probs` is the posterior of each class at each frame, and with respect to
@@ -152,7 +152,7 @@ def fsa_score(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths, states or labels are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> fsa = jaxctc.ctc_fsa([1, 2])
       >>> total = jaxctc.fsa_score(fsa, jnp.zeros((4, 3)))
@@ -249,7 +249,7 @@ def fsa_best_path(
       `FsaPath`: int32 ``arcs`` and ``labels [*batch, T]``, float ``score [*batch]``. To
       differentiate the score, use `fsa_score` in ``semirings.MAX_TROPICAL``.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> log_probs = jax.nn.log_softmax(5 * jax.nn.one_hot(jnp.array([0, 1, 1, 0, 1, 2]), 3))
       >>> path = jaxctc.fsa_best_path(jaxctc.ctc_fsa([1, 1, 2]), log_probs)

@@ -24,7 +24,7 @@ def with_star(
       float ``[*batch, T, C + 1]``, or ``[*batch, T, 2 C + 1]``. The probability of a star is the
       sum over the labels it matches.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> log_probs = jnp.log(jnp.array([[0.5, 0.1, 0.4]]))
       >>> print(jnp.round(100 * jnp.exp(jaxctc.with_star(log_probs))))

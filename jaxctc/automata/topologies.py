@@ -138,7 +138,7 @@ def compose(topology: FrameTopology, graph: Fsa) -> Fsa:
       topology: How labels become frames, such as ``topologies.CTC(blank_id=0)``.
       graph: The labels, as `linear_fsa`, `ngram_fsa` or `Fsa.from_arcs` make them.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> graph = jaxctc.linear_fsa([1, 1])
       >>> for topology in (jaxctc.topologies.CTC(), jaxctc.topologies.MinimalCTC()):
@@ -201,7 +201,7 @@ def ctc_fsa(
     Raises:
       ValueError: If a label is the blank, the star, or negative, or `weight` is not finite.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> log_probs = jax.nn.log_softmax(jnp.arange(12.0).reshape(4, 3) % 5)
       >>> score = jaxctc.fsa_score(jaxctc.ctc_fsa([1, 2]), log_probs)

@@ -11,7 +11,7 @@ from jaxctc.metrics import edit_distance
 class ErrorRate(nnx.Metric):
     """`jaxctc.error_rate` over all batches since the last reset.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from jaxctc.compat.flax import ErrorRate

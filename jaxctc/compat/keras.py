@@ -41,7 +41,7 @@ def ctc_loss(
     Raises:
       TypeError, ValueError: If an argument is not as described.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import keras
       >>> loss = keras.ctc_loss(jnp.array([[1, 2, 0]]), jnp.zeros((1, 4, 3)), [2], [4])
@@ -81,7 +81,7 @@ def ctc(y_true: checks.ArrayLike, y_pred: checks.ArrayLike) -> jax.Array:
     Raises:
       TypeError, ValueError: If an argument is not as described.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import keras
       >>> print(f"{keras.ctc(jnp.array([[1, 2, 0]]), jnp.zeros((1, 4, 3)))[0]:.4f}")
@@ -103,7 +103,7 @@ class CTC:
     nothing; ``"none"`` and None give the loss of each. A sequence of weight 0 is left out, also if
     its loss is ``inf``. The losses of an empty batch are not reduced.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import keras
       >>> loss = keras.CTC()

@@ -37,7 +37,7 @@ def ctc_loss(
     Raises:
       TypeError, ValueError: If an argument is not as described.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import optax
       >>> logits, labels = jnp.zeros((1, 5, 3)), jnp.array([[1, 2, 0]])
@@ -71,7 +71,7 @@ def ctc_loss_with_forward_probs(
       of their ending in the n-th label. Past a sequence's length they keep their last values.
       The last row of `logalpha_phi` also includes paths that end in the n-th label, as in optax.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import optax
       >>> padding = jnp.zeros((1, 2))

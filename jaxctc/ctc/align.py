@@ -68,7 +68,7 @@ def forced_align(
       ValueError: If shapes do not fit, or concrete lengths, `blank_id` or `wildcard_id` are
         out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> logits = 5 * jax.nn.one_hot(jnp.array([0, 1, 1, 0, 1, 2]), 3)
       >>> found = jaxctc.forced_align(logits, jnp.array([1, 1, 2]))

@@ -64,7 +64,7 @@ def ctc_beam_search(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> probabilities = jnp.array([[0.6, 0.4], [0.6, 0.4]])  # blank and one label
       >>> print(jaxctc.ctc_greedy_decode(jnp.log(probabilities)).labels)
@@ -111,7 +111,7 @@ def ctc_beam_start(
     Returns:
       `BeamState`, for `ctc_beam_extend`.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> state = jaxctc.ctc_beam_start(batch=(2,), beam_width=4, max_labels=100)
       >>> state.labels.shape
@@ -147,7 +147,7 @@ def ctc_beam_extend(
     length is compiled: `logit_lengths` says how many frames of a piece belong to each
     sequence, 0 once it is over.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> logits = jax.random.normal(jax.random.key(0), (12, 5))
       >>> state = jaxctc.ctc_beam_start(beam_width=4, max_labels=12)
@@ -192,7 +192,7 @@ def ctc_beam_finish(
     Returns:
       `Hypotheses`, as from `ctc_beam_search`.
 
-    Example:
+    Examples:
       >>> import jax, jaxctc
       >>> state = jaxctc.ctc_beam_start(beam_width=4, max_labels=12)
       >>> for step in range(3):

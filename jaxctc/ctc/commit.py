@@ -25,7 +25,7 @@ def ctc_beam_commit(state: BeamState) -> tuple[jax.Array, jax.Array, BeamState]:
     Raises:
       TypeError: If `state` is not a state.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> sure = 9.0 * jnp.eye(4)[jnp.array([1, 0, 3])]
       >>> state = jaxctc.ctc_beam_start(beam_width=1, max_labels=4)

@@ -39,7 +39,7 @@ def explain(
       TypeError: If a dtype is of the wrong kind, or an array is traced.
       ValueError: If shapes do not fit, or lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> reasons = jaxctc.explain(jnp.zeros((2, 3, 5)), [[1, 2], [4, 4]], [3, 2])
       >>> print(reasons)

@@ -30,7 +30,7 @@ def is_feasible(
     Returns:
       bool ``[*batch]``.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> print(jaxctc.is_feasible([[1, 2], [2, 2]], logit_lengths=[2, 2]))
       [ True False]

@@ -55,7 +55,7 @@ def ctc_loss_from_features(
       TypeError: If a dtype, or what the head returns, is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> weights = jax.random.normal(jax.random.key(0), (4, 1000))
       >>> features, labels = jnp.ones((2, 30, 4)), jnp.array([[1, 2, 3], [4, 5, 6]])

@@ -32,7 +32,7 @@ def ctc_greedy_decode(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> path = jnp.array([0, 2, 2, 0, 2, 1])
       >>> best = jaxctc.ctc_greedy_decode(10 * jax.nn.one_hot(path, 3))

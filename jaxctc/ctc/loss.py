@@ -19,7 +19,7 @@ def ctc_loss(
 ) -> jax.Array:
     r"""The CTC loss, ``-log p(labels | logits)``, of every sequence.
 
-    .. math:: L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_{t=1}^{T} p_t(\pi_t)
+    $$ L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_{t=1}^{T} p_t(\pi_t) $$
 
     where the sum is over all alignments: sequences of one class per frame that become the labels
     when repeats are merged and blanks removed.
@@ -51,7 +51,7 @@ def ctc_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> logits = jnp.zeros((2, 4, 3))  # two sequences, four frames, blank and two labels
       >>> labels = jnp.array([[1, 2], [2, 2]])
@@ -123,7 +123,7 @@ def ctc_posteriors(
       they sum to 1 at each frame within the length. Past it, and everywhere if the pair is
       infeasible, all are 0. If a sequence's own logits contain NaN or ``+inf``, they are NaN.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> posteriors = jaxctc.ctc_posteriors(jnp.zeros((3, 2)), jnp.array([1, 1]))
       >>> print(posteriors.labels)  # the one alignment with three frames: label, blank, label

@@ -44,7 +44,7 @@ def ctc_prefix_start(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> state = jaxctc.ctc_prefix_start(jnp.log(jnp.array([[0.6, 0.4], [0.5, 0.5]])))
       >>> print(np.exp(state.end()).round(3))  # two blanks
@@ -98,7 +98,7 @@ def ctc_prefix_score(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> logits = jnp.log(jnp.array([[0.6, 0.3, 0.1], [0.5, 0.25, 0.25]]))  # blank, 1, 2
       >>> state = jaxctc.ctc_prefix_start(logits)

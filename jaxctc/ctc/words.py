@@ -60,7 +60,7 @@ def words(
       TypeError: If `hypotheses` is of another type.
       ValueError: If shapes do not fit or `confidence` is unknown.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> logits = 5.0 * jnp.eye(4)[jnp.array([1, 1, 0, 3, 2, 2])]
       >>> best = jaxctc.ctc_greedy_decode(logits)

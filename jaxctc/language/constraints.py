@@ -23,7 +23,7 @@ class Grammar:
       classes: The number of classes C.
       blank_id: The class that is the blank, which no label may be.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> letters, digits = {1, 2, 3}, {4, 5}
       >>> grammar = jaxctc.Grammar([[letters, digits], [letters, digits, digits]], classes=6)
@@ -77,7 +77,7 @@ class Hotwords:
         "cat" is not found in "concatenate". A word of several has separators between its parts.
       blank_id: The class that is the blank, which no label may be.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> hot = jaxctc.Hotwords({(1, 2): 3.0}, classes=4).scorer()
       >>> print(jaxctc.score_sequence(hot, [[1, 2, 3, 1, 2], [1, 3, -1, -1, -1]]))

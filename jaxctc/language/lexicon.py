@@ -30,7 +30,7 @@ class Lexicon:
         neither, a sequence is one word.
       blank_id: The class that is the blank, which neither a label nor the separator may be.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> lexicon = jaxctc.Lexicon([[1, 2], [1, 2, 3]], classes=5, separator=4).scorer()
       >>> print(jaxctc.score_sequence(lexicon, [[1, 2, 4, 1, 2, 3], [1, 4, 1, 2, -1, -1]]))
@@ -75,7 +75,7 @@ class Lexicon:
           ValueError: If a word is empty or has a label that it cannot have, or the model has
             another number of words.
 
-        Example:
+        Examples:
           >>> import jaxctc
           >>> listed = {("at",): (-0.5, 0.0), ("a",): (-0.25, 0.0)}
           >>> model = jaxctc.NGram(listed, vocabulary=["a", "at"]).scorer()

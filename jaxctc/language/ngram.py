@@ -30,7 +30,7 @@ class NGram:
         too, which is never read.
       unknown_log10: For words not in the model, if it has no ``<unk>``; kenlm uses -100.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> listed = {("a",): (-0.5, -0.25), ("b",): (-0.75, 0.0), ("a", "b"): (-0.125, 0.0)}
       >>> model = jaxctc.NGram(listed, vocabulary=["<blank>", "a", "b"])
@@ -126,7 +126,7 @@ class NGram:
     def load(cls, path: str | os.PathLike) -> "NGram":
         """The model that `save` wrote. Its tables are mapped from the file, and read when used.
 
-        Example:
+        Examples:
           >>> import jaxctc, tempfile
           >>> model = jaxctc.NGram({("a",): (-0.5, 0.0)}, vocabulary=["<blank>", "a"])
           >>> with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +168,7 @@ class NGram:
           start: Whether sequences begin after ``<s>``.
           end: Whether the probability of ``</s>`` is added at the end.
 
-        Example:
+        Examples:
           >>> import jaxctc
           >>> listed = {("a",): (-0.5, -0.25), ("b",): (-0.75, 0.0), ("a", "b"): (-0.125, 0.0)}
           >>> model = jaxctc.NGram(listed, vocabulary=["<blank>", "a", "b"])

@@ -39,7 +39,7 @@ class Scorer(Protocol):
     * ``unigram_scores() -> scores [C]``, of a model of words: scores of words in no particular
       context, for the look-ahead of a `Lexicon`. Without this method, those at the start.
 
-    Example:
+    Examples:
       >>> import dataclasses, jax, jax.numpy as jnp, jaxctc
       >>> @jax.tree_util.register_dataclass
       ... @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ def combine(scorers: Sequence[Scorer], *, weights: Sequence[float] | None = None
       ValueError: If there is no scorer, weights do not fit, or scorers read different numbers of
         classes.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
       >>> known = jaxctc.Hotwords({(2, 3): 1.5}, classes=4).scorer()
@@ -200,7 +200,7 @@ def score_sequence(
       TypeError: If `scorer` is not a scorer, or labels are not integers.
       ValueError: If a label is no class of the scorer.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
       >>> print(jaxctc.score_sequence(plate, [[2, 3], [3, 2]]))

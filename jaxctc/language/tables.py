@@ -29,7 +29,7 @@ class Automaton:
       score: float ``[states, C]``, of each label; ``-inf`` forbids it.
       final_score: float ``[states]``; ``-inf`` where no sequence may end.
 
-    Example:
+    Examples:
       >>> import jaxctc, numpy as np
       >>> even = jaxctc.Automaton(  # an even number of labels, 2 of them preferred
       ...     np.array([[1, 1, 1], [0, 0, 0]], np.int32),
@@ -108,7 +108,7 @@ def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 10
       TypeError: If `scorer` is not a scorer.
       ValueError: If the number of classes is unknown or differs, or there are too many states.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
       >>> known = jaxctc.Hotwords({(2, 3): 1.5}, classes=4).scorer()

@@ -18,7 +18,7 @@ def ctc_entropy(
 ) -> jax.Array:
     r"""The entropy of the alignments of the labels (maximum entropy CTC).
 
-    .. math:: H = -\sum_\pi p(\pi | y, x) \log p(\pi | y, x) = \log Z - E[\log p(\pi | x)]
+    $$ H = -\sum_\pi p(\pi | y, x) \log p(\pi | y, x) = \log Z - E[\log p(\pi | x)] $$
 
     CTC tends to give all probability to one alignment early in training. Subtract this
     entropy times 0.1 or 0.2 from the loss, so that other alignments stay possible.
@@ -29,7 +29,7 @@ def ctc_entropy(
       float ``[*batch]``, in nats, never negative. For an infeasible pair it is 0, with gradient
       0. If a sequence's own logits contain NaN or ``+inf``, it is NaN.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> entropy = jaxctc.ctc_entropy(jnp.zeros((4, 3)), jnp.array([1, 2]))
       >>> print(np.exp(entropy).round(3))  # the number of alignments, all equally probable

@@ -26,8 +26,8 @@ def lfmmi_loss(
 ) -> jax.Array:
     r"""Lattice-free maximum mutual information: minus the log of the labels' share of all paths.
 
-    .. math:: L = \log \sum_{\pi \in \mathrm{denominator}} w(\pi) e^{x(\pi)}
-        - \log \sum_{\pi \in \mathrm{numerator}} w(\pi) e^{x(\pi)}
+    $$ L = \log \sum_{\pi \in \mathrm{denominator}} w(\pi) e^{x(\pi)}
+       - \log \sum_{\pi \in \mathrm{numerator}} w(\pi) e^{x(\pi)} $$
 
     The numerator has the paths of the labels (`ctc_fsa`), the denominator those of all label
     sequences, weighted by a language model (`ctc_denominator`). Adding a constant to all classes
@@ -57,7 +57,7 @@ def lfmmi_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete values are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> labels = [[1, 2], [2]]
       >>> numerator = jaxctc.Fsa.stack([jaxctc.ctc_fsa(y) for y in labels])
@@ -125,7 +125,7 @@ def ctc_denominator(
       discount: See `ngram_fsa`.
       blank_id: The class that is the blank.
 
-    Example:
+    Examples:
       >>> import jaxctc
       >>> denominator = jaxctc.ctc_denominator([[1, 2, 2], [2, 1]], order=2)
       >>> denominator.final.shape, denominator.weight.shape

@@ -44,7 +44,7 @@ def mwer_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
       >>> scores = jnp.log(jnp.array([0.2, 0.2, 0.1, 0.0]))  # the list has three
       >>> errors = jnp.array([0, 1, 2, 9])
@@ -122,7 +122,7 @@ def ctc_mwer_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
       >>> logits = jnp.log(jnp.array([[0.6, 0.4], [0.6, 0.4]]))  # blank and one label
       >>> loss = lambda x: jaxctc.ctc_mwer_loss(x, jnp.array([1]), ctc_weight=0)

@@ -32,7 +32,7 @@ def ctc_label_priors(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> logits = jnp.log(jnp.array([[0.9, 0.1], [0.7, 0.3]]))
       >>> print(np.exp(jaxctc.ctc_label_priors(logits)).round(3))
@@ -68,7 +68,7 @@ def ctc_prior_loss(
 ) -> jax.Array:
     r"""The CTC loss of probabilities divided by the classes' priors (less peaky CTC).
 
-    .. math:: L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_t p_t(\pi_t) / p(\pi_t)^\alpha
+    $$ L = -\log \sum_{\pi \in \mathcal B^{-1}(y)} \prod_t p_t(\pi_t) / p(\pi_t)^\alpha $$
 
     A peaky model gives nearly all frames to the blank, whose prior is then large. Dividing by it
     favours alignments with longer labels, whose first and last frames are right. Align with
@@ -93,7 +93,7 @@ def ctc_prior_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> logits = jnp.log(jnp.array([[0.8, 0.2], [0.8, 0.2]]))
       >>> priors = jaxctc.ctc_label_priors(logits)

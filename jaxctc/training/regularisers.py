@@ -26,7 +26,7 @@ def consistency_loss(
 ) -> jax.Array:
     r"""How much two views of an input disagree, frame by frame (consistency-regularised CTC).
 
-    .. math:: L = \tfrac12 \sum_t D_{KL}(\bar q_t \| p_t) + D_{KL}(\bar p_t \| q_t)
+    $$ L = \tfrac12 \sum_t D_{KL}(\bar q_t \| p_t) + D_{KL}(\bar p_t \| q_t) $$
 
     where bars mark constants for differentiation. The two views are two augmentations (masks at
     different places) of the same input; add this times 0.2 to the mean of their CTC losses.
@@ -44,7 +44,7 @@ def consistency_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> one, two = jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.25, 0.75]]))
       >>> print(jaxctc.consistency_loss(one, two).round(4))
@@ -89,7 +89,7 @@ def intermediate_ctc_loss(
 ) -> jax.Array:
     r"""CTC losses of the last layer and of layers before it (InterCTC).
 
-    .. math:: L = (1 - w) L_{last} + w \tfrac1K \sum_k L_k
+    $$ L = (1 - w) L_{last} + w \tfrac1K \sum_k L_k $$
 
     Args:
       logits: float ``[*batch, T, C]``, of the last layer.
@@ -109,7 +109,7 @@ def intermediate_ctc_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> logits, labels = jnp.zeros((4, 3)), jnp.array([1, 2])
       >>> loss = jaxctc.intermediate_ctc_loss(logits, jnp.zeros((2, 4, 3)), labels)
@@ -167,7 +167,7 @@ def self_condition(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> hidden, logits = jnp.ones((1, 2)), jnp.log(jnp.array([[0.75, 0.25]]))
       >>> print(jaxctc.self_condition(hidden, logits, jnp.eye(2)))
@@ -204,7 +204,7 @@ def focal_loss(
 ) -> jax.Array:
     r"""Losses weighted by how improbable the labels are (focal CTC).
 
-    .. math:: \alpha (1 - p)^\gamma L \quad\text{with}\quad p = e^{-L}
+    $$ \alpha (1 - p)^\gamma L \quad\text{with}\quad p = e^{-L} $$
 
     Sequences that the model predicts with confidence count less, and so rare labels count more.
 
@@ -220,7 +220,7 @@ def focal_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If `gamma` is negative or not finite.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> losses = -jnp.log(jnp.array([0.5, 0.9]))
       >>> print((jaxctc.focal_loss(losses) / losses).round(3))

@@ -33,7 +33,7 @@ def rnnt_posteriors(
       sum to 1 at each frame (monotonic: together with labels), each label sums to 1 over frames.
       Past a length, and where there is no path, all are 0.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> arcs = jaxctc.rnnt_log_probs(jnp.zeros((2, 2, 3)), jnp.array([1]))
       >>> print(jaxctc.rnnt_posteriors(*arcs).label)  # as likely at the first frame as at the last
@@ -89,7 +89,7 @@ def rnnt_align(
       `TransducerAlignment`: ``frames`` and ``scores [*batch, U]``, ``score [*batch]``. If a
       sequence's own arcs contain NaN or ``+inf``, scores are NaN and frames are -1.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> symbols = jnp.array([[0, 0, 0], [1, 2, 0], [0, 0, 0]])  # both labels at frame 1
       >>> logits = 5 * jax.nn.one_hot(symbols, 3)

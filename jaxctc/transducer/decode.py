@@ -63,7 +63,7 @@ def rnnt_greedy_decode(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> def predictor(state, label):  # its output is the label, and it needs no state
       ...     return label, state
@@ -135,7 +135,7 @@ def rnnt_beam_search(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, numpy as np, jaxctc
       >>> def predictor(emitted, label):  # the state: has a label been emitted?
       ...     return emitted, jnp.ones_like(emitted)

@@ -27,14 +27,14 @@ def hat_log_probs(
 
     The blank is a Bernoulli variable, and labels share the remaining probability:
 
-    .. math:: b = \sigma(x_{blank}), \quad p(y) = (1 - b) \, \mathrm{softmax}(x_{\neq blank})_y
+    $$ b = \sigma(x_{blank}), \quad p(y) = (1 - b) \, \mathrm{softmax}(x_{\neq blank})_y $$
 
     Arguments and errors are those of `rnnt_loss`.
 
     Returns:
       `TransducerArcs`, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and `rnnt_align`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> labels = jnp.array([1])
       >>> arcs = jaxctc.hat_log_probs(jnp.zeros((1, 2, 3)), labels)
@@ -115,7 +115,7 @@ def rnnt_loss_from_joint(
       TypeError: If a dtype, or what a function returns, is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> key = jax.random.key(0)
       >>> weights = jax.random.normal(key, (4, 10))

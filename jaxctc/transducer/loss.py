@@ -25,7 +25,7 @@ def rnnt_loss(
 ) -> jax.Array:
     r"""The transducer (RNN-T) loss, ``-log p(labels | logits)``, of every sequence.
 
-    .. math:: L = -\log \sum_{a \in \mathcal B^{-1}(y)} \prod_{i=1}^{T+U} p(a_i | t_i, u_i)
+    $$ L = -\log \sum_{a \in \mathcal B^{-1}(y)} \prod_{i=1}^{T+U} p(a_i | t_i, u_i) $$
 
     where the sum is over all sequences of the U labels and T blanks that end with a blank.
     The gradient is exact in float32 at any length, and all of `jax.grad`, `jax.jvp`,
@@ -57,7 +57,7 @@ def rnnt_loss(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `blank_id` are out of range.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> logits = jnp.zeros((2, 3, 5))  # two frames, two labels, five classes
       >>> loss = jaxctc.rnnt_loss(logits, jnp.array([1, 2]))
@@ -99,7 +99,7 @@ def rnnt_log_probs(
       `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``; 0 past
       a length, ``-inf`` for a label that is not a class or is the blank.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> labels = jnp.array([1, 2])
       >>> arcs = jaxctc.rnnt_log_probs(jnp.zeros((2, 3, 5)), labels)
@@ -144,7 +144,7 @@ def rnnt_loss_from_log_probs(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> blank, label = jnp.log(jnp.full((2, 3), 0.5)), jnp.log(jnp.full((2, 2), 0.5))
       >>> loss = jaxctc.rnnt_loss_from_log_probs(blank, label)

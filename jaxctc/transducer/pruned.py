@@ -61,7 +61,7 @@ def rnnt_prune_ranges(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or `s_range` are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> arcs = jaxctc.rnnt_log_probs(jnp.zeros((4, 5, 3)), jnp.array([1, 2, 1, 2]))
       >>> posteriors = jaxctc.rnnt_posteriors(*arcs)
@@ -141,7 +141,7 @@ def rnnt_prune(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or concrete lengths or positions are out of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> ranges = jnp.array([[0, 1], [1, 2]])
       >>> pruned = jaxctc.rnnt_prune(jnp.zeros((2, 8)), jnp.arange(3.0)[:, None], ranges)
@@ -203,7 +203,7 @@ def rnnt_loss_pruned(
       ValueError: If shapes do not fit, or concrete lengths, positions or `blank_id` are out
         of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> encoder, predictor = jnp.zeros((4, 3)), jnp.zeros((5, 3))
       >>> labels = jnp.array([1, 2, 1, 2])

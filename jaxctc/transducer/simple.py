@@ -53,7 +53,7 @@ def rnnt_simple_log_probs(
       ValueError: If shapes do not fit, or concrete lengths, `blank_id` or a scale are out of
         range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> labels = jnp.array([1, 2])
       >>> arcs = jaxctc.rnnt_simple_log_probs(jnp.zeros((4, 3)), jnp.zeros((3, 3)), labels)
@@ -190,7 +190,7 @@ def rnnt_loss_simple(
     Returns:
       float ``[*batch]``, as `rnnt_loss` of ``encoder_logits[t] + predictor_logits[u]``.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> encoder, predictor = jnp.zeros((4, 3)), jnp.ones((3, 3))
       >>> simple = jaxctc.rnnt_loss_simple(encoder, predictor, jnp.array([1, 2]))

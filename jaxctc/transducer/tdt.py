@@ -109,7 +109,7 @@ def tdt_loss(
       ValueError: If shapes do not fit, or concrete lengths, `durations` or `blank_id` are out
         of range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, jaxctc
       >>> tokens, durations = jnp.zeros((3, 2, 4)), jnp.zeros((3, 2, 3))
       >>> loss = jaxctc.tdt_loss(tokens, durations, jnp.array([1]), durations=(0, 1, 2))

@@ -44,7 +44,7 @@ def rnnt_loss(
     Raises:
       TypeError, ValueError: If an argument is not as described.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import torch
       >>> loss = torch.rnnt_loss(jnp.zeros((1, 2, 3, 5)), jnp.array([[1, 2]]), [2], [2])
@@ -82,7 +82,7 @@ class RNNTLoss:
 
     See `rnnt_loss` for the arguments.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import torch
       >>> loss = torch.RNNTLoss(blank=0)
@@ -149,7 +149,7 @@ def forced_align(
       ValueError: If a shape, a length, `blank` or a concrete target is not as described, or if
         concrete targets need more frames than there are.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jaxctc.compat import torch
       >>> log_probs = jax.nn.log_softmax(5 * jax.nn.one_hot(jnp.array([[0, 1, 1, 0, 1, 2]]), 3))

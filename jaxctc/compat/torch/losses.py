@@ -54,7 +54,7 @@ def ctc_loss(
     Raises:
       TypeError, ValueError: If an argument is not as described.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxctc.compat import torch
       >>> log_probs = jnp.log(jnp.full((4, 2, 3), 1 / 3))
@@ -129,7 +129,7 @@ class CTCLoss:
 
     See `ctc_loss` of this module for the arguments.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> ctc_loss = jaxctc.CTCLoss(blank=67)
       >>> log_probs = jax.nn.log_softmax(jnp.zeros((18, 1, 68)))

@@ -48,7 +48,7 @@ def use(which: str) -> AbstractContextManager[None]:
     Raises:
       ValueError: If `which` is not one of the three.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> with jaxctc.kernels.use("kernel"):
       ...     loss = jax.jit(jaxctc.ctc_loss)(jnp.zeros((4, 3)), jnp.array([1, 2]))

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -23,14 +24,25 @@ def test_the_readme_runs(block):
     exec(block, {})
 
 
-@pytest.mark.parametrize("name", ["automata", "vocabulary"])
-def test_the_page_runs(name):
-    page = (ROOT / "docs" / f"{name}.md").read_text()
-    exec("".join(re.findall(r"```python\n(.*?)```", page, re.S)), {})
+def code(page: Path) -> str:
+    """The Python blocks of a page, which build on each other."""
+    return "".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+
+
+# `tests/test_devices.py` runs the one on accelerators, on eight devices.
+PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if code(page)]
+PAGES = [page for page in PAGES if page.stem not in ("accelerators", "decoding")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_runs(page):
+    with jax.numpy_rank_promotion("allow"):  # as users have it
+        exec(code(page), {})
 
 
 def test_links_lead_somewhere():
-    documents = [ROOT / "README.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")]
+    readmes = [ROOT / "README.md", ROOT / "examples" / "README.md"]
+    documents = [*readmes, *(ROOT / "docs").rglob("*.md")]
     for document in documents:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"

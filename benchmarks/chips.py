@@ -71,15 +71,18 @@ def compiled(function: Callable, device, structs) -> jax.stages.Compiled:
     return jax.jit(function).lower(*structs).compile()
 
 
-class Launches(NamedTuple):
-    """Kernels that a program launches: outside of loops, and by loop `(trips, Launches)`."""
+class Count(NamedTuple):
+    """What a program does so many times: outside of loops, and by loop `(trips, Count)`."""
 
     once: int
-    loops: tuple
+    loops: tuple = ()
 
     @property
     def total(self) -> int:
         return self.once + sum(trips * inside.total for trips, inside in self.loops)
+
+    def plus(self, other: "Count") -> "Count":
+        return Count(self.once + other.once, (*self.loops, *other.loops))
 
     def __str__(self) -> str:
         return f"{self.once}" + "".join(f" + {n} × ({inside})" for n, inside in self.loops)
@@ -93,8 +96,8 @@ _LAUNCH = re.compile(
 )
 
 
-def launches(program: jax.stages.Compiled) -> Launches:
-    """What a program compiled for a GPU launches, counted in its text."""
+def launches(program: jax.stages.Compiled) -> Count:
+    """Kernels that a program compiled for a GPU launches, counted in its text."""
     text = program.as_text() or ""
     bodies = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
 
@@ -103,20 +106,20 @@ def launches(program: jax.stages.Compiled) -> Launches:
         assert found, f"{pattern} is not in {text}"
         return found[1]
 
-    def of(name: str) -> Launches:
-        once, loops = 0, []
+    def of(name: str) -> Count:
+        count = Count(0)
         for line in bodies[name].splitlines():
             found = _LAUNCH.match(line)
             operation = found and found[1]
             if operation == "while":
                 trips = part(r'"known_trip_count":\{"n":"(\d+)"\}', line)
-                loops.append((int(trips), of(part(r"body=%?([\w.-]+)", line))))
+                body = of(part(r"body=%?([\w.-]+)", line))
+                count = count.plus(Count(0, ((int(trips), body),)))
             elif operation == "call":
-                inside = of(part(r"to_apply=%?([\w.-]+)", line))
-                once, loops = once + inside.once, [*loops, *inside.loops]
+                count = count.plus(of(part(r"to_apply=%?([\w.-]+)", line)))
             elif operation:
-                once += 1
-        return Launches(once, tuple(loops))
+                count = count.plus(Count(1))
+        return count
 
     return of(part(r"^ENTRY %?([\w.-]+)", text))
 

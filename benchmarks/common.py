@@ -107,7 +107,7 @@ def machine() -> dict[str, object]:
     except OSError:
         pass
     versions = {}
-    for package in ("jax", "jaxlib", "numpy", "optax", "torch"):
+    for package in ("jax", "jaxlib", "libtpu", "numpy", "optax", "torch"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

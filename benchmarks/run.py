@@ -27,6 +27,7 @@ TITLES = {
     "ctc.decode_speed": "Speed and accuracy of decoding",
     "automata.speed": "Speed of general automata",
     "launches": "Launches on a GPU",
+    "cycles": "Cycles on a TPU",
 }
 NOTES = {
     "ctc.memory": """Gradients of half precision are summed in float32 and rounded at the end, which
@@ -66,6 +67,10 @@ plates: more and smaller kernels.""",
 microseconds. The kernels are those of `jaxctc.kernels.use("kernel")`: two of the launches, for a
 recursion of any length; the others normalise the logits, gather, scatter and pad. Of the kernel for
 character speech the compiler reports 55 registers a thread and no spills.""",
+    "cycles": """Compiled for a TPU v5e by libtpu, not run: instruction bundles of its final
+program, one a cycle, as often as loops run them. A bundle that waits for memory takes longer.
+Kernel and scan compute log Z and posteriors from scores. Of optax, which starts from logits, these
+are the loops over frames of loss and gradient alone.""",
     "transducer.speed": """At the small shape, most of the time is passes over the logits, which the
 plain scan needs too, so the plain scan is nearly as fast. The last column of the table of halves is
 the ratio there would be if the lattice took no time.""",

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -136,10 +137,22 @@ def table(header: list[str], rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def report(name: str, sections: dict[str, str], data: object, *, keep: bool = True) -> None:
+def machine_slug(about: dict) -> str:
+    """The folder of a machine's results: its processor and cores, as in ``amd-epyc-2-cores``."""
+    processor = re.sub(r"\(R\)|\(TM\)|@.*|\b(CPU|Processor)\b", " ", about["processor"])
+    return "-".join(re.findall(r"[a-z0-9]+", f"{processor} {about['cores']} cores".lower()))
+
+
+COMPILED = "compiled"  # the folder of what is compiled for chips, and not timed
+
+
+def report(
+    name: str, sections: dict[str, str], data: object, *, keep: bool = True, timed: bool = True
+) -> None:
     """Prints tables under their headings, and saves them with the data for the docs.
 
-    A part of a benchmark is not saved, since it would replace the whole.
+    A part of a benchmark is not saved, since it would replace the whole. Each machine has its own
+    results; what is compiled and not timed is the same on all.
     """
     about = machine()
     print(f"{name} on {about['cores']} cores of {about['processor']}\n")
@@ -147,9 +160,10 @@ def report(name: str, sections: dict[str, str], data: object, *, keep: bool = Tr
         print(f"### {heading}\n\n{text}\n")
     if not keep:
         return
-    RESULTS.mkdir(exist_ok=True)
     content = {"machine": about, "sections": sections, "data": data}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path = RESULTS / (machine_slug(about) if timed else COMPILED) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def geometric_mean(values: list[float]) -> float:

@@ -67,7 +67,7 @@ def main():
         "Cycles of log Z and posteriors": table(header, rows),
         "Cycles of the kernel by loop, rounds × (cycles of a round)": table(["", "cycles"], nests),
     }
-    report("cycles", sections, data)
+    report("cycles", sections, data, timed=False)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ def main():
         contestants = {"kernel": both(loss, "kernel"), "scan": both(loss)}
         count(f"transducer, {name}", contestants, transducer_structs())
     header = ["", *("kernel", "scan", "optax"), *("kernel, memory", "scan", "optax")]
-    report("launches", {"Launches, and temporary memory": table(header, rows)}, data)
+    sections = {"Launches, and temporary memory": table(header, rows)}
+    report("launches", sections, data, timed=False)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,10 @@ the ratio there would be if the lattice took no time.""",
 }
 
 
-def document(results: dict[str, dict]) -> str:
+Results = dict[str, list[dict]]  # of each benchmark, one of each machine
+
+
+def document(results: Results) -> str:
     """docs/benchmarks.md."""
     parts = [
         "# Benchmarks",
@@ -85,27 +88,41 @@ def document(results: dict[str, dict]) -> str:
         "repository's root (`pip install -e '.[bench]'`; for torch without CUDA, first `pip "
         "install torch --index-url https://download.pytorch.org/whl/cpu`). Peers are timed in turn "
         "in one process, and medians are reported with quartiles: absolute times drift with the "
-        "machine, ratios less.",
+        "machine, ratios less. Each machine that ran a benchmark has its results here.",
     ]
-    for name, content in results.items():
-        about = content["machine"]
-        versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if v)
-        parts += [
-            f"## {TITLES[name]}",
-            f"`python -m benchmarks.{name}`, on {about['cores']} cores of {about['processor']} "
-            f"({about['system']}), Python {about['python']}, {versions}, {about['date']}.",
-        ]
-        for heading, text in content["sections"].items():
-            parts += [f"### {heading}", text]
+    for name, machines in results.items():
+        parts += [f"## {TITLES[name]}"]
+        command = f"`python -m benchmarks.{name}`"
+        if len(machines) == 1:
+            parts.append(f"{command}, on {_versions(machines[0])}.")
+        else:
+            parts.append(f"{command}, on\n\n" + "\n".join(f"* {_versions(x)}" for x in machines))
+        for heading in dict.fromkeys(h for content in machines for h in content["sections"]):
+            parts.append(f"### {heading}")
+            for content in machines:
+                if heading in content["sections"]:
+                    if len(machines) > 1:
+                        parts.append(f"On {_machine(content)}:")
+                    parts.append(content["sections"][heading])
         if name in NOTES:
             parts.append(NOTES[name])
     return "\n\n".join(parts) + "\n"
 
 
-def readme_tables(results: dict[str, dict]) -> dict[str, str]:
+def _machine(content: dict) -> str:
+    return f"{content['machine']['cores']} cores of {content['machine']['processor']}"
+
+
+def _versions(content: dict) -> str:
+    about = content["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if v)
+    about = f"({about['system']}), Python {about['python']}, {versions}, {about['date']}"
+    return f"{_machine(content)} {about}"
+
+
+def readme_tables(results: Results) -> dict[str, str]:
     """The tables between the README's markers."""
-    exactness, speed = results["ctc.exactness"], results["ctc.speed"]
-    memory = results["ctc.memory"]["data"]
+    exactness = max(results["ctc.exactness"], key=lambda content: content["machine"]["date"])
     rows = []
     for frames in (18, 200, 1500, 5000, 20000):
         errors = [
@@ -116,43 +133,65 @@ def readme_tables(results: dict[str, dict]) -> dict[str, str]:
             for name in ("jaxctc", "optax", "torch")
         ]
         rows.append([f"{frames} frames", *[f"{e:.0e}" for e in errors]])
-    machine = f"{speed['machine']['cores']} cores of {speed['machine']['processor']}, no GPU"
-    times = []
-    for key, value in speed["data"].items():
-        name, _, what = key.partition(", ")
-        if what == "loss and gradient":
-            share = memory[f"{name}, float32"]
-            times.append(
-                [
-                    name,
-                    *[
-                        f"{value['milliseconds'][n]['median']:.3g} ms"
-                        for n in value["milliseconds"]
-                    ],
-                    f"{value['ratio']:.1f}x",
-                    f"{speed['data']['in place'][name]['ratio']:.1f}x",
-                    f"{speed['data'][f'{name}, loss alone']['ratio']:.1f}x",
-                    f"1/{share['optax'] / share['jaxctc']:.1f}",
-                ]
-            )
-    header = ["", "jaxctc", "optax", "torch", "speed-up", "in place", "loss alone"]
-    header.append("memory")
+    memory = {_machine(content): content["data"] for content in results["ctc.memory"]}
+    chips = {name: results[name][0]["data"] for name in ("launches", "cycles")}
+    parts = [
+        f"Loss and gradient, jitted, on {_machine(speed)}:\n\n"
+        + _speed_table(speed["data"], memory.get(_machine(speed)), chips)
+        for speed in results["ctc.speed"]
+    ]
     return {
         "exactness": table(["", "jaxctc", "optax", "torch"], rows),
-        "speed": f"Loss and gradient, jitted, on {machine}:\n\n{table(header, times)}\n\n"
-        "Speed-up: against the faster of optax and torch. In place: the same, if the gradient\n"
-        "takes the memory of the logits, as it can in a training step. Loss alone: the same,\n"
-        "without the gradient. Memory: temporary memory, as a fraction of optax's.",
+        "speed": "\n\n".join(parts)
+        + """
+
+Speed-up: against the faster of optax and torch. In place: the same, if the gradient
+takes the memory of the logits, as it can in a training step. Loss alone: the same,
+without the gradient. Memory: temporary memory, as a fraction of optax's. On GPU and TPU
+nothing has been run yet: these are the launches of loss and gradient in a program compiled for an
+H100, and the cycles of log Z and posteriors in one compiled for a v5e, both with
+`jaxctc.kernels.use("kernel")`; in brackets the scan's, which is the default.""",
     }
 
 
-def last_results() -> dict[str, dict]:
-    """The last results of each benchmark."""
-    files = {name: RESULTS / f"{name}.json" for name in TITLES}
-    return {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
+def _speed_table(speed: dict, memory: dict | None, chips: dict[str, dict]) -> str:
+    header = ["", "jaxctc", "optax", "torch", "speed-up", "in place", "loss alone", "memory"]
+    header += ["GPU, compiled: launches", "TPU, compiled: cycles"]
+    rows = []
+    for key, value in speed.items():
+        name, _, what = key.partition(", ")
+        if what != "loss and gradient":
+            continue
+        times = value["milliseconds"].values()
+        share = memory and memory[f"{name}, float32"]
+        launches, cycles = chips["launches"][name], chips["cycles"][name]
+        rows.append(
+            [
+                name,
+                *[f"{time['median']:.3g} ms" for time in times],
+                f"{value['ratio']:.1f}x",
+                f"{speed['in place'][name]['ratio']:.1f}x",
+                f"{speed[f'{name}, loss alone']['ratio']:.1f}x",
+                f"1/{share['optax'] / share['jaxctc']:.1f}" if share else "–",
+                f"{launches['kernel']['launches']} ({_grouped(launches['scan']['launches'])})",
+                f"{_grouped(cycles['kernel']['cycles'])} ({_grouped(cycles['scan']['cycles'])})",
+            ]
+        )
+    return table(header, rows)
 
 
-def readme(text: str, results: dict[str, dict]) -> str:
+def _grouped(number: int) -> str:
+    """With spaces between thousands, which do not break a line."""
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
+def last_results() -> Results:
+    """The last results of each benchmark on each machine."""
+    found = {name: sorted(RESULTS.glob(f"*/{name}.json")) for name in TITLES}
+    return {name: [json.loads(x.read_text()) for x in files] for name, files in found.items()}
+
+
+def readme(text: str, results: Results) -> str:
     """The README with new tables."""
     for marker, tables in readme_tables(results).items():
         pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"

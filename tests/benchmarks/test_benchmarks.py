@@ -61,17 +61,41 @@ def test_the_command_finds_each_benchmark(tmp_path):
 def test_the_documents_say_what_was_measured():
     results = run.last_results()
     assert results.keys() == run.TITLES.keys()
+    assert all(results.values())
     assert (ROOT / "docs" / "benchmarks.md").read_text() == run.document(results)
     page = (ROOT / "README.md").read_text()
     assert page == run.readme(page, results)
-    elsewhere = {"machine": {"cores": 99, "processor": "abacus"}}
-    results["ctc.speed"] |= elsewhere
-    assert "99 cores of abacus" in run.readme(page, results)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_part_is_printed_and_not_kept(monkeypatch, tmp_path, capsys, keep):
+def test_the_documents_show_every_machine():
+    results = run.last_results()
+    speed = results["ctc.speed"][0]
+    sections = {"Loss and gradient, milliseconds": "by hand"}
+    machines = [{**speed["machine"], "processor": x, "cores": 99} for x in ("abacus", "quipu")]
+    results["ctc.speed"] = [
+        {**speed, "machine": machines[0]},
+        {**speed, "machine": machines[1], "sections": sections},
+    ]
+    results["ctc.memory"] = [{**results["ctc.memory"][0], "machine": machines[0]}]
+    readme = run.readme((ROOT / "README.md").read_text(), results)
+    page = run.document(results)
+    for processor in ("abacus", "quipu"):
+        assert f"jitted, on 99 cores of {processor}:\n\n| " in readme
+        assert f"\n* 99 cores of {processor} (" in page
+    first, second = readme.split("on 99 cores of quipu:")
+    assert "| 1/" in first
+    assert "| 1/" not in second  # memory was not measured there
+    assert page.count("On 99 cores of abacus:") == len(speed["sections"])
+    assert page.count("On 99 cores of quipu:\n\nby hand\n") == 1
+
+
+@pytest.mark.parametrize(("keep", "timed"), [(True, True), (True, False), (False, True)])
+def test_a_part_is_printed_and_not_kept(monkeypatch, tmp_path, capsys, keep, timed):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
-    common.report("speed", {"Time": "a table"}, {"plates": 1.0}, keep=keep)
+    monkeypatch.setattr(
+        common, "machine", lambda: {"processor": "Aba(R) CPU @ 2.60GHz", "cores": 99}
+    )
+    common.report("speed", {"Time": "a table"}, {"plates": 1.0}, keep=keep, timed=timed)
     assert "a table" in capsys.readouterr().out
-    assert (tmp_path / "speed.json").exists() == keep
+    folder = "aba-99-cores" if timed else "compiled"
+    assert [*tmp_path.glob("*/*")] == ([tmp_path / folder / "speed.json"] if keep else [])

@@ -40,6 +40,7 @@ from jaxctc.ctc import Word as Word
 from jaxctc.ctc import ctc_beam_commit as ctc_beam_commit
 from jaxctc.ctc import ctc_beam_extend as ctc_beam_extend
 from jaxctc.ctc import ctc_beam_finish as ctc_beam_finish
+from jaxctc.ctc import ctc_beam_rescore as ctc_beam_rescore
 from jaxctc.ctc import ctc_beam_search as ctc_beam_search
 from jaxctc.ctc import ctc_beam_start as ctc_beam_start
 from jaxctc.ctc import ctc_greedy_decode as ctc_greedy_decode
@@ -61,6 +62,7 @@ from jaxctc.language import NGram as NGram
 from jaxctc.language import Scorer as Scorer
 from jaxctc.language import combine as combine
 from jaxctc.language import score_sequence as score_sequence
+from jaxctc.language import scorer_state as scorer_state
 from jaxctc.language import tabulate as tabulate
 from jaxctc.metrics import EditOperations as EditOperations
 from jaxctc.metrics import edit_distance as edit_distance

@@ -132,9 +132,15 @@ CASES = {
     "ctc_beam_extend": Case(jaxctc.ctc_beam_extend, (_state(), LOGITS, FRAMES)),
     "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (_state(),)),
     "ctc_beam_commit": Case(jaxctc.ctc_beam_commit, (_state(),)),
+    "ctc_beam_rescore": Case(
+        lambda *a: jaxctc.ctc_beam_rescore(a[0], scorer=a[1]), (_state(),), (GRAMMAR,)
+    ),
     "ctc_prefix_start": Case(jaxctc.ctc_prefix_start, (LOGITS, FRAMES)),
     "ctc_prefix_score": Case(
         jaxctc.ctc_prefix_score, (_prefixes(), LOGITS, HYPOTHESES[:, None], FRAMES)
+    ),
+    "scorer_state": Case(
+        lambda labels, scorer: jaxctc.scorer_state(scorer, labels), (REFERENCES,), (GRAMMAR,)
     ),
     "score_sequence": Case(
         lambda labels, scorer: jaxctc.score_sequence(scorer, labels), (REFERENCES,), (GRAMMAR,)

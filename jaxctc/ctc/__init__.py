@@ -8,7 +8,7 @@
 * `forced_align`: the best alignment, frame by frame, of any length.
 * `ctc_greedy_decode`, `ctc_beam_search`: label sequences from logits.
 * `ctc_beam_start`, `ctc_beam_extend`, `ctc_beam_finish`: the same beam search on a stream.
-* `ctc_beam_commit`: what all hypotheses of a stream agree on.
+* `ctc_beam_commit`: what all hypotheses of a stream agree on; `ctc_beam_rescore`: another scorer.
 * `words`: words of hypotheses, with frames, seconds and confidences.
 * `ctc_prefix_start`, `ctc_prefix_score`: how probable prefixes are, beside an attention decoder.
 """
@@ -20,7 +20,8 @@ from jaxctc.ctc.beam import ctc_beam_finish as ctc_beam_finish
 from jaxctc.ctc.beam import ctc_beam_search as ctc_beam_search
 from jaxctc.ctc.beam import ctc_beam_start as ctc_beam_start
 from jaxctc.ctc.beam_state import BeamState as BeamState
-from jaxctc.ctc.commit import ctc_beam_commit as ctc_beam_commit
+from jaxctc.ctc.between import ctc_beam_commit as ctc_beam_commit
+from jaxctc.ctc.between import ctc_beam_rescore as ctc_beam_rescore
 from jaxctc.ctc.explain import explain as explain
 from jaxctc.ctc.feasibility import is_feasible as is_feasible
 from jaxctc.ctc.features import ctc_loss_from_features as ctc_loss_from_features

@@ -14,6 +14,7 @@ from jaxctc.ctc.beam_state import BeamState, Settings
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
+from jaxctc.language.sequences import start_states
 
 
 def ctc_beam_search(
@@ -28,6 +29,7 @@ def ctc_beam_search(
     class_threshold: checks.ArrayLike | None = None,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
+    scorer_state: Any = None,
 ) -> Hypotheses:
     """The most probable label sequences, each summed over its alignments.
 
@@ -51,6 +53,8 @@ def ctc_beam_search(
         log-probability, get probability 0 there.
       scorer: What is known besides the logits, a `Scorer` such as `jaxctc.language` has.
       scorer_weight: The factor of its scores.
+      scorer_state: If given, the scorer's state that each sequence begins with, arrays
+        ``[*batch, ...]``, such as `scorer_state` returns for the segment before.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
@@ -87,8 +91,10 @@ def ctc_beam_search(
     most = frames if max_labels is None else checks.positive("max_labels", max_labels)
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
     weight = _weight(scorer, scorer_weight, classes, blank_id)
+    begun = _start_states(scorer, scorer_state, lengths.shape)
     thresholds = _thresholds(beam_threshold, class_threshold)
-    return _beam_search(logits, lengths, scorer, weight, thresholds, width, blank_id, most, prune)
+    settings = width, blank_id, most, prune
+    return _beam_search(logits, lengths, scorer, begun, weight, thresholds, settings)
 
 
 def ctc_beam_start(
@@ -98,6 +104,7 @@ def ctc_beam_start(
     max_labels: int,
     dtype: Any = jnp.float32,
     scorer: Scorer | None = None,
+    scorer_state: Any = None,
 ) -> BeamState:
     """The state of a beam search before the first frame.
 
@@ -107,6 +114,7 @@ def ctc_beam_start(
       max_labels: The most labels of a hypothesis, over all pieces.
       dtype: The dtype of the logits to come; half precision is computed in float32.
       scorer: The scorer that `ctc_beam_extend` will be given, if any.
+      scorer_state: As for `ctc_beam_search`.
 
     Returns:
       `BeamState`, for `ctc_beam_extend`.
@@ -124,7 +132,7 @@ def ctc_beam_start(
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
     if scorer is not None:
         language_checks.scorer("scorer", scorer, None)
-    begun = beam_state.scorer_start(scorer, math.prod(batch))
+    begun = _flatten(_start_states(scorer, scorer_state, batch), batch)
     return _unflatten(beam_state.start(math.prod(batch), width, most, wide(dtype), begun), batch)
 
 
@@ -216,13 +224,7 @@ def _checked(logits, logit_lengths, blank_id):
 
 
 def _check_scorer_state(state: BeamState, scorer: Scorer | None) -> None:
-    expected = () if scorer is None else jax.eval_shape(scorer.start)
-    places = state.beam.last.ndim
-    kinds = [
-        [(x.shape[skip:], x.dtype) for x in jax.tree.leaves(tree)]
-        for tree, skip in ((expected, 0), (state.beam.scorer_state, places))
-    ]
-    if kinds[0] != kinds[1]:
+    if not language_checks.state_fits(state.beam.scorer_state, scorer, state.beam.last.shape):
         raise ValueError(
             "state was started with another scorer; `ctc_beam_start` must be given the one "
             "that follows."
@@ -242,16 +244,26 @@ def _weight(
     return jnp.asarray(checks.finite("scorer_weight", weight))
 
 
+def _start_states(scorer: Scorer | None, state: Any, batch: tuple[int, ...]) -> Any:
+    """The scorer's states before the first label; without a scorer, nothing."""
+    if scorer is None:
+        if state is not None:
+            raise ValueError("scorer_state is given without a scorer; it must be given with one.")
+        return ()
+    language_checks.methods("scorer", scorer)
+    return start_states(scorer, batch, state)
+
+
 def _thresholds(beam_threshold, class_threshold) -> list[jax.Array | None]:
     named = {"beam_threshold": beam_threshold, "class_threshold": class_threshold}
     return [x if x is None else jnp.asarray(checks.real_from_zero(n, x)) for n, x in named.items()]
 
 
-@meshes.jit(trailing=(2, 0), static_argnums=(5, 6, 7, 8))
-def _beam_search(logits, lengths, scorer, weight, thresholds, width, blank_id, max_labels, prune):
+@meshes.jit(trailing=(2, 0), static_argnums=6)
+def _beam_search(logits, lengths, scorer, begun, weight, thresholds, settings):
     batch, frames = logits.shape[:-2], logits.shape[-2]
-    logits = _flat_logits(logits, lengths)
-    begun = beam_state.scorer_start(scorer, logits.shape[0])
+    width, blank_id, max_labels, prune = settings
+    logits, begun = _flat_logits(logits, lengths), _flatten(begun, batch)
     state = beam_state.start(logits.shape[0], width, max_labels, logits.dtype, begun)
     settings = Settings(blank_id, prune, *thresholds)
     state = beam_state.extend(
@@ -280,8 +292,8 @@ def _flat_logits(logits, lengths):
     return widen(logits).reshape(lengths.size, *logits.shape[-2:])
 
 
-def _flatten(state: BeamState, batch) -> BeamState:
-    return jax.tree.map(lambda x: x.reshape(math.prod(batch), *x.shape[len(batch) :]), state)
+def _flatten(tree, batch):
+    return jax.tree.map(lambda x: x.reshape(math.prod(batch), *x.shape[len(batch) :]), tree)
 
 
 def _unflatten(tree, batch):

@@ -12,7 +12,6 @@ from jaxctc.ctc import prefix_search
 from jaxctc.ctc.frames import frames_of
 from jaxctc.ctc.prefix_search import Beam
 from jaxctc.decoding.hypotheses import Hypotheses
-from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
 
 
@@ -32,14 +31,6 @@ class Settings(NamedTuple):
     prune: int | None  # labels that are possible at a frame
     beam_threshold: jax.Array | None
     class_threshold: jax.Array | None
-
-
-def scorer_start(scorer: Scorer | None, batch: int) -> Any:
-    """A scorer's start for each sequence of a batch; without a scorer, nothing."""
-    if scorer is None:
-        return ()
-    language_checks.methods("scorer", scorer)
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *jnp.shape(x))), scorer.start())
 
 
 def start(batch: int, width: int, max_labels: int, dtype, scorer_state: Any) -> BeamState:

@@ -5,7 +5,7 @@
 * `Lexicon`, `Grammar`, `Hotwords`: words, patterns and phrases that are allowed or preferred.
 * `combine`: the weighted sum of several scorers.
 * `Automaton`: a scorer as dense tables; `tabulate` turns a small scorer into one.
-* `score_sequence`: the score of whole label sequences.
+* `score_sequence`: the score of whole label sequences; `scorer_state`: the state after them.
 """
 
 from jaxctc.language.constraints import Grammar as Grammar
@@ -14,6 +14,7 @@ from jaxctc.language.lexicon import Lexicon as Lexicon
 from jaxctc.language.ngram import NGram as NGram
 from jaxctc.language.scorer import Scorer as Scorer
 from jaxctc.language.scorer import combine as combine
-from jaxctc.language.scorer import score_sequence as score_sequence
+from jaxctc.language.sequences import score_sequence as score_sequence
+from jaxctc.language.sequences import scorer_state as scorer_state
 from jaxctc.language.tables import Automaton as Automaton
 from jaxctc.language.tables import tabulate as tabulate

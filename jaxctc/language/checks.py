@@ -90,6 +90,25 @@ def methods(name: str, value: Any) -> None:
             )
 
 
+def state(name: str, value: Any, scorer: Any, batch: tuple[int, ...]) -> None:
+    """Checks that `value` are states of a scorer, of each sequence of a batch."""
+    if not state_fits(value, scorer, batch):
+        raise ValueError(
+            f"{name} does not fit; it must have a state of the scorer for each sequence of the "
+            f"batch {batch}, as `scorer_state` returns."
+        )
+
+
+def state_fits(value: Any, scorer: Any, batch: tuple[int, ...]) -> bool:
+    """Whether `value` are states of a scorer; without one, nothing."""
+    start = () if scorer is None else jax.eval_shape(scorer.start)
+    kinds = [
+        [(*lead, *x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+        for tree, lead in ((start, batch), (value, ()))
+    ]
+    return kinds[0] == kinds[1] and jax.tree.structure(start) == jax.tree.structure(value)
+
+
 def tables(name: str, value: Any) -> None:
     """Checks the arrays of an `Automaton`."""
     states, width = value.score.shape if value.score.ndim == 2 else ("states", "C")

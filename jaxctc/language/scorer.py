@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxctc.core import checks, meshes
+from jaxctc.core import checks
 from jaxctc.language import checks as language_checks
 
 State = Any  # a pytree of arrays of fixed shapes
@@ -100,7 +99,7 @@ class Combined:
     @property
     def classes(self) -> int | None:
         """What the parts that know their number of labels say."""
-        return next((c for s in self.scorers if (c := _classes(s)) is not None), None)
+        return next((c for s in self.scorers if (c := classes_of(s)) is not None), None)
 
     def start(self) -> State:
         return tuple(scorer.start() for scorer in self.scorers)
@@ -137,7 +136,8 @@ def weighted(score: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.where(allowed, jnp.where(allowed, score, 0) * weight, FORBIDDEN)
 
 
-def _classes(scorer: Scorer) -> int | None:
+def classes_of(scorer: Scorer) -> int | None:
+    """How many labels a scorer knows, if it says so."""
     return getattr(scorer, "classes", None)
 
 
@@ -173,62 +173,8 @@ def combine(scorers: Sequence[Scorer], *, weights: Sequence[float] | None = None
     classes = None
     for i, (scorer, weight) in enumerate(zip(scorers, weights, strict=True)):
         language_checks.scorer(f"scorers[{i}]", scorer, classes)
-        classes = _classes(scorer) if classes is None else classes
+        classes = classes_of(scorer) if classes is None else classes
         checks.finite(f"weights[{i}]", weight)
     known = checks.concrete(weights)
     array = jnp.stack(weights) if known is None else known  # a host array costs no transfer here
     return Combined(scorers, array.astype(np.float32))
-
-
-def score_sequence(
-    scorer: Scorer, labels: checks.ArrayLike, *, final: bool = True, classes: int | None = None
-) -> jax.Array:
-    """The score of whole label sequences: of all their labels, and of the end.
-
-    Args:
-      scorer: A `Scorer`.
-      labels: integer ``[*batch, L]``; a sequence ends at its first negative label, as those
-        of `Hypotheses` do.
-      final: Whether the score of the end is added.
-      classes: If given, labels must be below this number. By default the scorer's own number, if
-        it has one.
-
-    Returns:
-      float ``[*batch]``; ``-inf`` where the scorer forbids a sequence.
-
-    Raises:
-      TypeError: If `scorer` is not a scorer, or labels are not integers.
-      ValueError: If a label is no class of the scorer.
-
-    Examples:
-      >>> import jaxctc
-      >>> plate = jaxctc.Grammar([[{1, 2}, {3}]], classes=4).scorer()
-      >>> print(jaxctc.score_sequence(plate, [[2, 3], [3, 2]]))
-      [  0. -inf]
-    """
-    language_checks.scorer("scorer", scorer, None)
-    labels = checks.integer_array("labels", labels)
-    known, most = checks.concrete(labels), _classes(scorer) if classes is None else classes
-    if known is not None and known.size and most is not None and known.max() >= most:
-        raise ValueError(f"labels has the value {known.max()}; it must be below {most}.")
-    return _score_sequence(scorer, labels, checks.flag("final", final))
-
-
-@meshes.jit(trailing=(None, 1), static_argnums=2)
-def _score_sequence(scorer, labels, final):
-    def one(labels):
-        def step(carry, label):
-            state, total, inside = carry
-            inside &= label >= 0
-            after, score = scorer.extend(state, jnp.maximum(label, 0))
-            state = jax.tree.map(lambda x, y: jnp.where(inside, x, y), after, state)
-            total = jnp.where(inside, total + score.astype(total.dtype), total)
-            return (state, total, inside), None
-
-        begun = scorer.start()
-        carry = (begun, jnp.zeros_like(scorer.final(begun)), jnp.bool_(True))
-        (state, total, _), _ = meshes.scan(step, carry, labels)
-        return total + scorer.final(state) if final else total
-
-    *batch, length = labels.shape
-    return jax.vmap(one)(labels.reshape(math.prod(batch), length)).reshape(batch)

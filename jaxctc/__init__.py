@@ -95,6 +95,7 @@ from jaxctc.transducer import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.transducer import rnnt_posteriors as rnnt_posteriors
 from jaxctc.transducer import rnnt_prune as rnnt_prune
 from jaxctc.transducer import rnnt_prune_ranges as rnnt_prune_ranges
+from jaxctc.transducer import rnnt_pruned_log_probs as rnnt_pruned_log_probs
 from jaxctc.transducer import rnnt_simple_log_probs as rnnt_simple_log_probs
 from jaxctc.transducer import tdt_loss as tdt_loss
 

@@ -1,5 +1,6 @@
 """Every public function with small arguments, for the modes of JAX in `test_modes.py`."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ ARC_PAIR = (BLANKS, ARCS, FRAMES, LENGTHS)
 RANGES = np.broadcast_to(np.array([[0, 1], [0, 1], [1, 2], [1, 2]], np.int32), (B, T, 2))
 DURATION_LOGITS = _random(B, T, S + 1, 2, seed=3)
 PROJECTION = _random(C, C, seed=4)
+PENALTIES = {"fastemit_lambda": 0.25, "delay_penalty": 0.125}
 HYPOTHESES = np.array([[1, 2, 3], [3, -1, -1], [2, 2, -1], [3, 1, 2]], np.int32)
 
 NUMERATOR = jaxctc.Fsa.stack(
@@ -194,20 +196,26 @@ CASES = {
         (0, 1, 3),
     ),
     "focal_loss": Case(jaxctc.focal_loss, (_random(B) ** 2,), (), (0,)),
-    "rnnt_loss": Case(jaxctc.rnnt_loss, JOINT_PAIR, (), (0,), over_classes=(0,)),
+    "rnnt_loss": Case(
+        functools.partial(jaxctc.rnnt_loss, **PENALTIES), JOINT_PAIR, (), (0,), over_classes=(0,)
+    ),
     "rnnt_log_probs": Case(jaxctc.rnnt_log_probs, JOINT_PAIR, (), (0,), over_classes=(0,)),
     "hat_log_probs": Case(jaxctc.hat_log_probs, JOINT_PAIR, (), (0,), over_classes=(0,)),
     "rnnt_loss_from_log_probs": Case(jaxctc.rnnt_loss_from_log_probs, ARC_PAIR, (), (0, 1)),
-    "rnnt_posteriors": Case(jaxctc.rnnt_posteriors, ARC_PAIR, (), (0, 1)),
+    "rnnt_posteriors": Case(
+        functools.partial(jaxctc.rnnt_posteriors, delay_penalty=0.125), ARC_PAIR, (), (0, 1)
+    ),
     "rnnt_align": Case(jaxctc.rnnt_align, ARC_PAIR, (), (0, 1)),
     "rnnt_loss_from_joint": Case(
-        lambda *a: jaxctc.rnnt_loss_from_joint(_joint(a[5]), *a[:5], frames_per_chunk=2),
+        lambda *a: jaxctc.rnnt_loss_from_joint(
+            _joint(a[5]), *a[:5], frames_per_chunk=2, **PENALTIES
+        ),
         (LOGITS, PREDICTOR_LOGITS, *PAIR[1:]),
         (PROJECTION,),
         (0, 1, 5),
     ),
     "rnnt_loss_simple": Case(
-        lambda *a: jaxctc.rnnt_loss_simple(*a, am_only_scale=0.2),
+        lambda *a: jaxctc.rnnt_loss_simple(*a, am_only_scale=0.2, **PENALTIES),
         (LOGITS, PREDICTOR_LOGITS, *PAIR[1:]),
         (),
         (0, 1),
@@ -222,14 +230,20 @@ CASES = {
     "rnnt_prune": Case(
         jaxctc.rnnt_prune, (LOGITS, PREDICTOR_LOGITS, RANGES, FRAMES, LENGTHS), (), (0, 1)
     ),
+    "rnnt_pruned_log_probs": Case(
+        jaxctc.rnnt_pruned_log_probs,
+        (JOINT_LOGITS[:, :, :2], LABELS, RANGES, FRAMES, LENGTHS),
+        (),
+        (0,),
+    ),
     "rnnt_loss_pruned": Case(
-        jaxctc.rnnt_loss_pruned,
+        functools.partial(jaxctc.rnnt_loss_pruned, **PENALTIES),
         (JOINT_LOGITS[:, :, :2], LABELS, RANGES, FRAMES, LENGTHS),
         (),
         (0,),
     ),
     "tdt_loss": Case(
-        lambda *a: jaxctc.tdt_loss(*a, durations=(1, 2)),
+        lambda *a: jaxctc.tdt_loss(*a, durations=(1, 2), **PENALTIES),
         (JOINT_LOGITS, DURATION_LOGITS, *PAIR[1:]),
         (),
         (0, 1),

@@ -49,6 +49,7 @@ FUNCTIONS = {
     "rnnt_simple_log_probs": lambda y, n: jaxctc.rnnt_simple_log_probs(
         LOGITS, PREDICTOR, y, None, n
     ),
+    "rnnt_pruned_log_probs": lambda y, n: jaxctc.rnnt_pruned_log_probs(JOINT, y, RANGES, None, n),
     "rnnt_loss_pruned": lambda y, n: jaxctc.rnnt_loss_pruned(JOINT, y, RANGES, None, n),
     "tdt_loss": lambda y, n: jaxctc.tdt_loss(JOINT, DURATIONS, y, None, n, durations=(0, 1, 2)),
     "edit_distance": lambda y, n: jaxctc.edit_distance(y, LABELS[::-1], n, LENGTHS[::-1]),

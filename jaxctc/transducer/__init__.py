@@ -3,8 +3,9 @@
 * `rnnt_loss`: the loss from logits; `rnnt_loss_from_joint` never holds all logits at once.
 * `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
 * `tdt_loss`: tokens with durations.
-* `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`: log-probabilities on the lattice's
-  arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and `rnnt_align`.
+* `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`, `rnnt_pruned_log_probs`:
+  log-probabilities on the lattice's arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and
+  `rnnt_align`.
 * `rnnt_greedy_decode`, `rnnt_beam_search`: label sequences from predictor and joint network.
 """
 
@@ -19,10 +20,11 @@ from jaxctc.transducer.lattice import TransducerArcs as TransducerArcs
 from jaxctc.transducer.loss import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer.loss import rnnt_loss as rnnt_loss
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
-from jaxctc.transducer.pruned import PrunedInputs as PrunedInputs
 from jaxctc.transducer.pruned import rnnt_loss_pruned as rnnt_loss_pruned
-from jaxctc.transducer.pruned import rnnt_prune as rnnt_prune
-from jaxctc.transducer.pruned import rnnt_prune_ranges as rnnt_prune_ranges
+from jaxctc.transducer.pruned import rnnt_pruned_log_probs as rnnt_pruned_log_probs
+from jaxctc.transducer.pruning import PrunedInputs as PrunedInputs
+from jaxctc.transducer.pruning import rnnt_prune as rnnt_prune
+from jaxctc.transducer.pruning import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer.simple import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.transducer.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
 from jaxctc.transducer.tdt import tdt_loss as tdt_loss

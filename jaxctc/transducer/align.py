@@ -13,6 +13,7 @@ from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY
 from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer import penalties as penalty
 from jaxctc.transducer.lattice import TransducerArcs, cells, total_of_batches
 
 
@@ -23,10 +24,12 @@ def rnnt_posteriors(
     label_lengths: checks.ArrayLike | None = None,
     *,
     monotonic: bool = False,
+    delay_penalty: float = 0.0,
 ) -> TransducerArcs:
     """Posterior probability of every arc of the lattice, given the labels.
 
-    Arguments and errors are those of `rnnt_loss_from_log_probs`, whose gradient this is.
+    Arguments and errors are those of `rnnt_loss_from_log_probs`, whose gradient this is but for
+    FastEmit.
 
     Returns:
       `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``. Blanks
@@ -41,15 +44,17 @@ def rnnt_posteriors(
        [0.5]]
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
-    return _posteriors(*arcs, checks.flag("monotonic", monotonic), PROBABILITY)[1]
+    penalties = penalty.checked(delay_penalty=delay_penalty)
+    return _posteriors(*arcs, checks.flag("monotonic", monotonic), PROBABILITY, penalties)[1]
 
 
 @meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
-def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring):
+def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring, penalties):
     """``log Z`` and its gradient in any semiring."""
 
     def log_z(blank, label):
-        return total_of_batches(blank, label, logit_lengths, label_lengths, monotonic, semiring)
+        arcs = blank, label, logit_lengths, label_lengths
+        return total_of_batches(*arcs, monotonic, penalties, semiring)
 
     value, pullback = jax.vjp(log_z, widen(blank), widen(label))
     posteriors = TransducerArcs(*pullback(jnp.ones_like(value)))
@@ -103,7 +108,8 @@ def rnnt_align(
 
 @meshes.jit(trailing=(2, 2, 0, 0), static_argnums=4)
 def _rnnt_align(blank, label, logit_lengths, label_lengths, monotonic):
-    score, path = _posteriors(blank, label, logit_lengths, label_lengths, monotonic, MAX_TROPICAL)
+    arcs = blank, label, logit_lengths, label_lengths
+    score, path = _posteriors(*arcs, monotonic, MAX_TROPICAL, penalty.NONE)
     label = widen(label)
     taken = path.label > 0
     used = jnp.any(taken, axis=-2)

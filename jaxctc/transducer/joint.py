@@ -9,6 +9,7 @@ from jax import lax
 from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, frames_inside, widen
 from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer import penalties as penalty
 from jaxctc.transducer.lattice import TransducerArcs, cells, flat_pair, readable_labels, unflatten
 from jaxctc.transducer.loss import rnnt_log_probs, rnnt_loss_from_log_probs
 
@@ -82,6 +83,8 @@ def rnnt_loss_from_joint(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
     frames_per_chunk: int = 8,
     log_probs: Callable[..., TransducerArcs] = rnnt_log_probs,
 ) -> jax.Array:
@@ -104,6 +107,7 @@ def rnnt_loss_from_joint(
       encoder: float ``[*batch, T, D]``.
       predictor: float ``[*batch, U + 1, E]``: after no label, after the first, …
       labels, logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
+      fastemit_lambda, delay_penalty: As in `rnnt_loss`.
       frames_per_chunk: How many frames' logits are held at once.
       log_probs: The function from logits to the arcs' log-probabilities: `rnnt_log_probs`,
         `hat_log_probs`, or another one with the same arguments.
@@ -128,6 +132,7 @@ def rnnt_loss_from_joint(
       (4, 10)
     """
     joint, log_probs = checks.function("joint", joint), checks.function("log_probs", log_probs)
+    penalties = penalty.checked(fastemit_lambda, delay_penalty)
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
     predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
     *own, frames, width = encoder.shape
@@ -184,5 +189,7 @@ def rnnt_loss_from_joint(
         logit_lengths,
         label_lengths,
         monotonic=monotonic,
+        fastemit_lambda=fastemit_lambda,
+        delay_penalty=delay_penalty,
     )
-    return recursion.never_negative(loss)
+    return loss if penalties.delay_penalty is not None else recursion.never_negative(loss)

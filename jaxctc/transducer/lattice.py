@@ -25,6 +25,8 @@ import jax.numpy as jnp
 from jaxctc.core import meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
 from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, first_one, select, shift
+from jaxctc.transducer import penalties as penalty
+from jaxctc.transducer.penalties import Penalties
 
 
 class TransducerArcs(NamedTuple):
@@ -133,26 +135,31 @@ def total(
     logit_lengths: jax.Array,
     label_lengths: jax.Array,
     monotonic: bool = False,
+    penalties: Penalties = penalty.NONE,
     semiring: Semiring = PROBABILITY,
 ) -> jax.Array:
     """``log Z`` of flat batches, ``[B]``; NaN if an arc within the lengths has NaN or ``+inf``.
 
     A NaN reaches the end even from a state of weight zero, since NaN times zero is NaN.
     """
-    topology, scores, possible = lattice(*arcs, logit_lengths, label_lengths, monotonic)
+    label = penalty.penalised(arcs.label, logit_lengths, penalties)
+    topology, scores, possible = lattice(arcs.blank, label, logit_lengths, label_lengths, monotonic)
     log_z = recursion.log_partition(topology, scores, semiring)
     log_z = jnp.where(log_z < jnp.inf, log_z, jnp.nan)
     return jnp.where(possible, log_z, -jnp.inf)
 
 
-@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
-def total_of_batches(blank, label, logit_lengths, label_lengths, monotonic, semiring=PROBABILITY):
+@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 6))
+def total_of_batches(
+    blank, label, logit_lengths, label_lengths, monotonic, penalties, semiring=PROBABILITY
+):
     """`total` of arcs with any number of batch axes, which may have two dtypes."""
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
     blank, label = widen(blank), widen(label)
     dtype = max(blank.dtype, label.dtype, key=lambda dtype: dtype.itemsize)
     arcs = (x.astype(dtype).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
-    return total(TransducerArcs(*arcs), *lengths, monotonic, semiring).reshape(blank.shape[:-2])
+    log_z = total(TransducerArcs(*arcs), *lengths, monotonic, penalties, semiring)
+    return log_z.reshape(blank.shape[:-2])
 
 
 def arcs_of_logits(

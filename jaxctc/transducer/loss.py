@@ -2,8 +2,9 @@
 
 import jax
 
-from jaxctc.core import checks, meshes, recursion
+from jaxctc.core import checks, meshes
 from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer import penalties as penalty
 from jaxctc.transducer.lattice import (
     TransducerArcs,
     arcs_of_logits,
@@ -22,6 +23,8 @@ def rnnt_loss(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
 ) -> jax.Array:
     r"""The transducer (RNN-T) loss, ``-log p(labels | logits)``, of every sequence.
 
@@ -46,12 +49,18 @@ def rnnt_loss(
       blank_id: The class that is the blank.
       monotonic: Whether a label takes its frame, so that every frame has exactly one symbol:
         Tripathi et al.'s monotonic RNN-T, k2's "modified" transducer.
+      fastemit_lambda: FastEmit's factor, from 0 up; 0.001…0.01 is usual. The gradient of the
+        labels' log-probabilities is multiplied by ``1 + fastemit_lambda``, that of blanks is not.
+        The loss is multiplied by ``1 + fastemit_lambda``, as NeMo's is.
+      delay_penalty: Added to the log-probability of a label at frame t, times ``(T - 1) / 2 - t``,
+        with the T of its sequence, as in k2: labels before the middle gain, later ones lose. Then
+        the loss may be negative, as it is no log-probability.
 
     Returns:
-      float ``[*batch]``, never negative. An infeasible pair has loss ``inf`` and gradient 0: one
-      without frames, with a label that is not a class or is the blank, if monotonic with fewer
-      frames than labels, or, under `jit`, with a length out of range. If a sequence's own logits
-      contain NaN, its loss is NaN.
+      float ``[*batch]``, never negative without `delay_penalty`. An infeasible pair has loss
+      ``inf`` and gradient 0: one without frames, with a label that is not a class or is the blank,
+      if monotonic with fewer frames than labels, or, under `jit`, with a length out of range. If a
+      sequence's own logits contain NaN, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -70,16 +79,21 @@ def rnnt_loss(
     References:
       Graves 2012, "Sequence transduction with recurrent neural networks", arXiv 1211.3711.
       Tripathi, Lu, Sak, Soltau 2019, "Monotonic recurrent neural network transducer".
+      Yu et al. 2021, "FastEmit: low-latency streaming ASR with sequence-level emission
+      regularization", arXiv 2010.11148.
+      Kang et al. 2023, "Delay-penalized transducer for low-latency streaming ASR",
+      arXiv 2211.00490.
     """
     pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
-    return _rnnt_loss(*pair, checks.flag("monotonic", monotonic))
+    penalties = penalty.checked(fastemit_lambda, delay_penalty)
+    return _rnnt_loss(*pair, checks.flag("monotonic", monotonic), penalties)
 
 
 @meshes.jit(trailing=(3, 1, 0, 0), static_argnums=(4, 5))
-def _rnnt_loss(logits, labels, logit_lengths, label_lengths, blank_id, monotonic):
+def _rnnt_loss(logits, labels, logit_lengths, label_lengths, blank_id, monotonic, penalties):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
-    log_z = total(arcs_of_logits(*flat, blank_id), *flat[2:], monotonic)
-    return recursion.negative_log_likelihood(log_z).reshape(logits.shape[:-3])
+    log_z = total(arcs_of_logits(*flat, blank_id), *flat[2:], monotonic, penalties)
+    return penalty.loss_of(log_z, penalties).reshape(logits.shape[:-3])
 
 
 def rnnt_log_probs(
@@ -125,6 +139,8 @@ def rnnt_loss_from_log_probs(
     label_lengths: checks.ArrayLike | None = None,
     *,
     monotonic: bool = False,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
 ) -> jax.Array:
     """The transducer loss from log-probabilities of the lattice's arcs, which are not normalised.
 
@@ -135,10 +151,12 @@ def rnnt_loss_from_log_probs(
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U, since the
         labels are not known here: if they are padded, give their lengths.
       monotonic: Whether a label takes its frame, as in `rnnt_loss`.
+      fastemit_lambda, delay_penalty: As in `rnnt_loss`.
 
     Returns:
       float ``[*batch]``, ``inf`` where there is no path. If a sequence's own arcs contain NaN or
-      ``+inf``, its loss is NaN. The gradient is minus the posterior of each arc.
+      ``+inf``, its loss is NaN. The gradient is minus the posterior of each arc, with FastEmit
+      multiplied by ``1 + fastemit_lambda`` for labels.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -152,4 +170,6 @@ def rnnt_loss_from_log_probs(
       3.0
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
-    return -total_of_batches(*arcs, checks.flag("monotonic", monotonic))
+    penalties = penalty.checked(fastemit_lambda, delay_penalty)
+    log_z = total_of_batches(*arcs, checks.flag("monotonic", monotonic), penalties)
+    return penalty.loss_of(log_z, penalties, never_negative=False)

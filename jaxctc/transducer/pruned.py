@@ -3,176 +3,111 @@
 1. `rnnt_loss_simple` (`jaxctc.transducer.simple`) adds encoder and predictor, instead of joining
    them by a network.
 2. From the posteriors of that lattice, `rnnt_prune_ranges` chooses a few label positions at
-   each frame, and `rnnt_prune` picks the inputs of the joint network there.
+   each frame, and `rnnt_prune` picks the inputs of the joint network there
+   (`jaxctc.transducer.pruning`).
 3. `rnnt_loss_pruned` is the transducer loss from the joint's logits at those positions.
 
 Both losses are trained together.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxctc.core import checks, meshes, recursion
-from jaxctc.core.emissions import arc_log_probabilities, frames_inside, widen
+from jaxctc.core import checks, meshes
+from jaxctc.core.emissions import arc_log_probabilities
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, total
+from jaxctc.transducer import penalties as penalty
+from jaxctc.transducer.lattice import (
+    TransducerArcs,
+    cells,
+    readable_labels,
+    total_of_batches,
+    unflatten,
+)
 
 
-def rnnt_prune_ranges(
-    blank_posteriors: checks.ArrayLike,
-    label_posteriors: checks.ArrayLike,
-    logit_lengths: checks.ArrayLike | None = None,
-    label_lengths: checks.ArrayLike | None = None,
-    *,
-    s_range: int,
-    monotonic: bool = False,
-) -> jax.Array:
-    """The `s_range` neighbouring label positions with most of the probability at each frame.
-
-    They start at 0 in the first frame, end at the last label in the last, never go back, and
-    advance by at most ``s_range - 1`` per frame. So a path through them exists if there are
-    enough frames: ``U <= (s_range - 1) * T``. If `monotonic` they advance by at most 1, as a path
-    does, and with an `s_range` of at least 2, ``U <= T`` is enough.
-
-    The rule: before these limits, the window of frame t starts at the position s with the largest
-    sum, from s to ``s + s_range - 1``, of the blank's and the label's posterior. This is the rule
-    of the paper, which k2 now calls ``get_rnnt_prune_ranges_deprecated``. Its
-    ``get_rnnt_prune_ranges`` takes the sum of the blanks alone, minus the posterior at frame t of
-    the label before s, which leads into the window: the probability of the paths that pass frame t
-    wholly within the window. That rule looks at each frame alone, so it also counts paths that the
-    windows of other frames cut off. On random models the rule used here loses slightly less
-    probability on average (``tests/transducer/test_pruned.py``).
-
-    Args:
-      blank_posteriors: float ``[*batch, T, U + 1]``, from `rnnt_posteriors`.
-      label_posteriors: float ``[*batch, T, U]``.
-      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
-      s_range: The number of positions; U + 1 if it is larger than that.
-      monotonic: Whether a label takes its frame, as in `rnnt_loss` and in the posteriors given.
-
-    Returns:
-      int32 ``[*batch, T, min(s_range, U + 1)]``, the positions, each row consecutive.
-
-    Raises:
-      TypeError: If a dtype is of the wrong kind.
-      ValueError: If shapes do not fit, or concrete lengths or `s_range` are out of range.
-
-    Examples:
-      >>> import jax.numpy as jnp, jaxctc
-      >>> arcs = jaxctc.rnnt_log_probs(jnp.zeros((4, 5, 3)), jnp.array([1, 2, 1, 2]))
-      >>> posteriors = jaxctc.rnnt_posteriors(*arcs)
-      >>> print(jaxctc.rnnt_prune_ranges(*posteriors, s_range=3))
-      [[0 1 2]
-       [0 1 2]
-       [2 3 4]
-       [2 3 4]]
-
-    References:
-      Kuang et al. 2022, eqs. 10–12, arXiv 2206.13236.
-    """
-    arcs = transducer_checks.arcs(
-        blank_posteriors, label_posteriors, logit_lengths, label_lengths, "posteriors"
-    )
-    s_range = checks.positive("s_range", s_range)
-    monotonic = checks.flag("monotonic", monotonic)
-    return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]), monotonic)
-
-
-@meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
-def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic):
-    time = lax.broadcasted_iota(jnp.int32, blank.shape[:-1], blank.ndim - 2)
-    inside = time < logit_lengths[..., None]
-    no_label = [(0, 0)] * (label.ndim - 1) + [(0, 1)]
-    visits = widen(blank) + jnp.pad(widen(label), no_label)
-    used = lax.broadcasted_iota(jnp.int32, visits.shape, visits.ndim - 1)
-    used = inside[..., None] & (used <= label_lengths[..., None, None])
-    visits = jnp.where(used, visits, 0)
-    # Each window is summed by itself: differences of cumulative sums would not be exact.
-    window = (1,) * (blank.ndim - 1) + (s_range,)
-    zero = visits.dtype.type(0)
-    sums = lax.reduce_window(visits, zero, lax.add, window, (1,) * blank.ndim, "VALID")
-    begins = jnp.argmax(sums, axis=-1).astype(jnp.int32)
-
-    last = jnp.maximum(label_lengths + 1 - s_range, 0)[..., None]
-    remaining = jnp.maximum(logit_lengths[..., None] - 1 - time, 0)
-    step = 1 if monotonic else s_range - 1
-    begins = jnp.where(inside, begins, last)
-    begins = jnp.clip(begins, jnp.maximum(last - step * remaining, 0), last)
-    begins = lax.cummax(begins, axis=begins.ndim - 1)
-    # At most `step` per frame, from 0 on. This keeps them monotone, and they still end at `last`.
-    begins = lax.cummin(jnp.minimum(begins - step * time, 0), axis=begins.ndim - 1) + step * time
-    places = lax.broadcasted_iota(jnp.int32, (*begins.shape, s_range), begins.ndim)
-    return begins[..., None] + places
-
-
-class PrunedInputs(NamedTuple):
-    """The inputs of a joint network at the positions of a pruned lattice."""
-
-    encoder: jax.Array  # [*batch, T, s_range, D]
-    predictor: jax.Array  # [*batch, T, s_range, E]
-
-
-def rnnt_prune(
-    encoder: checks.ArrayLike,
-    predictor: checks.ArrayLike,
+def rnnt_pruned_log_probs(
+    logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
     ranges: checks.ArrayLike,
     logit_lengths: checks.ArrayLike | None = None,
     label_lengths: checks.ArrayLike | None = None,
-) -> PrunedInputs:
-    """Encoder and predictor outputs at the positions that `rnnt_prune_ranges` chose.
+    *,
+    blank_id: int = 0,
+) -> TransducerArcs:
+    """Log-probabilities of the arcs within `ranges`; those outside are ``-inf``.
 
-    Args:
-      encoder: float ``[*batch, T, D]``.
-      predictor: float ``[*batch, U + 1, E]``.
-      ranges: integer ``[*batch, T, s_range]``.
-      logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
-      label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
+    Arguments and errors are those of `rnnt_loss_pruned`, of which this is the first half.
 
     Returns:
-      `PrunedInputs`, float ``encoder [*batch, T, s_range, D]``, the same at every position, and
-      ``predictor [*batch, T, s_range, E]``. Both are 0 past a length, since NaN there would make
-      the joint network's gradient NaN.
-
-    Raises:
-      TypeError: If a dtype is of the wrong kind.
-      ValueError: If shapes do not fit, or concrete lengths or positions are out of range.
+      `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``, for
+      `rnnt_loss_from_log_probs`, `rnnt_posteriors` and `rnnt_align`. 0 past a length.
 
     Examples:
       >>> import jax.numpy as jnp, jaxctc
-      >>> ranges = jnp.array([[0, 1], [1, 2]])
-      >>> pruned = jaxctc.rnnt_prune(jnp.zeros((2, 8)), jnp.arange(3.0)[:, None], ranges)
-      >>> print(pruned.encoder.shape, pruned.predictor[..., 0])
-      (2, 2, 8) [[0. 1.]
-       [1. 2.]]
+      >>> labels, ranges = jnp.array([1, 2]), jnp.array([[0, 1], [0, 1], [1, 2]])
+      >>> arcs = jaxctc.rnnt_pruned_log_probs(jnp.zeros((3, 2, 4)), labels, ranges)
+      >>> print(jnp.isfinite(arcs.blank).astype(int))
+      [[1 1 0]
+       [1 1 0]
+       [0 1 1]]
+      >>> print(jaxctc.rnnt_align(*arcs).frames)
+      [0 2]
     """
-    encoder = checks.logits_array("encoder", encoder, ("T", "D"))
-    predictor = checks.logits_array("predictor", predictor, ("U + 1", "E"))
-    *batch, frames, _ = encoder.shape
-    if predictor.shape[:-2] != tuple(batch):
-        shape = ", ".join([*map(str, batch), "U + 1, E"])
-        raise ValueError(f"predictor has shape {predictor.shape}; it must be [{shape}].")
-    spaces = predictor.shape[-2]
+    arguments = _checked(logits, labels, ranges, logit_lengths, label_lengths, blank_id)
+    return _pruned_log_probs(*arguments)
+
+
+def _checked(logits, labels, ranges, logit_lengths, label_lengths, blank_id):
+    logits = checks.logits_array("logits", logits, ("T", "s_range", "C"))
+    *batch, frames, width, classes = logits.shape
+    labels = checks.labels_array("labels", labels, tuple(batch))
+    spaces = labels.shape[-1] + 1
     ranges = transducer_checks.positions("ranges", ranges, (*batch, frames), spaces)
-    logit_lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
-    label_lengths = checks.lengths_array("label_lengths", label_lengths, tuple(batch), spaces - 1)
-    return _prune(encoder, predictor, ranges, logit_lengths, label_lengths)
-
-
-@meshes.jit(trailing=(2, 2, 2, 0, 0))
-def _prune(encoder, predictor, ranges, logit_lengths, label_lengths):
-    read_frames = frames_inside(encoder, logit_lengths)
-    read_spaces = frames_inside(predictor, label_lengths + 1)
-    encoder = jnp.where(read_frames[..., None], encoder, 0)
-    predictor = jnp.where(read_spaces[..., None], predictor, 0)
-    shape = (*ranges.shape, encoder.shape[-1])
-    chosen = jnp.take_along_axis(
-        predictor[..., None, :, :], ranges[..., None], axis=-2, mode="clip"
+    if ranges.shape[-1] != width:
+        raise ValueError(
+            f"ranges has shape {ranges.shape}; it must be {(*batch, frames, width)}, as logits."
+        )
+    return (
+        logits,
+        labels,
+        ranges,
+        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
+        checks.lengths_of_labels("label_lengths", label_lengths, labels),
+        checks.class_id("blank_id", blank_id, classes),
     )
-    return PrunedInputs(jnp.broadcast_to(encoder[..., None, :], shape), chosen)
+
+
+@meshes.jit(trailing=(3, 1, 2, 0, 0), static_argnums=5)
+def _pruned_log_probs(logits, labels, ranges, logit_lengths, label_lengths, blank_id):
+    batch, (frames, width, classes) = logits.shape[:-3], logits.shape[-3:]
+    lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    size, spaces = lengths[0].size, labels.shape[-1] + 1
+    logits = logits.reshape(size, frames, width, classes)
+    ranges = ranges.reshape(size, frames, width)
+    read, valid = readable_labels(labels.reshape(size, spaces - 1), classes, blank_id)
+
+    inside = cells(frames, spaces, *lengths)
+    begins = ranges[:, :, :1]
+    positions = begins + lax.broadcasted_iota(jnp.int32, ranges.shape, 2)
+    kept = jnp.take_along_axis(inside, positions, axis=2, mode="fill", fill_value=False)
+    # Rows that are not consecutive, or not in the lattice, have no arcs.
+    kept &= (ranges == positions) & (begins >= 0)
+    read = jnp.take_along_axis(read[:, None, :], positions, axis=2, mode="clip")
+    pruned = arc_log_probabilities(logits, read, kept, blank_id)
+
+    # Moved back to their places among all label positions; elsewhere there is no arc.
+    place = jnp.arange(spaces, dtype=jnp.int32)[None, None, :] - begins
+    covered = (place >= 0) & (place < width)
+    index = jnp.clip(place, 0, width - 1)
+    covered &= jnp.take_along_axis(kept, index, axis=2)
+    blank, label = (
+        jnp.where(covered, jnp.take_along_axis(x, index, axis=2), jnp.where(inside, -jnp.inf, 0))
+        for x in pruned
+    )
+    label = jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf)
+    return unflatten(TransducerArcs(blank, label), batch)
 
 
 def rnnt_loss_pruned(
@@ -184,6 +119,8 @@ def rnnt_loss_pruned(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
 ) -> jax.Array:
     """The transducer loss over the paths within `ranges`; with all positions it is `rnnt_loss`.
 
@@ -193,6 +130,7 @@ def rnnt_loss_pruned(
       labels: integer ``[*batch, U]``, without blanks.
       ranges: integer ``[*batch, T, s_range]``, from `rnnt_prune_ranges`: rows are consecutive.
       logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
+      fastemit_lambda, delay_penalty: As in `rnnt_loss`.
 
     Returns:
       float ``[*batch]``: never less than `rnnt_loss`, since paths are left out; ``inf`` if
@@ -217,52 +155,9 @@ def rnnt_loss_pruned(
     References:
       Kuang et al. 2022, section 3.3, arXiv 2206.13236.
     """
-    logits = checks.logits_array("logits", logits, ("T", "s_range", "C"))
-    *batch, frames, width, classes = logits.shape
-    labels = checks.labels_array("labels", labels, tuple(batch))
-    spaces = labels.shape[-1] + 1
-    ranges = transducer_checks.positions("ranges", ranges, (*batch, frames), spaces)
-    if ranges.shape[-1] != width:
-        raise ValueError(
-            f"ranges has shape {ranges.shape}; it must be {(*batch, frames, width)}, as logits."
-        )
-    return _loss_pruned(
-        logits,
-        labels,
-        ranges,
-        checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames),
-        checks.lengths_of_labels("label_lengths", label_lengths, labels),
-        checks.class_id("blank_id", blank_id, classes),
-        checks.flag("monotonic", monotonic),
-    )
-
-
-@meshes.jit(trailing=(3, 1, 2, 0, 0), static_argnums=(5, 6))
-def _loss_pruned(logits, labels, ranges, logit_lengths, label_lengths, blank_id, monotonic):
-    batch, (frames, width, classes) = logits.shape[:-3], logits.shape[-3:]
-    lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
-    size, spaces = lengths[0].size, labels.shape[-1] + 1
-    logits = logits.reshape(size, frames, width, classes)
-    ranges = ranges.reshape(size, frames, width)
-    read, valid = readable_labels(labels.reshape(size, spaces - 1), classes, blank_id)
-
-    inside = cells(frames, spaces, *lengths)
-    begins = ranges[:, :, :1]
-    positions = begins + lax.broadcasted_iota(jnp.int32, ranges.shape, 2)
-    kept = jnp.take_along_axis(inside, positions, axis=2, mode="fill", fill_value=False)
-    # Rows that are not consecutive, or not in the lattice, have no arcs.
-    kept &= (ranges == positions) & (begins >= 0)
-    read = jnp.take_along_axis(read[:, None, :], positions, axis=2, mode="clip")
-    pruned = arc_log_probabilities(logits, read, kept, blank_id)
-
-    # Moved back to their places among all label positions; elsewhere there is no arc.
-    place = jnp.arange(spaces, dtype=jnp.int32)[None, None, :] - begins
-    covered = (place >= 0) & (place < width)
-    index = jnp.clip(place, 0, width - 1)
-    covered &= jnp.take_along_axis(kept, index, axis=2)
-    blank, label = (
-        jnp.where(covered, jnp.take_along_axis(x, index, axis=2), -jnp.inf) for x in pruned
-    )
-    label = jnp.where(valid[:, None, :], label[:, :, :-1], -jnp.inf)
-    log_z = total(TransducerArcs(blank, label), *lengths, monotonic)
-    return recursion.negative_log_likelihood(log_z).reshape(batch)
+    arguments = _checked(logits, labels, ranges, logit_lengths, label_lengths, blank_id)
+    monotonic = checks.flag("monotonic", monotonic)
+    penalties = penalty.checked(fastemit_lambda, delay_penalty)
+    arcs = _pruned_log_probs(*arguments)
+    log_z = total_of_batches(*arcs, *arguments[3:5], monotonic, penalties)
+    return penalty.loss_of(log_z, penalties)

@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import log_normaliser, log_softmax, widen
+from jaxctc.transducer import penalties as penalty
 from jaxctc.transducer.lattice import TransducerArcs, cells, readable_labels, unflatten
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs
 
@@ -180,12 +181,15 @@ def rnnt_loss_simple(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
     lm_only_scale: float = 0.0,
     am_only_scale: float = 0.0,
 ) -> jax.Array:
     """The transducer loss of a joint that adds; memory is T × C + U × C + T × U.
 
-    Arguments and errors are those of `rnnt_simple_log_probs`; `monotonic` is that of `rnnt_loss`.
+    Arguments and errors are those of `rnnt_simple_log_probs`; `monotonic`, `fastemit_lambda`
+    and `delay_penalty` are those of `rnnt_loss`.
 
     Returns:
       float ``[*batch]``, as `rnnt_loss` of ``encoder_logits[t] + predictor_logits[u]``.
@@ -198,6 +202,7 @@ def rnnt_loss_simple(
       >>> print(jnp.allclose(simple, full))
       True
     """
+    penalties = penalty.checked(fastemit_lambda, delay_penalty)
     arcs = rnnt_simple_log_probs(
         encoder_logits,
         predictor_logits,
@@ -210,6 +215,13 @@ def rnnt_loss_simple(
     )
     labels = checks.integer_array("labels", labels)
     label_lengths = checks.lengths_of_labels("label_lengths", label_lengths, labels)
-    loss = rnnt_loss_from_log_probs(*arcs, logit_lengths, label_lengths, monotonic=monotonic)
+    loss = rnnt_loss_from_log_probs(
+        *arcs,
+        logit_lengths,
+        label_lengths,
+        monotonic=monotonic,
+        fastemit_lambda=fastemit_lambda,
+        delay_penalty=delay_penalty,
+    )
     # Mixed logarithms, too, are of probabilities with a sum of at most 1 (Hölder).
-    return recursion.never_negative(loss)
+    return loss if penalties.delay_penalty is not None else recursion.never_negative(loss)

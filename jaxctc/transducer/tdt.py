@@ -18,7 +18,9 @@ from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import log_softmax
 from jaxctc.core.semirings import Semiring, State, Weight, shift
 from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer import penalties as penalty
 from jaxctc.transducer.lattice import TransducerTopology, arcs_of_logits, cells, flat_pair, skew
+from jaxctc.transducer.penalties import Penalties
 
 
 class DurationArcs(NamedTuple):
@@ -81,6 +83,8 @@ def tdt_loss(
     durations: Sequence[int] = (0, 1, 2, 3, 4),
     blank_id: int = 0,
     sigma: float = 0.0,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
 ) -> jax.Array:
     """The token-and-duration transducer loss, ``-log p(labels)``, of every sequence.
 
@@ -99,10 +103,12 @@ def tdt_loss(
       blank_id: The class that is the blank.
       sigma: Subtracted from every token's log-probability, which favours long durations
         (Xu et al.'s logit under-normalisation).
+      fastemit_lambda, delay_penalty: As in `rnnt_loss`, on tokens that are labels, of every
+        duration. FastEmit leaves the gradient of durations as it is, as NeMo does.
 
     Returns:
-      float ``[*batch]``, never negative unless `sigma` is; ``inf`` with gradient 0 where there is
-      no path. If a sequence's own logits contain NaN, its loss is NaN.
+      float ``[*batch]``, never negative without `delay_penalty`, unless `sigma` is; ``inf`` with
+      gradient 0 where there is no path. If a sequence's own logits contain NaN, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -131,22 +137,33 @@ def tdt_loss(
             f"duration_logits has shape {duration_logits.shape}; it must be {expected}."
         )
     duration_logits = checks.broadcast(duration_logits, pair.labels.shape[:-1], 3)
-    return _tdt_loss(duration_logits, *pair, durations, checks.finite("sigma", sigma))
+    penalties = penalty.checked(fastemit_lambda, delay_penalty)
+    of_tokens = checks.finite("sigma", sigma)
+    return _tdt_loss(duration_logits, *pair, durations, of_tokens, penalties)
 
 
 @meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6))
 def _tdt_loss(
-    duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations, sigma
+    duration_logits,
+    logits,
+    labels,
+    logit_lengths,
+    label_lengths,
+    blank_id,
+    durations,
+    sigma,
+    penalties,
 ):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     duration_logits = duration_logits.reshape(*flat[0].shape[:-1], len(durations))
     topology, scores, possible, broken = lattice(
-        flat[0], duration_logits, *flat[1:], blank_id, durations, sigma
+        flat[0], duration_logits, *flat[1:], blank_id, durations, sigma, penalties
     )
     log_z = jnp.where(possible, recursion.log_partition(topology, scores), -jnp.inf)
     log_z = jnp.where(broken, jnp.nan, log_z).reshape(logits.shape[:-3])
     # With a negative sigma, probabilities may sum to more than 1.
-    return jnp.where(jnp.asarray(sigma) >= 0, recursion.negative_log_likelihood(log_z), -log_z)
+    clipped, loss = (penalty.loss_of(log_z, penalties, clip) for clip in (True, False))
+    return jnp.where(jnp.asarray(sigma) >= 0, clipped, loss)
 
 
 class Lattice(NamedTuple):
@@ -167,13 +184,15 @@ def lattice(
     blank_id: int,
     durations: tuple[int, ...],
     sigma: float | jax.Array,
+    penalties: Penalties = penalty.NONE,
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read."""
     size, frames, spaces, _ = token_logits.shape
     axis = 0 if size > spaces else 1
     inside = cells(frames, spaces, logit_lengths, label_lengths)
     arcs = arcs_of_logits(token_logits, labels, logit_lengths, label_lengths, blank_id)
-    label = jnp.where(inside[:, :, 1:], arcs.label, -jnp.inf)
+    label = penalty.penalised(arcs.label, logit_lengths, penalties)
+    label = jnp.where(inside[:, :, 1:], label, -jnp.inf)
     label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
     duration_log_probs = log_softmax(duration_logits, inside)
     duration_log_probs -= jnp.asarray(sigma, duration_log_probs.dtype)

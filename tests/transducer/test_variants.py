@@ -35,11 +35,11 @@ def pruned(x, *pair):
     ranges = jnp.minimum(jnp.arange(T)[:, None] // 2 + jnp.arange(2)[None], U)
     ranges = jnp.broadcast_to(ranges, (*x.shape[:-3], T, 2))
     kept = jnp.take_along_axis(x, ranges[..., None], axis=-2)
-    return jaxctc.rnnt_loss_pruned(kept, pair[0], ranges, *pair[1:])
+    return jaxctc.rnnt_loss_pruned(kept, pair[0], ranges, *pair[1:], delay_penalty=0.1)
 
 
 def tdt(x, *pair):
-    return jaxctc.tdt_loss(x, x[..., :3], *pair, durations=(2, 0, 1))
+    return jaxctc.tdt_loss(x, x[..., :3], *pair, durations=(2, 0, 1), delay_penalty=0.1)
 
 
 monotonic = functools.partial(jaxctc.rnnt_loss, monotonic=True)

@@ -127,21 +127,21 @@ def viterbi(scores, labels, blank):
     return score, [states[s] for s in path]
 
 
-def transducer_paths(frames, labels, monotonic=False):
+def transducer_paths(frames, labels, monotonic=False, max_symbols=None):
     """Every path of a transducer: the (t, u, is_label) of its arcs."""
 
-    def onwards(t, u):
+    def onwards(t, u, symbols):
         if t == frames:
             if u == labels:
                 yield ()
             return
-        for rest in onwards(t + 1, u):
+        for rest in onwards(t + 1, u, 0):
             yield ((t, u, False), *rest)
-        if u < labels:
-            for rest in onwards(t + monotonic, u + 1):
+        if u < labels and symbols != max_symbols:
+            for rest in onwards(t + monotonic, u + 1, symbols + (not monotonic)):
                 yield ((t, u, True), *rest)
 
-    return list(onwards(0, 0)) if frames or monotonic else []
+    return list(onwards(0, 0, 0)) if frames or monotonic else []
 
 
 def duration_paths(frames, labels, durations):
@@ -161,11 +161,11 @@ def duration_paths(frames, labels, durations):
     return list(onwards(0, 0)) if frames else []
 
 
-def transducer_by_enumeration(blank, label, monotonic=False):
+def transducer_by_enumeration(blank, label, monotonic=False, max_symbols=None):
     """Loss, and posteriors of blanks and labels, from all paths of one lattice."""
     frames, spaces = blank.shape
     total, posteriors = 0.0, (np.zeros(blank.shape), np.zeros(label.shape))
-    for path in transducer_paths(frames, spaces - 1, monotonic):
+    for path in transducer_paths(frames, spaces - 1, monotonic, max_symbols):
         log_probability = sum((label if is_label else blank)[t, u] for t, u, is_label in path)
         probability = np.exp(log_probability)
         total += probability

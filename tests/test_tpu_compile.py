@@ -153,12 +153,10 @@ def test_kernels(devices, name, chips):
         assert not collectives(text)
 
 
-@pytest.mark.parametrize("monotonic", [False, True])
-def test_kernels_of_transducers(devices, monotonic):
+@pytest.mark.parametrize("emission", [{}, {"monotonic": True}, {"max_symbols": 2}], ids=str)
+def test_kernels_of_transducers(devices, emission):
     def both(logits, *pair):
-        losses, pullback = jax.vjp(
-            lambda x: jaxctc.rnnt_loss(x, *pair, monotonic=monotonic), logits
-        )
+        losses, pullback = jax.vjp(lambda x: jaxctc.rnnt_loss(x, *pair, **emission), logits)
         return losses, pullback(jnp.ones_like(losses))[0]
 
     with jaxctc.kernels.use("kernel"):

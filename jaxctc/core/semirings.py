@@ -70,6 +70,10 @@ class Semiring(Protocol):
         """
         ...
 
+    def normalise(self, a: Weight) -> Weight:
+        """The same weight, in range: for a step that multiplies a weight several times."""
+        ...
+
     def rescale(self, state: State, axis: int) -> tuple[State, Weight]:
         """The state with its weights in range, and the scale, one along `axis`, divided out.
 
@@ -102,6 +106,9 @@ class Probability:
     def scatter_sum(self, a: xfloat.XFloat, index, shape) -> xfloat.XFloat:
         return xfloat.scatter_sum(a, index, shape)
 
+    def normalise(self, a: xfloat.XFloat) -> xfloat.XFloat:
+        return xfloat.normalise(a)
+
     def rescale(self, state: State, axis: int) -> tuple[State, xfloat.XFloat]:
         # The largest exponent is subtracted from all, so that they stay exact however improbable
         # the input is: float32 holds whole numbers up to 2**24 only.
@@ -128,6 +135,9 @@ class _LogWeights:
 
     def times(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a + b
+
+    def normalise(self, a: jax.Array) -> jax.Array:
+        return a
 
 
 class Log(_LogWeights):

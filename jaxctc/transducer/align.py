@@ -24,6 +24,7 @@ def rnnt_posteriors(
     label_lengths: checks.ArrayLike | None = None,
     *,
     monotonic: bool = False,
+    max_symbols: int | None = None,
     delay_penalty: float = 0.0,
 ) -> TransducerArcs:
     """Posterior probability of every arc of the lattice, given the labels.
@@ -45,16 +46,18 @@ def rnnt_posteriors(
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
     penalties = penalty.checked(delay_penalty=delay_penalty)
-    return _posteriors(*arcs, checks.flag("monotonic", monotonic), PROBABILITY, penalties)[1]
+    return _posteriors(
+        *arcs, transducer_checks.emission(monotonic, max_symbols), PROBABILITY, penalties
+    )[1]
 
 
 @meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
-def _posteriors(blank, label, logit_lengths, label_lengths, monotonic, semiring, penalties):
+def _posteriors(blank, label, logit_lengths, label_lengths, emission, semiring, penalties):
     """``log Z`` and its gradient in any semiring."""
 
     def log_z(blank, label):
         arcs = blank, label, logit_lengths, label_lengths
-        return total_of_batches(*arcs, monotonic, penalties, semiring)
+        return total_of_batches(*arcs, emission, penalties, semiring)
 
     value, pullback = jax.vjp(log_z, widen(blank), widen(label))
     posteriors = TransducerArcs(*pullback(jnp.ones_like(value)))
@@ -84,6 +87,7 @@ def rnnt_align(
     label_lengths: checks.ArrayLike | None = None,
     *,
     monotonic: bool = False,
+    max_symbols: int | None = None,
 ) -> TransducerAlignment:
     """The most probable path of the labels through the lattice (Viterbi).
 
@@ -103,13 +107,13 @@ def rnnt_align(
       [1 1]
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
-    return _rnnt_align(*arcs, checks.flag("monotonic", monotonic))
+    return _rnnt_align(*arcs, transducer_checks.emission(monotonic, max_symbols))
 
 
 @meshes.jit(trailing=(2, 2, 0, 0), static_argnums=4)
-def _rnnt_align(blank, label, logit_lengths, label_lengths, monotonic):
+def _rnnt_align(blank, label, logit_lengths, label_lengths, emission):
     arcs = blank, label, logit_lengths, label_lengths
-    score, path = _posteriors(*arcs, monotonic, MAX_TROPICAL, penalty.NONE)
+    score, path = _posteriors(*arcs, emission, MAX_TROPICAL, penalty.NONE)
     label = widen(label)
     taken = path.label > 0
     used = jnp.any(taken, axis=-2)

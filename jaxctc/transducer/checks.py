@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.core import checks
+from jaxctc.transducer.lattice import Emission
 
 
 def durations(name: str, value: Any) -> tuple[int, ...]:
@@ -19,6 +20,14 @@ def durations(name: str, value: Any) -> tuple[int, ...]:
     if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
         raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
     return numbers
+
+
+def emission(monotonic: Any, max_symbols: Any) -> Emission:
+    """The arguments of a loss that say how many symbols a frame has."""
+    monotonic = checks.flag("monotonic", monotonic)
+    if max_symbols is not None:
+        max_symbols = checks.positive("max_symbols", max_symbols)
+    return Emission(monotonic, None if monotonic else max_symbols)
 
 
 def positions(

@@ -83,6 +83,7 @@ def rnnt_loss_from_joint(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    max_symbols: int | None = None,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
     frames_per_chunk: int = 8,
@@ -107,7 +108,7 @@ def rnnt_loss_from_joint(
       encoder: float ``[*batch, T, D]``.
       predictor: float ``[*batch, U + 1, E]``: after no label, after the first, …
       labels, logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
-      fastemit_lambda, delay_penalty: As in `rnnt_loss`.
+      max_symbols, fastemit_lambda, delay_penalty: As in `rnnt_loss`.
       frames_per_chunk: How many frames' logits are held at once.
       log_probs: The function from logits to the arcs' log-probabilities: `rnnt_log_probs`,
         `hat_log_probs`, or another one with the same arguments.
@@ -189,6 +190,7 @@ def rnnt_loss_from_joint(
         logit_lengths,
         label_lengths,
         monotonic=monotonic,
+        max_symbols=max_symbols,
         fastemit_lambda=fastemit_lambda,
         delay_penalty=delay_penalty,
     )

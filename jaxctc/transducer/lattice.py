@@ -8,7 +8,7 @@ n = t + u form a diagonal, which is entered only from the diagonal before (Grave
 
 so the recursion runs over diagonals, and arrays are skewed once so that a diagonal is a row. In
 the monotonic variant (Tripathi et al. 2019) a label reads a frame as well: then a row is a frame,
-and all else is the same.
+and all else is the same. A row is a frame, too, where the labels of a frame are limited.
 
 The arcs' log-probabilities may come from a joint network's logits (`rnnt_log_probs`), from a
 factorised blank (`hat_log_probs`), or from elsewhere: `rnnt_loss_from_log_probs`,
@@ -72,6 +72,35 @@ class TransducerTopology:
         return select(state[0], self.label_lengths, self.axis)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["label_lengths"],
+    meta_fields=["spaces", "axis", "max_symbols"],
+)
+@dataclasses.dataclass(frozen=True)
+class BoundedTopology(TransducerTopology):
+    """A step is a frame: up to `max_symbols` labels, and a blank."""
+
+    max_symbols: int
+
+    def step(self, semiring: Semiring, state: State, weights: TransducerArcs) -> State:
+        (weight,) = state  # of paths that have emitted so many labels at this frame
+        leaving = semiring.times(weight, weights.blank)
+        for _ in range(self.max_symbols):
+            if self.max_symbols > 1:
+                weight = semiring.normalise(weight)
+            weight = shift(semiring, semiring.times(weight, weights.label), self.axis)
+            leaving = semiring.plus(leaving, semiring.times(weight, weights.blank))
+        return (leaving,)
+
+
+class Emission(NamedTuple):
+    """How many symbols a frame has."""
+
+    monotonic: bool = False  # exactly one
+    max_symbols: int | None = None  # at most so many labels, and a blank; None means any number
+
+
 class Lattice(NamedTuple):
     """Arcs ``[B, T, U + 1]`` and ``[B, T, U]`` in the form the recursion reads."""
 
@@ -85,23 +114,27 @@ def lattice(
     label: jax.Array,
     logit_lengths: jax.Array,
     label_lengths: jax.Array,
-    monotonic: bool,
+    emission: Emission,
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read."""
     batch, frames, spaces = blank.shape
     axis = 0 if batch > spaces else 1  # the longer one is last, along the vector registers
+    most = emission.max_symbols
     topology = TransducerTopology(label_lengths, spaces, axis)
+    by_frames = emission.monotonic
+    if most is not None and most < spaces - 1 and not emission.monotonic:
+        topology, by_frames = BoundedTopology(label_lengths, spaces, axis, most), True
     inside = cells(frames, spaces, logit_lengths, label_lengths)
     # Past the end weights stay where they are, so that the total is found after the last row.
     blank = jnp.where(inside, blank, 0)
     label = jnp.where(inside[:, :, 1:], label, -jnp.inf)
     label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
-    if monotonic:
+    if by_frames:
         order = (1, 0, 2) if axis == 1 else (1, 2, 0)
         scores = TransducerArcs(blank.transpose(order), label.transpose(order))
     else:
         scores = TransducerArcs(skew(blank, 0, axis), skew(label, -jnp.inf, axis))
-    possible = (logit_lengths >= (0 if monotonic else 1)) & (logit_lengths <= frames)
+    possible = (logit_lengths >= (0 if emission.monotonic else 1)) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
     return Lattice(topology, scores, possible)
 
@@ -134,8 +167,8 @@ def total(
     arcs: TransducerArcs,
     logit_lengths: jax.Array,
     label_lengths: jax.Array,
-    monotonic: bool = False,
-    penalties: Penalties = penalty.NONE,
+    emission: Emission,
+    penalties: Penalties,
     semiring: Semiring = PROBABILITY,
 ) -> jax.Array:
     """``log Z`` of flat batches, ``[B]``; NaN if an arc within the lengths has NaN or ``+inf``.
@@ -143,7 +176,7 @@ def total(
     A NaN reaches the end even from a state of weight zero, since NaN times zero is NaN.
     """
     label = penalty.penalised(arcs.label, logit_lengths, penalties)
-    topology, scores, possible = lattice(arcs.blank, label, logit_lengths, label_lengths, monotonic)
+    topology, scores, possible = lattice(arcs.blank, label, logit_lengths, label_lengths, emission)
     log_z = recursion.log_partition(topology, scores, semiring)
     log_z = jnp.where(log_z < jnp.inf, log_z, jnp.nan)
     return jnp.where(possible, log_z, -jnp.inf)
@@ -151,14 +184,14 @@ def total(
 
 @meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 6))
 def total_of_batches(
-    blank, label, logit_lengths, label_lengths, monotonic, penalties, semiring=PROBABILITY
+    blank, label, logit_lengths, label_lengths, emission, penalties, semiring=PROBABILITY
 ):
     """`total` of arcs with any number of batch axes, which may have two dtypes."""
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
     blank, label = widen(blank), widen(label)
     dtype = max(blank.dtype, label.dtype, key=lambda dtype: dtype.itemsize)
     arcs = (x.astype(dtype).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
-    log_z = total(TransducerArcs(*arcs), *lengths, monotonic, penalties, semiring)
+    log_z = total(TransducerArcs(*arcs), *lengths, emission, penalties, semiring)
     return log_z.reshape(blank.shape[:-2])
 
 

@@ -23,6 +23,7 @@ def rnnt_loss(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    max_symbols: int | None = None,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
 ) -> jax.Array:
@@ -49,6 +50,8 @@ def rnnt_loss(
       blank_id: The class that is the blank.
       monotonic: Whether a label takes its frame, so that every frame has exactly one symbol:
         Tripathi et al.'s monotonic RNN-T, k2's "modified" transducer.
+      max_symbols: The most labels at one frame; a blank follows them. None means any number, 1 is
+        k2's "constrained" transducer. Time grows with it. Without effect if `monotonic`.
       fastemit_lambda: FastEmit's factor, from 0 up; 0.001…0.01 is usual. The gradient of the
         labels' log-probabilities is multiplied by ``1 + fastemit_lambda``, that of blanks is not.
         The loss is multiplied by ``1 + fastemit_lambda``, as NeMo's is.
@@ -59,8 +62,8 @@ def rnnt_loss(
     Returns:
       float ``[*batch]``, never negative without `delay_penalty`. An infeasible pair has loss
       ``inf`` and gradient 0: one without frames, with a label that is not a class or is the blank,
-      if monotonic with fewer frames than labels, or, under `jit`, with a length out of range. If a
-      sequence's own logits contain NaN, its loss is NaN.
+      with more labels than frames if `monotonic` or than `max_symbols` allows, or, under `jit`,
+      with a length out of range. If a sequence's own logits contain NaN, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -86,13 +89,13 @@ def rnnt_loss(
     """
     pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
-    return _rnnt_loss(*pair, checks.flag("monotonic", monotonic), penalties)
+    return _rnnt_loss(*pair, transducer_checks.emission(monotonic, max_symbols), penalties)
 
 
 @meshes.jit(trailing=(3, 1, 0, 0), static_argnums=(4, 5))
-def _rnnt_loss(logits, labels, logit_lengths, label_lengths, blank_id, monotonic, penalties):
+def _rnnt_loss(logits, labels, logit_lengths, label_lengths, blank_id, emission, penalties):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
-    log_z = total(arcs_of_logits(*flat, blank_id), *flat[2:], monotonic, penalties)
+    log_z = total(arcs_of_logits(*flat, blank_id), *flat[2:], emission, penalties)
     return penalty.loss_of(log_z, penalties).reshape(logits.shape[:-3])
 
 
@@ -139,6 +142,7 @@ def rnnt_loss_from_log_probs(
     label_lengths: checks.ArrayLike | None = None,
     *,
     monotonic: bool = False,
+    max_symbols: int | None = None,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
 ) -> jax.Array:
@@ -151,7 +155,7 @@ def rnnt_loss_from_log_probs(
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U, since the
         labels are not known here: if they are padded, give their lengths.
       monotonic: Whether a label takes its frame, as in `rnnt_loss`.
-      fastemit_lambda, delay_penalty: As in `rnnt_loss`.
+      max_symbols, fastemit_lambda, delay_penalty: As in `rnnt_loss`.
 
     Returns:
       float ``[*batch]``, ``inf`` where there is no path. If a sequence's own arcs contain NaN or
@@ -171,5 +175,5 @@ def rnnt_loss_from_log_probs(
     """
     arcs = transducer_checks.arcs(blank_log_probs, label_log_probs, logit_lengths, label_lengths)
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
-    log_z = total_of_batches(*arcs, checks.flag("monotonic", monotonic), penalties)
+    log_z = total_of_batches(*arcs, transducer_checks.emission(monotonic, max_symbols), penalties)
     return penalty.loss_of(log_z, penalties, never_negative=False)

@@ -119,6 +119,7 @@ def rnnt_loss_pruned(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    max_symbols: int | None = None,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
 ) -> jax.Array:
@@ -130,7 +131,7 @@ def rnnt_loss_pruned(
       labels: integer ``[*batch, U]``, without blanks.
       ranges: integer ``[*batch, T, s_range]``, from `rnnt_prune_ranges`: rows are consecutive.
       logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.
-      fastemit_lambda, delay_penalty: As in `rnnt_loss`.
+      max_symbols, fastemit_lambda, delay_penalty: As in `rnnt_loss`.
 
     Returns:
       float ``[*batch]``: never less than `rnnt_loss`, since paths are left out; ``inf`` if
@@ -156,8 +157,8 @@ def rnnt_loss_pruned(
       Kuang et al. 2022, section 3.3, arXiv 2206.13236.
     """
     arguments = _checked(logits, labels, ranges, logit_lengths, label_lengths, blank_id)
-    monotonic = checks.flag("monotonic", monotonic)
+    emission = transducer_checks.emission(monotonic, max_symbols)
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
     arcs = _pruned_log_probs(*arguments)
-    log_z = total_of_batches(*arcs, *arguments[3:5], monotonic, penalties)
+    log_z = total_of_batches(*arcs, *arguments[3:5], emission, penalties)
     return penalty.loss_of(log_z, penalties)

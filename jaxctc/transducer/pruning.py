@@ -23,13 +23,15 @@ def rnnt_prune_ranges(
     *,
     s_range: int,
     monotonic: bool = False,
+    max_symbols: int | None = None,
 ) -> jax.Array:
     """The `s_range` neighbouring label positions with most of the probability at each frame.
 
     They start at 0 in the first frame, end at the last label in the last, never go back, and
     advance by at most ``s_range - 1`` per frame. So a path through them exists if there are
     enough frames: ``U <= (s_range - 1) * T``. If `monotonic` they advance by at most 1, as a path
-    does, and with an `s_range` of at least 2, ``U <= T`` is enough.
+    does, and with an `s_range` of at least 2, ``U <= T`` is enough. With `max_symbols` they advance
+    by at most that, and ``U <= max_symbols * T`` has to hold as well.
 
     The rule: before these limits, the window of frame t starts at the position s with the largest
     sum, from s to ``s + s_range - 1``, of the blank's and the label's posterior. This is the rule
@@ -47,6 +49,7 @@ def rnnt_prune_ranges(
       label_lengths: integer ``[*batch]``, the labels of each sequence; None means U.
       s_range: The number of positions; U + 1 if it is larger than that.
       monotonic: Whether a label takes its frame, as in `rnnt_loss` and in the posteriors given.
+      max_symbols: The most labels at one frame, likewise.
 
     Returns:
       int32 ``[*batch, T, min(s_range, U + 1)]``, the positions, each row consecutive.
@@ -72,12 +75,14 @@ def rnnt_prune_ranges(
         blank_posteriors, label_posteriors, logit_lengths, label_lengths, "posteriors"
     )
     s_range = checks.positive("s_range", s_range)
-    monotonic = checks.flag("monotonic", monotonic)
-    return _prune_ranges(*arcs, min(s_range, arcs.blank.shape[-1]), monotonic)
+    s_range = min(s_range, arcs.blank.shape[-1])
+    monotonic, max_symbols = transducer_checks.emission(monotonic, max_symbols)
+    most = s_range - 1 if max_symbols is None else min(s_range - 1, max_symbols)
+    return _prune_ranges(*arcs, s_range, 1 if monotonic else most)
 
 
 @meshes.jit(trailing=(2, 2, 0, 0), static_argnums=(4, 5))
-def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic):
+def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, step):
     time = lax.broadcasted_iota(jnp.int32, blank.shape[:-1], blank.ndim - 2)
     inside = time < logit_lengths[..., None]
     no_label = [(0, 0)] * (label.ndim - 1) + [(0, 1)]
@@ -93,7 +98,6 @@ def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, monotonic
 
     last = jnp.maximum(label_lengths + 1 - s_range, 0)[..., None]
     remaining = jnp.maximum(logit_lengths[..., None] - 1 - time, 0)
-    step = 1 if monotonic else s_range - 1
     begins = jnp.where(inside, begins, last)
     begins = jnp.clip(begins, jnp.maximum(last - step * remaining, 0), last)
     begins = lax.cummax(begins, axis=begins.ndim - 1)

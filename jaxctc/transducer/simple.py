@@ -181,6 +181,7 @@ def rnnt_loss_simple(
     *,
     blank_id: int = 0,
     monotonic: bool = False,
+    max_symbols: int | None = None,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
     lm_only_scale: float = 0.0,
@@ -188,8 +189,8 @@ def rnnt_loss_simple(
 ) -> jax.Array:
     """The transducer loss of a joint that adds; memory is T × C + U × C + T × U.
 
-    Arguments and errors are those of `rnnt_simple_log_probs`; `monotonic`, `fastemit_lambda`
-    and `delay_penalty` are those of `rnnt_loss`.
+    Arguments and errors are those of `rnnt_simple_log_probs`; `monotonic`, `max_symbols`,
+    `fastemit_lambda` and `delay_penalty` are those of `rnnt_loss`.
 
     Returns:
       float ``[*batch]``, as `rnnt_loss` of ``encoder_logits[t] + predictor_logits[u]``.
@@ -220,6 +221,7 @@ def rnnt_loss_simple(
         logit_lengths,
         label_lengths,
         monotonic=monotonic,
+        max_symbols=max_symbols,
         fastemit_lambda=fastemit_lambda,
         delay_penalty=delay_penalty,
     )

@@ -42,6 +42,10 @@ def test_malformed_calls_have_an_error_message(function, error, arguments, sente
             r"label_log_probs has shape \(2, 5, 3\); it must be \(2, 5, 2\)",
         ),
         (
+            lambda: jaxctc.rnnt_align(LOGITS[..., 0], LOGITS[:, :, :2, 0], max_symbols=0),
+            r"max_symbols is 0; it must be at least 1",
+        ),
+        (
             lambda: jaxctc.rnnt_posteriors(np.zeros((5, 0)), np.zeros((5, 0))),
             r"blank_log_probs has shape \(5, 0\); its last axis must not be empty",
         ),

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 class TransducerConformance(LatticeConformance):
     monotonic = False
+    max_symbols = None
     frames = (4, 3)
     labels = (2, 3)
 
@@ -27,7 +28,8 @@ class TransducerConformance(LatticeConformance):
 
     def lattice(self, dtype=jnp.float32, seed=0):
         lengths = jnp.array(self.frames), jnp.array(self.labels)
-        topology, scores, _ = lattice.lattice(*self.arcs(dtype, seed), *lengths, self.monotonic)
+        emission = lattice.Emission(self.monotonic, self.max_symbols)
+        topology, scores, _ = lattice.lattice(*self.arcs(dtype, seed), *lengths, emission)
         return Case(topology, scores)
 
     def of_sequence(self, case, scores, b):
@@ -38,13 +40,15 @@ class TransducerConformance(LatticeConformance):
         """Scores ``[T, U + 1]`` of one sequence, whatever their layout."""
         x = np.asarray(x[:, :, b] if case.topology.axis == 0 else x[:, b])
         frames, spaces = self.frames[b], self.labels[b] + 1
-        if self.monotonic:
+        if self.monotonic or self.max_symbols is not None:
             return x[:frames, :spaces]
         return np.array([[x[t + u, u] for u in range(spaces)] for t in range(frames)])
 
     def paths(self, case, b):
         found = []
-        for path in transducer_paths(self.frames[b], self.labels[b], self.monotonic):
+        for path in transducer_paths(
+            self.frames[b], self.labels[b], self.monotonic, self.max_symbols
+        ):
             shape = (self.frames[b], self.labels[b] + 1)
             counts = lattice.TransducerArcs(np.zeros(shape), np.zeros(shape))
             for t, u, is_label in path:
@@ -74,6 +78,15 @@ class TestMonotonic(KernelConformance, TransducerConformance):
 
     def test_three_labels_do_not_fit_in_two_frames(self):
         assert self.paths(self.lattice(), 2) == []
+
+
+class TestFewLabelsAFrame(KernelConformance, TransducerConformance):
+    max_symbols = 2
+    frames = (3, 1)
+    labels = (4, 3)
+
+    def test_three_labels_do_not_fit_in_one_frame(self):
+        assert self.paths(self.lattice(), 1) == []
 
 
 class TestDurations(TransducerConformance):
@@ -125,17 +138,17 @@ def test_skewed_arrays_have_diagonals_as_rows(axis):
             np.testing.assert_array_equal(y[:, n, u], want)
 
 
-@pytest.mark.parametrize("is_monotonic", [False, True])
-def test_ties_emit_labels_as_early_as_possible(is_monotonic):
+@pytest.mark.parametrize(("is_monotonic", "most"), [(False, None), (True, None), (False, 2)])
+def test_ties_emit_labels_as_early_as_possible(is_monotonic, most):
     generator = np.random.default_rng(7)
     batch, frames, spoken = 60, 4, 3
     blank = -generator.integers(0, 2, (batch, frames, spoken + 1)).astype(np.float32)
     label = -generator.integers(0, 2, (batch, frames, spoken)).astype(np.float32)
-    found = jaxctc.rnnt_align(blank, label, monotonic=is_monotonic)
+    found = jaxctc.rnnt_align(blank, label, monotonic=is_monotonic, max_symbols=most)
     ties = 0
     for b in range(batch):
         scores = {}
-        for path in transducer_paths(frames, spoken, is_monotonic):
+        for path in transducer_paths(frames, spoken, is_monotonic, most):
             places = tuple(t for t, _, is_label in path if is_label)
             scores[places] = sum((label if y else blank)[b, t, u] for t, u, y in path)
         best = [places for places, score in scores.items() if score == max(scores.values())]

@@ -1,5 +1,8 @@
 """The transducer loss against all paths and float64; its conventions and transformations."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,3 +209,67 @@ def test_monotonic_paths_have_one_symbol_a_frame():
         np.testing.assert_allclose(losses[b], want, rtol=1e-6)
         want = transducer_gradient(log_probs, BATCH[1][b, :spoken], 0, *posteriors)
         np.testing.assert_allclose(gradient[b, :frames, : spoken + 1], want, atol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def bounded(logits, labels, frames, lengths, most):
+    """Losses and gradients, posteriors and alignments with at most so many labels a frame."""
+    losses, pullback = jax.vjp(
+        lambda x: jaxctc.rnnt_loss(x, labels, frames, lengths, max_symbols=most), logits
+    )
+    arcs = *jaxctc.rnnt_log_probs(logits, labels, frames, lengths), frames, lengths
+    return (
+        losses,
+        pullback(jnp.ones_like(losses))[0],
+        jaxctc.rnnt_posteriors(*arcs, max_symbols=most),
+        jaxctc.rnnt_align(*arcs, max_symbols=most),
+    )
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_at_most_so_many_labels_a_frame(most):
+    logits, labels, *_ = (x.copy() for x in BATCH)
+    frames, lengths = np.array([4, 3, 1], np.int32), np.array([4, 2, 3], np.int32)
+    for b in range(3):
+        logits[b, frames[b] :] = logits[b, :, lengths[b] + 1 :] = np.nan
+    losses, gradient, posteriors, aligned = bounded(logits, labels, frames, lengths, most)
+    assert losses[2] == np.inf  # three labels in one frame
+    for b in range(3):
+        cells = np.s_[b, : frames[b], : lengths[b] + 1]
+        log_probs, own = log_softmax(logits[cells]), labels[b, : lengths[b]]
+        blank, label = arcs_of(log_probs, own, 0)
+        want, *shares = transducer_by_enumeration(blank, label, max_symbols=most)
+        np.testing.assert_allclose(losses[b], want, rtol=1e-6)
+        want_gradient = transducer_gradient(log_probs, own, 0, *shares)
+        np.testing.assert_allclose(gradient[cells], want_gradient, atol=2e-6)
+        rest = np.array(gradient[b])
+        rest[cells[1:]] = 0
+        np.testing.assert_array_equal(rest, 0)
+        np.testing.assert_allclose(posteriors.blank[cells], shares[0], atol=2e-6)
+        scores = [
+            sum((label if y else blank)[t, u] for t, u, y in path)
+            for path in transducer_paths(frames[b], lengths[b], max_symbols=most)
+        ]
+        np.testing.assert_allclose(aligned.score[b], max(scores, default=-np.inf), rtol=1e-6)
+        if most == 1:  # k2's "constrained": a label and the blank after it are one arc
+            want, *_ = transducer_by_enumeration(blank, label + blank[:, 1:], monotonic=True)
+            np.testing.assert_allclose(losses[b], want, rtol=1e-6)
+    np.testing.assert_array_equal(aligned.frames[2], -1)
+
+
+@pytest.mark.usefixtures("compile_fully")
+def test_many_labels_a_frame_do_not_overflow():
+    # Where 1 / 91 = 1.41 / 2**7, every mantissa is nearly as large as it can be.
+    frames, spoken, most = 100, 250, 3
+    logits = np.zeros((1, frames, spoken + 1, 91), np.float32)
+    labels = np.ones((1, spoken), int)
+    loss = jax.jit(lambda x: jaxctc.rnnt_loss(x, labels, max_symbols=most))(logits)
+    count = [1]  # of ways to spread u labels over the frames
+    for _ in range(frames):
+        ways = [0] * (len(count) + most)
+        for u, number in enumerate(count):
+            for more in range(most + 1):
+                ways[u + more] += number
+        count = ways[: spoken + 1]
+    want = (frames + spoken) * np.log(91) - float(math.log(count[spoken]))
+    np.testing.assert_allclose(loss, want, rtol=1e-6)

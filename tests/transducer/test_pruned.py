@@ -146,13 +146,14 @@ def test_ranges_are_monotone_and_cover_the_ends(data):
         assert begins[frames - 1] == max(spoken + 1 - s_range, 0)
 
 
-def test_monotonic_ranges_leave_a_path():
+@pytest.mark.parametrize("emission", [{"monotonic": True}, {"max_symbols": 1}], ids=str)
+def test_ranges_of_few_labels_a_frame_leave_a_path(emission):
     generator = np.random.default_rng(2)
     blank = np.float32(generator.standard_normal((1000, 40, 21)))
     label = np.float32(generator.standard_normal((1000, 40, 20)))
     frames, lengths = generator.integers(20, 41, 1000), np.full(1000, 20)
-    posteriors = jaxctc.rnnt_posteriors(blank, label, frames, lengths, monotonic=True)
-    ranges = jaxctc.rnnt_prune_ranges(*posteriors, frames, lengths, s_range=3, monotonic=True)
+    posteriors = jaxctc.rnnt_posteriors(blank, label, frames, lengths, **emission)
+    ranges = jaxctc.rnnt_prune_ranges(*posteriors, frames, lengths, s_range=3, **emission)
     begins = np.asarray(ranges[..., 0])
     steps = np.diff(begins, axis=1)
     assert ((steps == 0) | (steps == 1)).all()
@@ -160,7 +161,7 @@ def test_monotonic_ranges_leave_a_path():
     np.testing.assert_array_equal(begins[np.arange(1000), frames - 1], 18)
     logits = np.zeros((1000, 40, 3, 2), np.float32)
     losses = jaxctc.rnnt_loss_pruned(
-        logits, np.ones((1000, 20), int), ranges, frames, lengths, monotonic=True
+        logits, np.ones((1000, 20), int), ranges, frames, lengths, **emission
     )
     assert np.isfinite(losses).all()
 

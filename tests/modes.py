@@ -248,6 +248,12 @@ CASES = {
         (),
         (0, 1),
     ),
+    "multi_blank_loss": Case(
+        lambda *a: jaxctc.multi_blank_loss(*a, big_blanks={3: 2}, sigma=0.05, **PENALTIES),
+        (JOINT_LOGITS, LABELS % 3, FRAMES, LENGTHS),
+        (),
+        (0,),
+    ),
     "rnnt_greedy_decode": Case(
         _decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,), automatic=True
     ),

@@ -17,6 +17,7 @@ LENGTHS = np.array([3, 1, 0, 1], np.int32)
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.standard_normal((4, T, C)).astype(np.float32)
 JOINT = GENERATOR.standard_normal((4, T, 4, C)).astype(np.float32)
+MANY = GENERATOR.standard_normal((4, T, 4, C + 1)).astype(np.float32)
 DURATIONS = GENERATOR.standard_normal((4, T, 4, 3)).astype(np.float32)
 PREDICTOR = GENERATOR.standard_normal((4, 4, C)).astype(np.float32)
 PRIORS = np.log(np.full(C, 1 / C, np.float32))
@@ -52,6 +53,7 @@ FUNCTIONS = {
     "rnnt_pruned_log_probs": lambda y, n: jaxctc.rnnt_pruned_log_probs(JOINT, y, RANGES, None, n),
     "rnnt_loss_pruned": lambda y, n: jaxctc.rnnt_loss_pruned(JOINT, y, RANGES, None, n),
     "tdt_loss": lambda y, n: jaxctc.tdt_loss(JOINT, DURATIONS, y, None, n, durations=(0, 1, 2)),
+    "multi_blank_loss": lambda y, n: jaxctc.multi_blank_loss(MANY, y, None, n, big_blanks={5: 2}),
     "edit_distance": lambda y, n: jaxctc.edit_distance(y, LABELS[::-1], n, LENGTHS[::-1]),
     "edit_operations": lambda y, n: jaxctc.edit_operations(y, LABELS[::-1], n, LENGTHS[::-1]),
     "error_rate": lambda y, n: jaxctc.error_rate(LABELS[::-1], y, LENGTHS[::-1], n),

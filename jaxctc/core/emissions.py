@@ -21,30 +21,44 @@ from jaxctc.core.xfloat import choose
 NORMALISER = "jaxctc.log_normaliser"
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def arc_log_probabilities(
     logits: jax.Array, labels: jax.Array, inside: jax.Array, blank_id: int
 ) -> tuple[jax.Array, jax.Array]:
     """``log_softmax(logits)`` of the blank and of one label; 0 outside.
 
+    Arguments and results are those of `several_log_probabilities`, for one blank.
+    """
+    (blank,), label = several_log_probabilities(logits, labels, inside, (blank_id,))
+    return blank, label
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def several_log_probabilities(
+    logits: jax.Array, labels: jax.Array, inside: jax.Array, blank_ids: tuple[int, ...]
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """``log_softmax(logits)`` of all blanks and of one label; 0 outside.
+
     Args:
       logits: float ``[..., U, C]``.
       labels: integer in ``0…C-1``, of a shape that broadcasts to ``[..., U]``.
       inside: bool ``[..., U]``.
-      blank_id: The class that is the blank.
+      blank_ids: The classes that are blanks.
 
     Returns:
-      Two arrays of the shape of `inside`, float32, or float64 if the logits are.
+      Arrays of the shape of `inside`, float32, or float64 if the logits are.
     """
     top, rest = _log_normaliser(logits, inside)
     label = jnp.take_along_axis(logits, labels[..., None], -1, mode="promise_in_bounds")[..., 0]
     # Subtracted one after the other: with large logits, top + rest would round.
-    blank, label = ((widen(x) - top) - rest for x in (logits[..., blank_id], label))
-    return choose(inside, blank, 0), choose(inside, label, 0)
+    *blanks, label = (
+        choose(inside, (widen(x) - top) - rest, 0)
+        for x in (*(logits[..., c] for c in blank_ids), label)
+    )
+    return tuple(blanks), label
 
 
-@arc_log_probabilities.defjvp
-def _arc_log_probabilities_jvp(blank_id, primals, tangents):
+@several_log_probabilities.defjvp
+def _several_log_probabilities_jvp(blank_ids, primals, tangents):
     logits, labels, inside = primals
     tangent = widen(tangents[0])
     mean = _mean(logits, inside, tangent)
@@ -58,8 +72,8 @@ def _arc_log_probabilities_jvp(blank_id, primals, tangents):
         of_chosen = jnp.sum(choose(classes == chosen, tangent, 0), axis=-1)
         return choose(inside, of_chosen, 0) - mean
 
-    change = of(blank_id), of(labels[..., None])
-    return arc_log_probabilities(logits, labels, inside, blank_id), change
+    change = tuple(of(c) for c in blank_ids), of(labels[..., None])
+    return several_log_probabilities(logits, labels, inside, blank_ids), change
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))

@@ -2,7 +2,7 @@
 
 * `rnnt_loss`: the loss from logits; `rnnt_loss_from_joint` never holds all logits at once.
 * `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
-* `tdt_loss`: tokens with durations.
+* `tdt_loss`: tokens with durations; `multi_blank_loss`: blanks of several frames.
 * `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`, `rnnt_pruned_log_probs`:
   log-probabilities on the lattice's arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and
   `rnnt_align`.
@@ -20,6 +20,7 @@ from jaxctc.transducer.lattice import TransducerArcs as TransducerArcs
 from jaxctc.transducer.loss import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer.loss import rnnt_loss as rnnt_loss
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
+from jaxctc.transducer.multi_blank import multi_blank_loss as multi_blank_loss
 from jaxctc.transducer.pruned import rnnt_loss_pruned as rnnt_loss_pruned
 from jaxctc.transducer.pruned import rnnt_pruned_log_probs as rnnt_pruned_log_probs
 from jaxctc.transducer.pruning import PrunedInputs as PrunedInputs

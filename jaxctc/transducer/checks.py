@@ -1,5 +1,6 @@
 """Checks of the arguments of transducers."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,21 @@ def durations(name: str, value: Any) -> tuple[int, ...]:
     if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
         raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
     return numbers
+
+
+def big_blanks(name: str, value: Any, classes: int, blank_id: int) -> tuple[tuple[int, int], ...]:
+    """`value` as pairs of a class, which is not the blank, and its frames, at least 2."""
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise TypeError(f"{name} has type {kind}; it must be a dict from classes to frames.")
+    pairs = tuple((checks.class_id(name, c, classes), value[c]) for c in value)
+    frames = [checks.at_least(name, n, 2) for _, n in pairs]
+    if blank_id in value or len(set(frames)) < len(frames):
+        raise ValueError(
+            f"{name} is {dict(value)}; it must map classes other than the blank, which is "
+            f"{blank_id}, to different numbers of frames."
+        )
+    return pairs
 
 
 def emission(monotonic: Any, max_symbols: Any) -> Emission:

@@ -62,6 +62,12 @@ def loss_of(log_z: jax.Array, penalties: Penalties, never_negative: bool = True)
     return loss
 
 
+def loss_with_sigma(log_z: jax.Array, penalties: Penalties, sigma: float | jax.Array) -> jax.Array:
+    """`loss_of` arcs from which `sigma` is subtracted: if it is negative, the loss may be."""
+    clipped, loss = (loss_of(log_z, penalties, clip) for clip in (True, False))
+    return jnp.where(jnp.asarray(sigma) >= 0, clipped, loss)
+
+
 @jax.custom_jvp
 def _scaled(x: jax.Array, of_value: jax.Array, of_gradient: jax.Array) -> jax.Array:
     """``of_value * x`` with the derivative `of_gradient`; the factors have none."""

@@ -8,7 +8,7 @@ from conformance import Case, KernelConformance, LatticeConformance
 from oracles import duration_paths, transducer_paths
 
 import jaxctc
-from jaxctc.transducer import lattice, tdt
+from jaxctc.transducer import durations, lattice, tdt
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -109,19 +109,17 @@ class TestDurations(TransducerConformance):
                 0,
                 self.durations,
                 0.0,
-            )[:2]
+            )[0][:2]
         )
 
     def paths(self, case, b):
-        durations = case.topology.durations
+        used = case.topology.of_blanks, case.topology.of_labels
         found = []
         for path in duration_paths(self.frames[b], self.labels[b], self.durations):
             shape = (self.frames[b], self.labels[b] + 1)
-            counts = tdt.DurationArcs(
-                *(tuple(np.zeros(shape) for _ in durations) for _ in range(2))
-            )
+            counts = durations.DurationArcs(*(tuple(np.zeros(shape) for _ in d) for d in used))
             for t, u, is_label, duration in path:
-                counts[is_label][durations.index(duration)][t, u] = 1
+                counts[is_label][used[is_label].index(duration)][t, u] = 1
             found.append(counts)
         return found
 

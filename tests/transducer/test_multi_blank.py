@@ -1,0 +1,118 @@
+"""Multi-blank transducers against all of their paths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import log_softmax
+
+import jaxctc
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+BIG = {3: 2, 1: 4}  # frames of the classes 3 and 1; the blank is 4, and labels are 0 and 2
+SIGMA = 0.05
+
+
+@jax.jit
+def loss_and_gradient(logits, labels, frames, lengths):
+    def loss(x):
+        penalties = {"fastemit_lambda": 0.25, "delay_penalty": 0.5}
+        shape = {"big_blanks": BIG, "blank_id": 4, "sigma": SIGMA}
+        return jaxctc.multi_blank_loss(x, labels, frames, lengths, **shape, **penalties)
+
+    losses, pullback = jax.vjp(loss, logits)
+    return losses, pullback(jnp.ones_like(losses))[0]
+
+
+def paths(frames, labels):
+    """Every path: the (t, u, class) of its arcs."""
+
+    def onwards(t, u):
+        if t == frames:
+            if u == len(labels):
+                yield ()
+            return
+        for blank, duration in {4: 1, **BIG}.items():
+            if t + duration <= frames:
+                for rest in onwards(t + duration, u):
+                    yield ((t, u, blank), *rest)
+        if u < len(labels):
+            for rest in onwards(t, u + 1):
+                yield ((t, u, labels[u]), *rest)
+
+    return list(onwards(0, 0)) if frames else []
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_losses_and_gradients_are_those_of_all_paths(data):
+    frames = data.draw(st.integers(0, 5), "frames")
+    labels = data.draw(st.lists(st.sampled_from([0, 2]), max_size=2), "labels")
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**16), "seed"))
+    logits = np.full((1, 5, 3, 5), np.nan, np.float32)  # poison
+    cells = np.s_[0, :frames, : len(labels) + 1]
+    logits[cells] = 2 * generator.standard_normal((frames, len(labels) + 1, 5))
+    padded = np.array([labels + [9] * (2 - len(labels))])
+    losses, gradient = loss_and_gradient(
+        logits, padded, np.array([frames]), np.array([len(labels)])
+    )
+
+    log_probs = log_softmax(logits[cells])
+    total, used = 0.0, np.zeros(log_probs.shape)
+    for path in paths(frames, labels):
+        early = [0.5 * ((frames - 1) / 2 - t) for t, _, c in path if c in (0, 2)]
+        weight = np.exp(sum(log_probs[arc] - SIGMA for arc in path) + sum(early))
+        total += weight
+        for arc in path:
+            used[arc] += weight * (1.25 if arc[2] in (0, 2) else 1)
+    if total:
+        used /= total
+    np.testing.assert_allclose(losses[0], -1.25 * np.log(total) if total else np.inf, rtol=1e-5)
+    want = np.exp(log_probs) * used.sum(-1, keepdims=True) - used
+    np.testing.assert_allclose(gradient[cells], want, atol=3e-6)
+    rest = np.array(gradient)
+    rest[cells] = 0
+    np.testing.assert_array_equal(rest, 0)
+
+
+def test_without_big_blanks_it_is_the_transducer_loss_in_every_precision():
+    logits = np.random.default_rng(0).standard_normal((3, 5, 3, 4))
+    pair = np.array([[1, 2], [3, 3], [2, 9]]), np.array([5, 4, 3]), np.array([2, 2, 1])
+    masked = logits.copy()
+    masked[..., 3] = -np.inf  # the big blank: the second sequence cannot emit it as a label
+
+    def several(x, big):
+        return jaxctc.multi_blank_loss(x, *pair, big_blanks=big)
+
+    both = jax.jit(lambda x: (several(x, {}), jaxctc.rnnt_loss(x, *pair)))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(*both(logits), rtol=1e-12)
+    np.testing.assert_allclose(*both(jnp.asarray(logits, jnp.bfloat16)), rtol=1e-6)
+    losses, pullback = jax.vjp(lambda x: several(x, {3: 2}), np.float32(masked))
+    np.testing.assert_array_equal(np.isinf(losses), [False, True, False])
+    np.testing.assert_allclose(losses[0], both(np.float32(masked))[1][0], rtol=1e-6)
+    (gradient,) = pullback(jnp.ones_like(losses))
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[1], 0)
+    logits[0, 4, 2, 1] = np.nan
+    np.testing.assert_array_equal(
+        np.isnan(several(np.float32(logits), {3: 2})), [True, False, False]
+    )
+
+
+@pytest.mark.parametrize(
+    ("big", "error", "sentence"),
+    [
+        ([2, 4], TypeError, "^big_blanks has type list; it must be a dict from classes to frames"),
+        ({4: 2}, ValueError, "^big_blanks is 4; it must be a class, in 0…3"),
+        ({1: 1}, ValueError, "^big_blanks is 1; it must be at least 2"),
+        ({0: 2}, ValueError, "^big_blanks is {0: 2}; it must map classes other than the blank"),
+        ({1: 2, 2: 2}, ValueError, "to different numbers of frames"),
+    ],
+)
+def test_big_blanks_that_are_none(big, error, sentence):
+    with pytest.raises(error, match=sentence):
+        jaxctc.multi_blank_loss(np.zeros((2, 2, 4)), np.ones(1, int), big_blanks=big)

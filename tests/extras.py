@@ -6,6 +6,7 @@ Real data is looked for beside the checkout, or where an environment variable sa
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 _BESIDE = Path(__file__).parents[2] / "shared"
@@ -19,6 +20,9 @@ def _needs(path: Path, variable: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not path.exists(), reason=reason)
 
 
+memory_of_new_jax = pytest.mark.skipif(
+    jax.__version_info__ < (0, 10, 2), reason="before jax 0.10.2, XLA copies the gradient once more"
+)
 needs_plates = _needs(PLATES, "JAXCTC_PLATES")
 needs_digits = _needs(DIGITS, "JAXCTC_DIGITS")
 needs_word_model = _needs(WORD_MODEL, "JAXCTC_LM")

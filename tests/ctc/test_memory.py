@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from extras import memory_of_new_jax
 
 import jaxctc
 
@@ -47,6 +48,7 @@ def temporary(*arguments):
     return lowered(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
+@memory_of_new_jax
 @pytest.mark.parametrize("name", SHAPES)
 def test_temporary_memory(name):
     frames, batch, classes, labels = SHAPES[name]
@@ -59,6 +61,7 @@ def test_temporary_memory(name):
             assert used < temporary(optaxs, SHAPES[name]) / 3
 
 
+@memory_of_new_jax
 def test_the_gradient_takes_the_place_of_donated_logits():
     frames, batch, classes, _ = SHAPES["OCR"]
     logits = 4 * batch * frames * classes

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import memory_of_new_jax
 
 import jaxctc
 
@@ -16,6 +17,7 @@ def temporary(loss, structs, argnums=0):
     return gradients.lower(*structs).compile().memory_analysis().temp_size_in_bytes
 
 
+@memory_of_new_jax
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(4, 200, 50, 500), (8, 100, 20, 128)], ids=str)
 def test_the_loss_needs_little_beside_its_logits(shape, dtype):

@@ -87,6 +87,7 @@ from jaxctc.transducer import multi_blank_loss as multi_blank_loss
 from jaxctc.transducer import rnnt_align as rnnt_align
 from jaxctc.transducer import rnnt_beam_search as rnnt_beam_search
 from jaxctc.transducer import rnnt_greedy_decode as rnnt_greedy_decode
+from jaxctc.transducer import rnnt_internal_lm as rnnt_internal_lm
 from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer import rnnt_loss as rnnt_loss
 from jaxctc.transducer import rnnt_loss_from_joint as rnnt_loss_from_joint

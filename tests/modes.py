@@ -83,6 +83,13 @@ def _decoder(decode):
     return call
 
 
+def _without_internal(encoder, lengths, projection, scorer):
+    functions = _joint(projection), _predictor(projection), jnp.int32(0)
+    internal = jaxctc.rnnt_internal_lm(*functions, jnp.zeros(C, encoder.dtype))
+    scorer = jaxctc.combine([scorer, internal], weights=[1, -0.5])
+    return jaxctc.rnnt_beam_search(*functions, encoder, lengths, monotonic=True, scorer=scorer)
+
+
 def _start(logits):
     return jaxctc.ctc_beam_start(
         batch=logits.shape[:-2], beam_width=3, max_labels=T, dtype=logits.dtype
@@ -259,6 +266,9 @@ CASES = {
     ),
     "rnnt_beam_search": Case(
         _decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
+    ),
+    "rnnt_internal_lm": Case(
+        _without_internal, (LOGITS, FRAMES), (PROJECTION, GRAMMAR), automatic=True
     ),
     "CTCLoss": Case(
         _time_major(jaxctc.CTCLoss(reduction="mean")), PAIR, (), (0,), batch_rank=1, reduces=True

@@ -21,6 +21,12 @@ def log_softmax(logits):
         return logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
 
 
+def confidence(log_probs):
+    """1 minus the entropy of each distribution, as a share of the highest there is."""
+    terms = np.exp(log_probs) * np.where(log_probs > -np.inf, log_probs, 0)
+    return 1 + terms.sum(-1) / np.log(log_probs.shape[-1])
+
+
 def numeric_gradient(function, x, step=1e-5):
     """Central differences of a function of one array."""
     gradient = np.zeros_like(x)

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracles import log_softmax
+from oracles import confidence, log_softmax
 
 import jaxctc
 
@@ -115,6 +115,19 @@ def plain_beam(plain, width, max_symbols, max_labels=math.inf, monotonic=False):
                 break
         beam = ended
     return beam
+
+
+def assert_labels_say(plain, found, monotonic=False):
+    """What is said of each label of one hypothesis is what the transducer said there."""
+    labels = tuple(found.labels[: found.lengths].tolist())
+    said = [plain.log_probs(t, labels[:u]) for u, t in enumerate(found.frames[: found.lengths])]
+    scores = [log_probs[y] for log_probs, y in zip(said, labels, strict=True)]
+    n = len(labels)
+    np.testing.assert_allclose(found.label_scores[:n], scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.confidences[:n], [*map(confidence, said)], atol=1e-5)
+    assert (found.durations[:n] == int(monotonic)).all()
+    for x in (found.durations, found.label_scores, found.confidences):
+        assert (x[n:] == 0).all()
 
 
 def decoded(decode, *args, **options):

@@ -9,10 +9,23 @@ from jax import lax
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
-from jaxctc.ctc.frames import frames_of
-from jaxctc.ctc.prefix_search import Beam
+from jaxctc.ctc.frames import Frame, frames_of
+from jaxctc.ctc.prefix_search import Alignments, Beam
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
+
+
+class Runs(NamedTuple):
+    """The frames of each label in an alignment; maxima, since sums depend on how a run is cut."""
+
+    durations: jax.Array  # int32: how many
+    scores: jax.Array  # the label's log-probability at the surest, -inf past the length
+    confidences: jax.Array  # 1 minus the entropy of the classes, at the surest
+
+
+def no_runs(shape: tuple[int, ...], dtype) -> Runs:
+    zero = jnp.zeros(shape, dtype)
+    return Runs(jnp.zeros(shape, jnp.int32), jnp.full(shape, -jnp.inf, dtype), zero)
 
 
 class BeamState(NamedTuple):
@@ -22,6 +35,7 @@ class BeamState(NamedTuple):
     labels: jax.Array  # int32 [*batch, W, L]
     frames: jax.Array  # int32 [*batch, 2 W, L]: in the best alignments, blank-ending first
     frame_count: jax.Array  # int32 [*batch]
+    runs: Runs  # [*batch, 2 W, L], as frames
 
 
 class Settings(NamedTuple):
@@ -39,6 +53,7 @@ def start(batch: int, width: int, max_labels: int, dtype, scorer_state: Any) -> 
         jnp.full((batch, width, max_labels), -1, jnp.int32),
         jnp.full((batch, 2 * width, max_labels), -1, jnp.int32),
         jnp.zeros(batch, jnp.int32),
+        no_runs((batch, 2 * width, max_labels), dtype),
     )
 
 
@@ -75,36 +90,50 @@ def extend(
         return prefix_search.step(beam, frame, search)
 
     beam, traces = meshes.scan(step, state.beam, frames)
-    begun, origin = prefix_search.trace_back(traces)
-    return _append(state, beam, begun, origin)._replace(frame_count=state.frame_count + lengths)
+    found = prefix_search.trace_back(traces, frames.inside)
+    return _append(state, beam, found, frames)._replace(frame_count=state.frame_count + lengths)
 
 
 def _as(x: jax.Array | None, dtype) -> jax.Array | None:
     return None if x is None else x.astype(dtype)
 
 
-def _append(state: BeamState, beam: Beam, begun: jax.Array, origin: jax.Array) -> BeamState:
-    """The state with the labels that began, [T, B, 2 W], appended to those at their origin."""
+def _append(state: BeamState, beam: Beam, found: Alignments, seen: Frame) -> BeamState:
+    """The state with the labels that began appended to those at their origin."""
     width, max_labels = state.labels.shape[1:]
+    begun = found.begun
     before = jnp.concatenate([state.beam.length] * 2, axis=1)
-    before = jnp.take_along_axis(before, origin, axis=1)
-    count = jnp.cumsum(begun >= 0, axis=0, dtype=jnp.int32)
-    place = jnp.where(begun >= 0, before[None] + count - 1, max_labels)
-    place = place.transpose(1, 2, 0)  # [B, 2 W, T]
-    row = jnp.arange(place.shape[0], dtype=jnp.int32)[:, None, None]
+    before = jnp.take_along_axis(before, found.origin, axis=1)
+    last = before[None] + jnp.cumsum(begun >= 0, axis=0, dtype=jnp.int32) - 1
+
+    def places(mask):
+        return jnp.where(mask, last, max_labels).transpose(1, 2, 0)  # [B, 2 W, T]
+
+    began, goes_on = places(begun >= 0), places(found.label >= 0)
+    row = jnp.arange(began.shape[0], dtype=jnp.int32)[:, None, None]
     column = jnp.arange(2 * width, dtype=jnp.int32)[None, :, None]
 
-    def written(old, new):
-        old = jnp.take_along_axis(old, origin[:, :, None], axis=1)
-        return old.at[row, column, place].set(new, mode="drop")
+    def inherited(old, place):
+        old = jnp.take_along_axis(old, found.origin[:, :, None], axis=1)
+        return old.at[row, column, place]
 
-    labels = written(jnp.concatenate([state.labels] * 2, axis=1), begun.transpose(1, 2, 0))
+    labels = inherited(jnp.concatenate([state.labels] * 2, axis=1), began)
+    labels = labels.set(begun.transpose(1, 2, 0), mode="drop")
     frame = jnp.arange(begun.shape[0], dtype=jnp.int32)[None, None, :]
-    frames = written(state.frames, state.frame_count[:, None, None] + frame)
+    frame = state.frame_count[:, None, None] + frame
+    frames = inherited(state.frames, began).set(frame, mode="drop")
+    score = jnp.take_along_axis(seen.log_probs, jnp.maximum(found.label, 0), axis=2)
+    sure = jnp.broadcast_to(seen.confidence[:, :, None], score.shape)
+    old = jax.tree.map(lambda x: inherited(x, goes_on), state.runs)
+    runs = Runs(
+        old.durations.add(1, mode="drop"),
+        old.scores.max(score.transpose(1, 2, 0), mode="drop"),
+        old.confidences.max(sure.transpose(1, 2, 0), mode="drop"),
+    )
     # The alignments of both endings have the prefix's labels, but one of them may not exist.
     blank_ending = (beam.best_blank > beam.best_label)[:, :, None]
     labels = jnp.where(blank_ending, labels[:, :width], labels[:, width:])
-    return BeamState(beam, labels, frames, state.frame_count)
+    return BeamState(beam, labels, frames, state.frame_count, runs)
 
 
 def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypotheses:
@@ -129,7 +158,10 @@ def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypoth
         return jnp.take_along_axis(x, order, axis=1)
 
     ending = jnp.where(beam.best_blank > beam.best_label, 0, width) + place
-    frames = jnp.take_along_axis(state.frames, take(ending)[:, :, None], axis=1)
+    frames, runs = jax.tree.map(
+        lambda x: jnp.take_along_axis(x, take(ending)[:, :, None], axis=1),
+        (state.frames, state.runs),
+    )
     labels = jnp.take_along_axis(state.labels, order[:, :, None], axis=1)
     lengths = jnp.where(exists, take(beam.length), 0)
     inside = jnp.arange(max_labels, dtype=jnp.int32)[None, None, :] < lengths[:, :, None]
@@ -141,4 +173,7 @@ def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypoth
         jnp.where(inside, frames, -1),
         jnp.where(exists, take(share), 0),
         take(complete),
+        jnp.where(inside, runs.durations, 0),
+        jnp.where(inside, runs.scores, 0),
+        jnp.where(inside, runs.confidences, 0),
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxctc.core import meshes
 from jaxctc.ctc import checks as ctc_checks
-from jaxctc.ctc.beam_state import BeamState
+from jaxctc.ctc.beam_state import BeamState, no_runs
 from jaxctc.ctc.prefix_search import NOTHING
 from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
@@ -65,12 +65,15 @@ def _commit(state):
         def committed(x):
             return jnp.where(place < count, x, -1)
 
-        def rest(x):
+        def rest(x, empty):
             moved = x[:, jnp.minimum(place + count, room - 1)]
-            return jnp.where((place + count < room)[None, :], moved, -1)
+            return jnp.where((place + count < room)[None, :], moved, empty)
 
         beam = beam._replace(length=jnp.where(beam.length < 0, beam.length, beam.length - count))
-        after = state._replace(beam=beam, labels=rest(state.labels), frames=rest(state.frames))
+        kept = state.labels, state.frames, state.runs
+        empty = -1, -1, no_runs((), beam.blank.dtype)
+        labels, frames, runs = jax.tree.map(rest, kept, empty)
+        after = state._replace(beam=beam, labels=labels, frames=frames, runs=runs)
         return committed(state.labels[best]), committed(state.frames[ending]), after
 
     for _ in state.frame_count.shape:

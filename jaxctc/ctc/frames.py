@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.decoding.normalise import normalised, sum_by_halves
+
 
 class Frame(NamedTuple):
     """The log-probabilities of one frame."""
@@ -16,6 +18,7 @@ class Frame(NamedTuple):
     top_log_probs: jax.Array | None  # [B, K]
     top_labels: jax.Array | None  # int32 [B, K]
     inside: jax.Array  # bool [B]
+    confidence: jax.Array  # [B]: 1 minus the entropy of the classes, as a share of the highest
 
 
 def frames_of(
@@ -34,7 +37,7 @@ def frames_of(
     """
     classes = logits.shape[2]
     x = jnp.where(inside[:, :, None], logits, 0)
-    log_probs = _log_softmax(x)
+    log_probs, confidence = normalised(x, sum_by_halves)
     blank = log_probs[:, :, blank_id]
     identity = jnp.arange(classes, dtype=jnp.int32)[None, None, :]
     possible = identity != blank_id
@@ -50,22 +53,5 @@ def frames_of(
         place = jnp.max(jnp.where(best == least, label, -1), axis=2, keepdims=True)
         kept = (log_probs > least) | ((log_probs == least) & (identity <= place))
         log_probs = jnp.where(kept, log_probs, -jnp.inf)
-    return jax.tree.map(lambda y: y.swapaxes(0, 1), Frame(blank, log_probs, best, label, inside))
-
-
-def _log_softmax(x: jax.Array) -> jax.Array:
-    """``x - logsumexp(x)`` over the last axis; NaN if one is NaN or inf, ``-inf`` if all are.
-
-    Subtracted in two steps: with large logits, maximum plus logarithm would round.
-
-    The sum adds one half to the other. In a reduction the compiler chooses an order that depends
-    on the number of frames: a stream's last bits would then depend on how it was cut.
-    """
-    top = jnp.max(x, axis=-1, keepdims=True)
-    top = jnp.where(top != -jnp.inf, top, 0)
-    total = jnp.exp(x - top)
-    while (classes := total.shape[-1]) > 1:
-        half = (classes + 1) // 2
-        rest = jnp.pad(total[..., half:], [(0, 0)] * (x.ndim - 1) + [(0, 2 * half - classes)])
-        total = total[..., :half] + rest
-    return x - top - jnp.log(jnp.where(total == 0, 1, total))
+    frames = Frame(blank, log_probs, best, label, inside, confidence)
+    return jax.tree.map(lambda y: y.swapaxes(0, 1), frames)

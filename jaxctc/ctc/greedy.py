@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import widen
 from jaxctc.decoding.hypotheses import Hypotheses
+from jaxctc.decoding.normalise import normalised
 
 
 def ctc_greedy_decode(
@@ -58,27 +59,37 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
 
     x = widen(logits)
     path = jnp.argmax(x, axis=-1).astype(jnp.int32)
-    top = jnp.max(x, axis=-1, keepdims=True)
     # A frame without any possible class has log-probability -inf, not NaN.
-    top = jnp.where(top > -jnp.inf, top, 0)
-    total = jnp.sum(jnp.exp(x - top), axis=-1)
-    log_probability = -jnp.log(jnp.where(total == 0, 1, total))
-    log_probability = jnp.where(total == 0, -jnp.inf, log_probability)
+    log_probs, confidence = normalised(x)
+    log_probability = jnp.max(log_probs, axis=-1)
     score = jnp.sum(jnp.where(inside, log_probability, 0), axis=-1)
 
     before = jnp.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=blank_id)[:, :frames]
-    emitted = inside & (path != blank_id) & (path != before)
-    emitted &= score[:, None] > -jnp.inf  # if the score is -inf or NaN, there are no labels
+    label = inside & (path != blank_id)
+    label &= score[:, None] > -jnp.inf  # if the score is -inf or NaN, there are no labels
+    emitted = label & (path != before)
     labels, emitted_at = _compact(emitted, path)
     lengths = jnp.sum(emitted, axis=-1, dtype=jnp.int32)
-    return Hypotheses(
-        labels.reshape(*batch, frames),
-        lengths.reshape(batch),
-        score.reshape(batch),
-        emitted_at.reshape(*batch, frames),
-        jnp.zeros_like(score).reshape(batch),
-        (score > -jnp.inf).reshape(batch),
+    # What all frames of a label say, at the label's place.
+    row = jnp.arange(path.shape[0], dtype=jnp.int32)[:, None]
+    place = jnp.where(label, jnp.cumsum(emitted, axis=-1) - 1, frames)
+    zero = jnp.zeros(label.shape, x.dtype)
+    duration = jnp.zeros(label.shape, jnp.int32).at[row, place].add(1, mode="drop")
+    surest = (zero - jnp.inf).at[row, place].max(log_probability, mode="drop")
+    confidence = zero.at[row, place].max(confidence, mode="drop")
+    surest = jnp.where(duration > 0, surest, 0)
+    found = Hypotheses(
+        labels,
+        lengths,
+        score,
+        emitted_at,
+        jnp.zeros_like(score),
+        score > -jnp.inf,
+        duration,
+        surest,
+        confidence,
     )
+    return jax.tree.map(lambda y: y.reshape(*batch, *y.shape[1:]), found)
 
 
 def _compact(keep: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:

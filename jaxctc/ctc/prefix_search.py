@@ -278,23 +278,28 @@ def _where(mask: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)), x, y)
 
 
-def trace_back(traces: Trace) -> tuple[jax.Array, jax.Array]:
-    """The best alignments of all prefixes, from a `Trace` of arrays ``[T, B, W]``.
+class Alignments(NamedTuple):
+    """The best alignments of all prefixes, 2 W places, at each frame."""
 
-    Returns:
-      The label that begins at each frame, -1 if none does, int32 ``[T, B, 2 W]``; and the place
-      of each alignment before the first frame, int32 ``[B, 2 W]``.
-    """
+    begun: jax.Array  # int32 [T, B, 2 W]: the label that begins, -1 if none does
+    label: jax.Array  # int32 [T, B, 2 W]: the label that the frame belongs to, -1 of a blank
+    origin: jax.Array  # int32 [B, 2 W]: the place before the first frame
+
+
+def trace_back(traces: Trace, inside: jax.Array) -> Alignments:
+    """The best alignments, from a `Trace` of arrays ``[T, B, W]``; `inside` is bool ``[T, B]``."""
     before = jnp.concatenate([traces.blank, traces.label], axis=2)
     begun = jnp.where(traces.begins, traces.last, -1)
     begun = jnp.concatenate([jnp.full_like(begun, -1), begun], axis=2)
+    label = jnp.where(inside[:, :, None], traces.last, -1)
+    label = jnp.concatenate([jnp.full_like(label, -1), label], axis=2)
 
     def back(place, frame):
-        before, begun = (jnp.take_along_axis(x, place, axis=1) for x in frame)
-        return before, begun
+        before, *found = (jnp.take_along_axis(x, place, axis=1) for x in frame)
+        return before, found
 
     place = jnp.broadcast_to(
         jnp.arange(before.shape[2], dtype=jnp.int32)[None, :], before.shape[1:]
     )
-    place, begun = meshes.scan(back, place, (before, begun), reverse=True)
-    return begun, place
+    origin, (begun, label) = meshes.scan(back, place, (before, begun, label), reverse=True)
+    return Alignments(begun, label, origin)

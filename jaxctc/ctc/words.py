@@ -22,7 +22,7 @@ class Word(NamedTuple):
     last: int  # frame
     start: float | None  # seconds, if a frame's length is given
     end: float | None
-    confidence: float | None  # a probability, if logits are given
+    confidence: float  # a probability
 
 
 def words(
@@ -40,18 +40,19 @@ def words(
     """The words of hypotheses, with the frames where they are and how sure they are. On the host.
 
     Args:
-      hypotheses: What a CTC decoder returned, with any axes.
+      hypotheses: What a decoder of CTC or of a transducer returned, with any axes.
       vocabulary: The text of each class; a word's is that of its labels, one after another.
       separator: The label between words.
       word_begins: Labels that begin words, such as tokens with "▁", which is left out of the text.
         With neither, each hypothesis is one word.
-      logits: The logits that were decoded, float ``[*batch, T, C]``. With them, words are those of
-        the best alignment, to their last frame; without, a word ends where its last label begins.
+      logits: The logits that were decoded, float ``[*batch, T, C]``, of CTC only. With them, words
+        are those of the best alignment; without, of the best one that the search found.
       logit_lengths: integer ``[*batch]``, as for the decoder.
       blank_id: The class that is the blank.
       frame_seconds: The length of a frame.
       confidence: How the probabilities of a word's labels become the word's: "mean", "minimum" or
-        "product". A label's is the geometric mean over the frames of the best alignment.
+        "product". A label's is ``exp(hypotheses.label_scores)``; with `logits`, the geometric mean
+        over its frames.
 
     Returns:
       For each hypothesis a list of `Word`, in lists as the axes of ``hypotheses.lengths`` are.
@@ -79,7 +80,8 @@ def words(
             f"vocabulary has length {len(vocabulary)}; it must be above label {labels.max()}."
         )
     first = np.asarray(hypotheses.frames)
-    last, sure = first, np.full(labels.shape, np.nan)
+    last = first + np.maximum(np.asarray(hypotheses.durations), 1) - 1
+    sure = np.exp(np.asarray(hypotheses.label_scores, np.float64))
     if logits is not None:
         logits, frames = checks.logits_with_lengths(logits, logit_lengths)
         if lengths.shape[: frames.ndim] != frames.shape or lengths.ndim > frames.ndim + 1:
@@ -103,11 +105,10 @@ def words(
             text = "".join(str(vocabulary[label]) for label in row[begin:end])
             text = text.removeprefix("▁") if word_begins is not None else text
             where = int(first[place][begin]), int(last[place][end - 1])
-            start = end_time = value = None
+            start = end_time = None
             if frame_seconds is not None:
                 start, end_time = where[0] * frame_seconds, (where[1] + 1) * frame_seconds
-            if logits is not None:
-                value = float(CONFIDENCES[confidence](sure[place][begin:end]))
+            value = float(CONFIDENCES[confidence](sure[place][begin:end]))
             result.append(Word(text, where[0], where[1], start, end_time, value))
         return result
 

@@ -19,3 +19,12 @@ class Hypotheses(NamedTuple):
     # bool [*batch, (N,)]: may a sequence end so? False in empty places, and where the scorer wants
     # more labels, such as the rest of a word; then its score is that of the labels so far.
     complete: jax.Array
+    # int32 [*batch, (N,) L], 0 past the length: of CTC, the frames of the label's run in the best
+    # alignment; of transducers, by how many frames its emission advances.
+    durations: jax.Array
+    # float [*batch, (N,) L], 0 past the length: the label's log-probability where it was emitted,
+    # of CTC at the frame of its run where it is highest.
+    label_scores: jax.Array
+    # float [*batch, (N,) L], 0 past the length: 1 minus the entropy of the classes where the label
+    # was emitted, as a share of the highest entropy, so that 1 is sure; likewise.
+    confidences: jax.Array

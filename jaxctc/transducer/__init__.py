@@ -7,6 +7,7 @@
   log-probabilities on the lattice's arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and
   `rnnt_align`.
 * `rnnt_greedy_decode`, `rnnt_beam_search`: label sequences from predictor and joint network.
+* `rnnt_internal_lm`: the language model inside a transducer, as a scorer.
 """
 
 from jaxctc.transducer.align import TransducerAlignment as TransducerAlignment
@@ -14,6 +15,7 @@ from jaxctc.transducer.align import rnnt_align as rnnt_align
 from jaxctc.transducer.align import rnnt_posteriors as rnnt_posteriors
 from jaxctc.transducer.decode import rnnt_beam_search as rnnt_beam_search
 from jaxctc.transducer.decode import rnnt_greedy_decode as rnnt_greedy_decode
+from jaxctc.transducer.internal import rnnt_internal_lm as rnnt_internal_lm
 from jaxctc.transducer.joint import hat_log_probs as hat_log_probs
 from jaxctc.transducer.joint import rnnt_loss_from_joint as rnnt_loss_from_joint
 from jaxctc.transducer.lattice import TransducerArcs as TransducerArcs

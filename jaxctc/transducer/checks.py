@@ -126,29 +126,58 @@ def state(name: str, value: Any) -> Any:
 
 
 def functions(
-    joint: Any, predictor: Any, initial_state: Any, frame: jax.ShapeDtypeStruct
+    joint: Any,
+    predictor: Any,
+    initial_state: Any,
+    frame: jax.ShapeDtypeStruct,
+    durations: tuple[int, ...] | None = None,
 ) -> jax.ShapeDtypeStruct:
-    """Checks the functions of a transducer, and returns shape and dtype of its logits ``[C]``."""
+    """Checks the functions of a transducer, and returns shape and dtype of its logits ``[C]``.
+
+    With `durations`, the joint network returns a pair, the second of which are logits of these.
+    """
     checks.function("joint", joint)
-    checks.function("predictor", predictor)
-    found = jax.eval_shape(predictor, initial_state, jax.ShapeDtypeStruct((), jnp.int32))
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        kind = type(found).__name__
-        raise TypeError(f"predictor returns type {kind}; it must be a pair (output, state).")
-    output, after = found
+    output = state_function("predictor", predictor, initial_state)
     logits = jax.eval_shape(joint, frame, output)
-    if not hasattr(logits, "dtype"):
-        raise TypeError(f"joint returns type {type(logits).__name__}; it must be an array [C].")
-    if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise TypeError(f"joint returns dtype {logits.dtype}; it must be floating-point.")
+    if durations is not None:
+        if not isinstance(logits, (tuple, list)) or len(logits) != 2:
+            kind = type(logits).__name__
+            raise TypeError(
+                f"joint returns type {kind}; it must be a pair (token logits, duration logits)."
+            )
+        logits, second = logits
+        _scores("joint", second, f"[{len(durations)}]", "duration logits of ")
+        if second.shape != (len(durations),):
+            raise ValueError(
+                f"joint returns duration logits of shape {second.shape}; it must be "
+                f"{(len(durations),)}, one for each of durations."
+            )
+    _scores("joint", logits, "[C]")
     if logits.ndim != 1 or logits.shape[0] == 0:
         raise ValueError(f"joint returns shape {logits.shape}; it must be [C], C at least 1.")
-    was, must = _described(after), _described(initial_state)
-    if was != must:
-        raise ValueError(
-            f"predictor returns the state {was}; it must be {must}, like initial_state."
-        )
     return logits
+
+
+def state_function(name: str, predictor: Any, state: Any) -> Any:
+    """Checks a predictor by tracing it, and returns shapes and dtypes of its output."""
+    checks.function(name, predictor)
+    found = jax.eval_shape(predictor, state, jax.ShapeDtypeStruct((), jnp.int32))
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        kind = type(found).__name__
+        raise TypeError(f"{name} returns type {kind}; it must be a pair (output, state).")
+    output, after = found
+    was, must = _described(after), _described(state)
+    if was != must:
+        raise ValueError(f"{name} returns the state {was}; it must be {must}, like initial_state.")
+    return output
+
+
+def _scores(name: str, value: Any, shape: str, what: str = "") -> None:
+    if not hasattr(value, "dtype"):
+        kind = type(value).__name__
+        raise TypeError(f"{name} returns {what}type {kind}; it must be an array {shape}.")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{name} returns {what}dtype {value.dtype}; it must be floating-point.")
 
 
 def returned(name: str, value: Any, kind: type) -> Any:

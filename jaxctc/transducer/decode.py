@@ -1,18 +1,15 @@
 """Decoding of transducers, from functions for the predictor and the joint network."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxctc.core import checks
-from jaxctc.core.emissions import wide
 from jaxctc.decoding.hypotheses import Hypotheses
-from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer import search as transducer_search
-from jaxctc.transducer.search import Bounds, Transducer
+from jaxctc.language.scorer import Scorer
+from jaxctc.transducer import arguments, beam, greedy
+from jaxctc.transducer.arguments import Arguments
 
 
 def rnnt_greedy_decode(
@@ -26,6 +23,8 @@ def rnnt_greedy_decode(
     max_symbols: int = 10,
     max_labels: int | None = None,
     monotonic: bool = False,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
 ) -> Hypotheses:
     """The labels on the path of best classes: each frame emits labels until the blank is best.
 
@@ -54,10 +53,15 @@ def rnnt_greedy_decode(
         ``T * max_symbols``, or T if `monotonic`.
       monotonic: Whether a label ends its frame as a blank does, so that every frame has one class
         and `max_symbols` has no effect: for models trained with that topology, or for speed.
+      scorer: What is known besides the logits, a `Scorer`: each label's score is added to
+        its log-probability before the best class is chosen, and nothing to the blank's.
+        Sums are not normalised (shallow fusion).
+      scorer_weight: The factor of its scores.
 
     Returns:
       `Hypotheses` without an axis N, with L = `max_labels`. ``scores`` is the log-probability
-      of that one path, blanks included; ``frames`` are those at which labels were emitted.
+      of that one path, blanks included and the scorer not; ``frames`` are those at which labels
+      were emitted; ``scorer_scores`` are not multiplied by the weight.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -83,11 +87,17 @@ def rnnt_greedy_decode(
       Tripathi, Lu, Sak, Soltau 2019, "Monotonic recurrent neural network transducer and decoding
       strategies", for `monotonic`.
     """
-    functions, bounds = (joint, predictor, initial_state), (max_symbols, max_labels, monotonic)
-    model, encoder, lengths, bounds = _checked(functions, encoder, logit_lengths, blank_id, bounds)
-    batch = lengths.shape
-    found = transducer_search.greedy(model, _flat(encoder), lengths.reshape(-1), bounds)
-    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), found)
+    given = arguments.checked(
+        (joint, predictor, initial_state),
+        encoder,
+        logit_lengths,
+        blank_id=blank_id,
+        bounds=(max_symbols, max_labels),
+        monotonic=monotonic,
+        scorer=scorer,
+        scorer_weight=scorer_weight,
+    )
+    return greedy_search(given)
 
 
 def rnnt_beam_search(
@@ -102,15 +112,18 @@ def rnnt_beam_search(
     max_symbols: int = 4,
     max_labels: int | None = None,
     monotonic: bool = False,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
 ) -> Hypotheses:
     """The most probable label sequences of a transducer, each summed over its alignments.
 
     At each frame, up to `max_symbols` rounds append a label to hypotheses, of which the
     `beam_width` best are kept. Hypotheses that leave the frame by a blank, in any round, are merged
     if their labels are equal. A frame ends early once `beam_width` of these are at least as
-    probable as each one still in the frame. With a wide enough beam the scores are exact, for at
-    most `max_symbols` labels per frame; otherwise they are lower bounds. Memory grows with
-    the beam times labels, classes and the predictor's state, not with frames.
+    probable as each one still in the frame, with the scorer's scores so far. With a wide enough
+    beam the scores are exact, for at most `max_symbols` labels per frame; otherwise they are
+    lower bounds. Memory grows with the beam times labels, classes and the predictor's state,
+    not with frames.
 
     Args:
       joint: As for `rnnt_greedy_decode`; call this inside `jax.jit` too.
@@ -125,11 +138,16 @@ def rnnt_beam_search(
         `monotonic`.
       monotonic: Whether a label ends its frame as a blank does: one joint and one predictor
         call per frame.
+      scorer: What is known besides the logits, a `Scorer`, such as a language model, or
+        `combine` of one and of the transducer's own (`rnnt_internal_lm`) with a negative weight.
+      scorer_weight: The factor of its scores.
 
     Returns:
-      `Hypotheses` with N = `beam_width` and L = `max_labels`, the best first. ``scores`` are
-      log-probabilities of the label sequences; ``frames`` are those at which the best alignment
-      found emits the labels.
+      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
+      scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label sequences
+      without the scorer; ``scorer_scores`` are not multiplied by the weight; ``frames`` are those
+      at which the best alignment found emits the labels. Label sequences after which the scorer
+      may not end are not ``complete``; they come last.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -157,44 +175,33 @@ def rnnt_beam_search(
       Kang, Guo, Kuang, Lin, Luo, Yao, Yang, Żelasko, Povey 2023, "Fast and parallel decoding for
       transducer", arXiv 2211.00484: one symbol per frame, and merging.
     """
-    functions, bounds = (joint, predictor, initial_state), (max_symbols, max_labels, monotonic)
-    model, encoder, lengths, bounds = _checked(functions, encoder, logit_lengths, blank_id, bounds)
-    width = checks.positive("beam_width", beam_width)
-    batch = lengths.shape
-
-    def search(frames, length):
-        return transducer_search.beam_search(model, frames, length, bounds, width)
-
-    found = jax.vmap(search)(_flat(encoder), lengths.reshape(-1))
-    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), found)
-
-
-def _checked(
-    functions, encoder, logit_lengths, blank_id, bounds
-) -> tuple[Transducer, jax.Array, jax.Array, Bounds]:
-    encoder = checks.logits_array("encoder", encoder, ("T", "D"))
-    checks.automatic("encoder", encoder)
-    *batch, frames, size = encoder.shape
-    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
-
-    max_symbols, max_labels, monotonic = bounds
-    monotonic = checks.flag("monotonic", monotonic)
-    symbols = checks.positive("max_symbols", max_symbols)
-    labels = frames if monotonic else frames * symbols
-    if max_labels is not None:
-        labels = checks.positive("max_labels", max_labels)
-
-    joint, predictor, state = functions
-    state = transducer_checks.state("initial_state", state)
-    frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
-    logits = transducer_checks.functions(joint, predictor, state, frame)
-    blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
-    output, state = predictor(state, jnp.int32(blank_id))
-    dtype = wide(logits.dtype)
-    model = Transducer(joint, predictor, output, state, blank_id, dtype)
-    return model, encoder, lengths, Bounds(symbols, labels, monotonic)
+    given = arguments.checked(
+        (joint, predictor, initial_state),
+        encoder,
+        logit_lengths,
+        blank_id=blank_id,
+        bounds=(max_symbols, max_labels),
+        monotonic=monotonic,
+        scorer=scorer,
+        scorer_weight=scorer_weight,
+    )
+    return beam_search(given, checks.positive("beam_width", beam_width))
 
 
-def _flat(encoder: jax.Array) -> jax.Array:
-    *batch, frames, size = encoder.shape
-    return encoder.reshape(math.prod(batch), frames, size)
+def greedy_search(given: Arguments) -> Hypotheses:
+    """The path of the best arcs."""
+    begun = given.model, given.initial_state, given.lengths.size, given.bounds.labels
+    stream = greedy.start(*begun, given.fusion.scorer)
+    stream = greedy.extend(
+        given.model, stream, given.encoder, given.lengths, given.bounds, given.fusion
+    )
+    return arguments.with_axes(greedy.finish(stream, given.fusion), given.batch)
+
+
+def beam_search(given: Arguments, width: int) -> Hypotheses:
+    """The best label sequences, each summed over its paths."""
+    begun = given.model, given.initial_state, given.lengths.size, width, given.bounds.labels
+    stream = beam.start(*begun, given.fusion.scorer)
+    search = beam.Search(given.model, given.bounds, given.fusion)
+    stream = beam.search_whole(search, stream, given.encoder, given.lengths)
+    return arguments.with_axes(beam.finish(stream, given.fusion), given.batch)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ctc_searches import BATCH, BLANK, C, T, as_list, assert_same, exhaustive_search, prefix_search
-from oracles import log_softmax
+from oracles import confidence, log_softmax
 
 import jaxctc
 
@@ -34,6 +34,17 @@ def test_with_a_wide_beam_all_scores_are_exact():
     exists = np.asarray(found.scores) > -np.inf
     starts = np.asarray(aligned.starts)
     np.testing.assert_array_equal(np.asarray(found.frames)[exists], starts[exists])
+    # What is said of each label is that of the frames of its run.
+    lasting = np.asarray(aligned.ends) - starts
+    np.testing.assert_array_equal(np.asarray(found.durations)[exists], lasting[exists])
+    found = jax.tree.map(np.asarray, found)
+    for b, n in zip(*np.nonzero(exists), strict=True):
+        log_probs = log_softmax(logits[b])
+        for u, label in enumerate(found.labels[b, n, : found.lengths[b, n]]):
+            run = slice(starts[b, n, u], starts[b, n, u] + lasting[b, n, u])
+            said = found.label_scores[b, n, u], found.confidences[b, n, u]
+            want = log_probs[run, label].max(), confidence(log_probs[run]).max()
+            np.testing.assert_allclose(said, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

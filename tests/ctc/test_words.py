@@ -45,10 +45,12 @@ def test_every_hypothesis_of_a_beam_and_tokens_that_begin_words(logits):
     assert len(lists) == 2
     assert [len(x) for x in lists] == [3, 3]
     assert [word.text for word in lists[0][0]] == ["ab", "cb", "a"]
-    # Without logits a word ends where its last label begins.
-    bare = jaxctc.words(found, ["", "▁a", "b", "▁c"], word_begins={1, 3})
-    assert bare[0][0][0][:3] == ("ab", 0, 3)
-    assert bare[0][0][0].confidence is None
+    # Without logits it is said by the hypotheses; a label of a transducer has one frame.
+    bare = jaxctc.words(found, ["", "▁a", "b", "▁c"], word_begins={1, 3}, confidence="minimum")
+    assert bare[0][0][0][:3] == lists[0][0][0][:3] == ("ab", 0, 3)
+    assert bare[0][0][0].confidence == np.exp(found.label_scores[0, 0, :2].min())
+    monotonic = found._replace(durations=np.zeros_like(found.durations))
+    assert jaxctc.words(monotonic, ["", "▁a", "b", "▁c"])[0][0][0][1:3] == (0, 8)
 
 
 def test_errors_name_the_argument(logits):

@@ -15,6 +15,7 @@ from transducer_searches import (
     D,
     Plain,
     as_dict,
+    assert_labels_say,
     beam,
     decoded,
     enumerate_alignments,
@@ -68,6 +69,9 @@ def test_with_a_wide_beam_all_scores_are_exact(frames, bounds, encoder):
         np.testing.assert_allclose(list(got.values()), exact, atol=2e-5)
         for n, y in enumerate(got):
             assert tuple(found.frames[b, n, : len(y)].tolist()) == max(want[y])[1]
+        for n in range(0, len(got), 7):
+            alone = one(one(found, b), n)
+            assert_labels_say(Plain(encoder[b]), alone, "monotonic" in bounds)
 
 
 def test_the_score_of_a_hypothesis_is_the_loss_of_its_labels(encoder):

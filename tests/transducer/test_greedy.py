@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 from oracles import log_softmax
-from transducer_searches import BATCH, LENGTHS, Plain, T, decoded, greedy, plain_greedy, show_greedy
+from transducer_searches import (
+    BATCH,
+    LENGTHS,
+    Plain,
+    T,
+    assert_labels_say,
+    decoded,
+    greedy,
+    one,
+    plain_greedy,
+    show_greedy,
+)
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -30,6 +41,7 @@ def test_greedy_is_the_path_of_best_classes(bounds, encoder):
         assert (found.labels[b, length:] == -1).all()
         assert (found.frames[b, length:] == -1).all()
         np.testing.assert_allclose(found.scores[b], score, rtol=1e-5, atol=1e-5)
+        assert_labels_say(Plain(encoder[b, :n]), one(found, b), "monotonic" in bounds)
 
 
 def test_a_transducer_that_never_ends_a_frame_is_ended():

@@ -1,0 +1,84 @@
+"""What searches of several families do with a scorer, beside asking it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxctc.core import checks
+from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer, extend_scores
+
+
+class Fusion(NamedTuple):
+    """A scorer, if there is one, and the factor of its scores."""
+
+    scorer: Scorer | None
+    weight: jax.Array
+
+    def total(self, score: jax.Array, scorer_score: jax.Array) -> jax.Array:
+        """What hypotheses are ranked by."""
+        return score if self.scorer is None else score + self.weight * scorer_score
+
+    def added(self, states: Any, classes: int, dtype: Any) -> jax.Array:
+        """The scorer's scores ``[N, classes]`` of every class after N states."""
+        scorer = self.scorer
+        assert scorer is not None
+        every = jnp.arange(classes, dtype=jnp.int32)
+        return jax.vmap(lambda state: extend_scores(scorer, state, every))(states).astype(dtype)
+
+
+def weight(scorer: Scorer | None, value: checks.ArrayLike, classes: int | None = None) -> jax.Array:
+    """The checked factor of a checked scorer's scores."""
+    if scorer is not None:
+        language_checks.scorer("scorer", scorer, classes)
+        language_checks.methods("scorer", scorer)
+    return jnp.asarray(checks.finite("scorer_weight", value))
+
+
+def start(scorer: Scorer | None, *shape: int) -> Any:
+    """A scorer's start for each hypothesis of an array; without a scorer, nothing."""
+    begun = () if scorer is None else scorer.start()
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), begun)
+
+
+def state_fits(state: Any, scorer: Scorer | None, places: int) -> bool:
+    """Whether states, with so many axes of hypotheses, are those of a scorer."""
+    expected = () if scorer is None else jax.eval_shape(scorer.start)
+    kinds = [
+        [(x.shape[skip:], x.dtype) for x in jax.tree.leaves(tree)]
+        for tree, skip in ((expected, 0), (state, places))
+    ]
+    return kinds[0] == kinds[1]
+
+
+def ended(scorer: Scorer | None, state: Any, score: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The scorer's scores with those of the end, and where it allows an end; arrays of any axes.
+
+    Where it does not, its score is that of the labels so far.
+    """
+    if scorer is None:
+        return score, jnp.ones_like(score, bool)
+    final = scorer.final
+    for _ in range(score.ndim):
+        final = jax.vmap(final)
+    last = final(state).astype(score.dtype)
+    complete = last > -jnp.inf
+    return jnp.where(complete, score + last, score), complete
+
+
+def order(scores: jax.Array, total: jax.Array, complete: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The places ``[N]`` of one beam's hypotheses, the best first, and which of them exist.
+
+    Those that may end come first. Of equals, the first of the beam.
+
+    Args:
+      scores: Log-probabilities ``[N]``, NaN of a sequence whose logits have one.
+      total: Those with the scorer's weighted scores.
+      complete: Which may end.
+    """
+    rank = jnp.where(scores > -jnp.inf, total, -jnp.inf)
+    place = lax.iota(jnp.int32, rank.size)
+    _, rank, place = lax.sort((~complete, -rank, place), num_keys=3)
+    return place, rank < jnp.inf

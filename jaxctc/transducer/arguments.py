@@ -1,0 +1,82 @@
+"""The checked arguments of the decoders, with one batch axis."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.core import checks
+from jaxctc.core.emissions import wide
+from jaxctc.decoding import fusion
+from jaxctc.decoding.fusion import Fusion
+from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer
+from jaxctc.transducer import checks as transducer_checks
+from jaxctc.transducer.model import Bounds, Transducer, Tree
+
+
+class Arguments(NamedTuple):
+    """What every decoder is given."""
+
+    model: Transducer
+    initial_state: Tree
+    encoder: jax.Array  # [B, T, D]
+    lengths: jax.Array  # int32 [B]
+    bounds: Bounds
+    fusion: Fusion
+    batch: tuple[int, ...]  # the axes that became B
+
+
+def checked(
+    functions: tuple[Any, Any, Any],
+    encoder: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None,
+    *,
+    blank_id: int,
+    bounds: tuple[Any, Any],
+    monotonic: bool = False,
+    durations: Sequence[int] | None = None,
+    scorer: Scorer | None,
+    scorer_weight: checks.ArrayLike,
+) -> Arguments:
+    """The arguments of a decoder: its functions, and the most symbols and labels, among them."""
+    encoder = checks.logits_array("encoder", encoder, ("T", "D"))
+    checks.automatic("encoder", encoder)
+    *batch, frames, size = encoder.shape
+    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+
+    symbols = checks.positive("max_symbols", bounds[0])
+    monotonic = checks.flag("monotonic", monotonic)
+    known = None if durations is None else transducer_checks.durations("durations", durations)
+    stays = not monotonic if known is None else 0 in known
+    labels = frames * symbols if stays else frames
+    if bounds[1] is not None:
+        labels = checks.positive("max_labels", bounds[1])
+
+    joint, predictor, state = functions
+    state = transducer_checks.state("initial_state", state)
+    frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
+    logits = transducer_checks.functions(joint, predictor, state, frame, known)
+    blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
+    model = Transducer(joint, predictor, blank_id, wide(logits.dtype), monotonic, known)
+
+    weight = fusion.weight(scorer, scorer_weight, logits.shape[0]).astype(model.dtype)
+    if scorer is not None:
+        language_checks.readable("scorer", scorer, blank_id)
+    encoder = encoder.reshape(math.prod(batch), frames, size)
+    return Arguments(
+        model,
+        state,
+        encoder,
+        lengths.reshape(-1),
+        Bounds(symbols, labels),
+        Fusion(scorer, weight),
+        tuple(batch),
+    )
+
+
+def with_axes(tree: Any, batch: tuple[int, ...]) -> Any:
+    """Arrays ``[B, ...]`` with the axes that became B."""
+    return jax.tree.map(lambda x: jnp.reshape(x, (*batch, *x.shape[1:])), tree)

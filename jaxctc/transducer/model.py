@@ -1,0 +1,82 @@
+"""A transducer as its decoders see it: functions for one hypothesis, and the arcs of a frame.
+
+At frame t and after labels y the joint network gives a distribution over the labels, which
+append to y, and the blank, which appends nothing (Graves 2012, arXiv 1211.3711, section 2). An arc
+advances some frames: a blank 1 and a label 0, or 1 in the monotonic variant (Tripathi et al. 2019).
+With durations (Xu et al. 2023, arXiv 2304.06795) the network gives a distribution over these as
+well; a blank advances at least one frame.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxctc.decoding.normalise import normalised
+
+Tree = Any  # a pytree of arrays
+
+
+class Bounds(NamedTuple):
+    """The most labels there may be."""
+
+    symbols: int  # at one frame, before its blank
+    labels: int  # of a hypothesis
+
+
+class Arcs(NamedTuple):
+    """What a transducer says at one frame after some labels."""
+
+    tokens: jax.Array  # log-probabilities [C]
+    durations: jax.Array  # and of durations [D]; of one duration only, [1], 0
+    confidence: jax.Array  # scalar: 1 minus the entropy of the tokens, as a share of the highest
+
+
+class Way(NamedTuple):
+    """How arcs of one kind advance: so many frames, by that element of `Arcs.durations`."""
+
+    frames: int
+    place: int
+
+
+class Transducer(NamedTuple):
+    """A transducer's functions for one hypothesis, and what its classes mean."""
+
+    joint: Callable[[jax.Array, Tree], Any]
+    predictor: Callable[[Tree, jax.Array], tuple[Tree, Tree]]
+    blank_id: int
+    dtype: Any  # of log-probabilities
+    monotonic: bool = False
+    durations: tuple[int, ...] | None = None
+
+    @property
+    def label_ways(self) -> tuple[Way, ...]:
+        if self.durations is None:
+            return (Way(int(self.monotonic), 0),)
+        return tuple(Way(d, i) for i, d in enumerate(self.durations))
+
+    @property
+    def blank_ways(self) -> tuple[Way, ...]:
+        if self.durations is None:
+            return (Way(1, 0),)
+        return tuple(way for way in self.label_ways if way.frames > 0)
+
+    @property
+    def stays(self) -> bool:
+        """Whether a label may follow another at the same frame."""
+        return any(way.frames == 0 for way in self.label_ways)
+
+    @property
+    def ahead(self) -> int:
+        """The most frames that an arc advances."""
+        return max(way.frames for way in self.blank_ways)
+
+    def arcs(self, frame: jax.Array, output: Tree) -> Arcs:
+        """The arcs after one hypothesis; the predictor's `output` is that after its labels."""
+        logits, durations = self.joint(frame, output), jnp.zeros(1, self.dtype)
+        if self.durations is not None:
+            logits, duration_logits = logits
+            durations, _ = normalised(duration_logits.astype(self.dtype))
+        tokens, confidence = normalised(logits.astype(self.dtype))
+        return Arcs(tokens, durations, confidence)

@@ -82,10 +82,15 @@ from jaxctc.training import self_condition as self_condition
 from jaxctc.transducer import PrunedInputs as PrunedInputs
 from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs
+from jaxctc.transducer import TransducerState as TransducerState
 from jaxctc.transducer import hat_log_probs as hat_log_probs
 from jaxctc.transducer import multi_blank_loss as multi_blank_loss
 from jaxctc.transducer import rnnt_align as rnnt_align
 from jaxctc.transducer import rnnt_beam_search as rnnt_beam_search
+from jaxctc.transducer import rnnt_decode_commit as rnnt_decode_commit
+from jaxctc.transducer import rnnt_decode_extend as rnnt_decode_extend
+from jaxctc.transducer import rnnt_decode_finish as rnnt_decode_finish
+from jaxctc.transducer import rnnt_decode_start as rnnt_decode_start
 from jaxctc.transducer import rnnt_greedy_decode as rnnt_greedy_decode
 from jaxctc.transducer import rnnt_internal_lm as rnnt_internal_lm
 from jaxctc.transducer import rnnt_log_probs as rnnt_log_probs
@@ -99,6 +104,8 @@ from jaxctc.transducer import rnnt_prune as rnnt_prune
 from jaxctc.transducer import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer import rnnt_pruned_log_probs as rnnt_pruned_log_probs
 from jaxctc.transducer import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.transducer import tdt_beam_search as tdt_beam_search
+from jaxctc.transducer import tdt_greedy_decode as tdt_greedy_decode
 from jaxctc.transducer import tdt_loss as tdt_loss
 
 __version__ = "0.1.0"

@@ -75,12 +75,30 @@ def _joint(projection):
     return lambda frame, output: jnp.tanh(frame + output) @ projection
 
 
-def _decoder(decode):
+def _joint_with_durations(projection):
+    joint = _joint(projection)
+    return lambda frame, output: (joint(frame, output), joint(frame, output)[:3])
+
+
+def _decoder(decode, joint_of=_joint, **options):
+    options = {"max_symbols": 2, "max_labels": 4, **options}
+
     def call(encoder, lengths, projection):
-        functions = _joint(projection), _predictor(projection)
-        return decode(*functions, jnp.int32(0), encoder, lengths, max_symbols=2, max_labels=4)
+        functions = joint_of(projection), _predictor(projection)
+        return decode(*functions, jnp.int32(0), encoder, lengths, **options)
 
     return call
+
+
+def _transducer_start(encoder, projection):
+    batch = encoder.shape[:-2]
+    begun = _predictor(projection), jnp.int32(0)
+    options = {"batch": batch, "beam_width": 3, "max_labels": T, "dtype": encoder.dtype}
+    return jaxctc.rnnt_decode_start(*begun, **options)
+
+
+def _transducer_state() -> jaxctc.TransducerState:
+    return jax.tree.map(np.asarray, _transducer_start(LOGITS, PROJECTION))
 
 
 def _without_internal(encoder, lengths, projection, scorer):
@@ -267,6 +285,29 @@ CASES = {
     "rnnt_beam_search": Case(
         _decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
     ),
+    "tdt_greedy_decode": Case(
+        _decoder(jaxctc.tdt_greedy_decode, _joint_with_durations, durations=(0, 1, 2)),
+        (LOGITS, FRAMES),
+        (PROJECTION,),
+        automatic=True,
+    ),
+    "tdt_beam_search": Case(
+        _decoder(jaxctc.tdt_beam_search, _joint_with_durations, durations=(0, 1, 2), beam_width=3),
+        (LOGITS, FRAMES),
+        (PROJECTION,),
+        automatic=True,
+    ),
+    "rnnt_decode_start": Case(_transducer_start, (LOGITS,), (PROJECTION,), constant=True),
+    "rnnt_decode_extend": Case(
+        lambda state, encoder, lengths, projection: jaxctc.rnnt_decode_extend(
+            state, _joint(projection), _predictor(projection), encoder, lengths, max_symbols=2
+        ),
+        (_transducer_state(), LOGITS, FRAMES),
+        (PROJECTION,),
+        automatic=True,
+    ),
+    "rnnt_decode_finish": Case(jaxctc.rnnt_decode_finish, (_transducer_state(),)),
+    "rnnt_decode_commit": Case(jaxctc.rnnt_decode_commit, (_transducer_state(),)),
     "rnnt_internal_lm": Case(
         _without_internal, (LOGITS, FRAMES), (PROJECTION, GRAMMAR), automatic=True
     ),

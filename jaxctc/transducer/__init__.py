@@ -7,6 +7,9 @@
   log-probabilities on the lattice's arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and
   `rnnt_align`.
 * `rnnt_greedy_decode`, `rnnt_beam_search`: label sequences from predictor and joint network.
+* `rnnt_decode_start`, `rnnt_decode_extend`, `rnnt_decode_finish`, `rnnt_decode_commit`: the same on
+  a stream.
+* `tdt_greedy_decode`, `tdt_beam_search`: of transducers with durations.
 * `rnnt_internal_lm`: the language model inside a transducer, as a scorer.
 """
 
@@ -30,4 +33,11 @@ from jaxctc.transducer.pruning import rnnt_prune as rnnt_prune
 from jaxctc.transducer.pruning import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer.simple import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.transducer.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.transducer.stream import TransducerState as TransducerState
+from jaxctc.transducer.stream import rnnt_decode_commit as rnnt_decode_commit
+from jaxctc.transducer.stream import rnnt_decode_extend as rnnt_decode_extend
+from jaxctc.transducer.stream import rnnt_decode_finish as rnnt_decode_finish
+from jaxctc.transducer.stream import rnnt_decode_start as rnnt_decode_start
 from jaxctc.transducer.tdt import tdt_loss as tdt_loss
+from jaxctc.transducer.tdt_decode import tdt_beam_search as tdt_beam_search
+from jaxctc.transducer.tdt_decode import tdt_greedy_decode as tdt_greedy_decode

@@ -10,6 +10,7 @@ from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import arguments, beam, greedy
 from jaxctc.transducer.arguments import Arguments
+from jaxctc.transducer.rounds import Search
 
 
 def rnnt_greedy_decode(
@@ -202,6 +203,6 @@ def beam_search(given: Arguments, width: int) -> Hypotheses:
     """The best label sequences, each summed over its paths."""
     begun = given.model, given.initial_state, given.lengths.size, width, given.bounds.labels
     stream = beam.start(*begun, given.fusion.scorer)
-    search = beam.Search(given.model, given.bounds, given.fusion)
+    search = Search(given.model, given.bounds, given.fusion)
     stream = beam.search_whole(search, stream, given.encoder, given.lengths)
     return arguments.with_axes(beam.finish(stream, given.fusion), given.batch)

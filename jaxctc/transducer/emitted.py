@@ -38,6 +38,19 @@ def within(emitted: Emitted, lengths: jax.Array) -> Emitted:
     return jax.tree.map(lambda x, y: jnp.where(inside, x, y), emitted, empty)
 
 
+def split(emitted: Emitted, count: jax.Array, best: jax.Array) -> tuple[Emitted, Emitted]:
+    """The first emissions ``[L]`` of the best hypothesis, and the rest of all ``[N, L]``."""
+    room = emitted.labels.shape[1]
+    place = jnp.arange(room, dtype=jnp.int32)
+
+    def rest(x, empty):
+        moved = x[:, jnp.minimum(place + count, room - 1)]
+        return jnp.where((place + count < room)[None, :], moved, empty)
+
+    first = within(jax.tree.map(lambda x: x[best], emitted), count)
+    return first, jax.tree.map(rest, emitted, nothing((), emitted.scores.dtype))
+
+
 class Nodes(NamedTuple):
     """Emissions as nodes, in arrays of any axes."""
 

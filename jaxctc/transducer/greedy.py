@@ -180,3 +180,10 @@ def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
         found.scores,
         found.confidences,
     )
+
+
+def commit(stream: Stream) -> tuple[Emitted, Stream]:
+    """All labels so far, and the search without them."""
+    path = stream.path._replace(length=jnp.zeros_like(stream.path.length))
+    empty = emissions.nothing(stream.emitted.labels.shape, stream.emitted.scores.dtype)
+    return stream.emitted, stream._replace(path=path, emitted=empty)

@@ -82,15 +82,16 @@ def rnnt_internal_lm(
       TypeError: If a dtype is of the wrong kind.
       ValueError: If shapes do not fit, or an argument is out of range.
 
-    Example:
-      >>> import jax, jax.numpy as jnp, jaxctc
+    Examples:
+      >>> import jax.numpy as jnp, numpy as np, jaxctc
       >>> def predictor(state, label):
       ...     return label, state
       >>> def joint(frame, label):  # no label likes to be repeated
       ...     return frame - 2.0 * (jnp.arange(3) == label)
       >>> internal = jaxctc.rnnt_internal_lm(joint, predictor, (), jnp.zeros(3))
-      >>> print(jnp.exp(jaxctc.score_sequence(internal, [[1, -1], [1, 1], [1, 2]])).round(3))
-      [0.5   0.06  0.44 ]
+      >>> scores = jaxctc.score_sequence(internal, [[1, -1], [1, 1], [1, 2]])
+      >>> print(np.exp(scores).round(3))
+      [0.5  0.06 0.44]
       >>> hot = jaxctc.Hotwords({(2, 2): 1.0}, classes=3).scorer()
       >>> scorer = jaxctc.combine([hot, internal], weights=[1, -0.3])
       >>> frames = jnp.array([[0, 0, 3.0], [3, 0, 0], [0, 0, 2]])

@@ -80,6 +80,7 @@ from jaxctc.training import lfmmi_loss as lfmmi_loss
 from jaxctc.training import mwer_loss as mwer_loss
 from jaxctc.training import self_condition as self_condition
 from jaxctc.transducer import PrunedInputs as PrunedInputs
+from jaxctc.transducer import TDTAlignment as TDTAlignment
 from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs
 from jaxctc.transducer import TransducerState as TransducerState
@@ -104,8 +105,10 @@ from jaxctc.transducer import rnnt_prune as rnnt_prune
 from jaxctc.transducer import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer import rnnt_pruned_log_probs as rnnt_pruned_log_probs
 from jaxctc.transducer import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.transducer import tdt_align as tdt_align
 from jaxctc.transducer import tdt_beam_search as tdt_beam_search
 from jaxctc.transducer import tdt_greedy_decode as tdt_greedy_decode
 from jaxctc.transducer import tdt_loss as tdt_loss
+from jaxctc.transducer import tdt_posteriors as tdt_posteriors
 
 __version__ = "0.1.0"

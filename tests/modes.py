@@ -297,6 +297,14 @@ CASES = {
         (PROJECTION,),
         automatic=True,
     ),
+    "tdt_posteriors": Case(
+        lambda *a: jaxctc.tdt_posteriors(*a, durations=(0, 1)),
+        (JOINT_LOGITS, DURATION_LOGITS, *PAIR[1:]),
+    ),
+    "tdt_align": Case(
+        lambda *a: jaxctc.tdt_align(*a, durations=(0, 1)),
+        (JOINT_LOGITS, DURATION_LOGITS, *PAIR[1:]),
+    ),
     "rnnt_decode_start": Case(_transducer_start, (LOGITS,), (PROJECTION,), constant=True),
     "rnnt_decode_extend": Case(
         lambda state, encoder, lengths, projection: jaxctc.rnnt_decode_extend(

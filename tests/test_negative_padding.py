@@ -53,6 +53,10 @@ FUNCTIONS = {
     "rnnt_pruned_log_probs": lambda y, n: jaxctc.rnnt_pruned_log_probs(JOINT, y, RANGES, None, n),
     "rnnt_loss_pruned": lambda y, n: jaxctc.rnnt_loss_pruned(JOINT, y, RANGES, None, n),
     "tdt_loss": lambda y, n: jaxctc.tdt_loss(JOINT, DURATIONS, y, None, n, durations=(0, 1, 2)),
+    "tdt_posteriors": lambda y, n: jaxctc.tdt_posteriors(
+        JOINT, DURATIONS, y, None, n, durations=(0, 1, 2)
+    ),
+    "tdt_align": lambda y, n: jaxctc.tdt_align(JOINT, DURATIONS, y, None, n, durations=(0, 1, 2)),
     "multi_blank_loss": lambda y, n: jaxctc.multi_blank_loss(MANY, y, None, n, big_blanks={5: 2}),
     "edit_distance": lambda y, n: jaxctc.edit_distance(y, LABELS[::-1], n, LENGTHS[::-1]),
     "edit_operations": lambda y, n: jaxctc.edit_operations(y, LABELS[::-1], n, LENGTHS[::-1]),

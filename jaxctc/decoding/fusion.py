@@ -43,16 +43,6 @@ def start(scorer: Scorer | None, *shape: int) -> Any:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), begun)
 
 
-def state_fits(state: Any, scorer: Scorer | None, places: int) -> bool:
-    """Whether states, with so many axes of hypotheses, are those of a scorer."""
-    expected = () if scorer is None else jax.eval_shape(scorer.start)
-    kinds = [
-        [(x.shape[skip:], x.dtype) for x in jax.tree.leaves(tree)]
-        for tree, skip in ((expected, 0), (state, places))
-    ]
-    return kinds[0] == kinds[1]
-
-
 def ended(scorer: Scorer | None, state: Any, score: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The scorer's scores with those of the end, and where it allows an end; arrays of any axes.
 

@@ -9,7 +9,8 @@
 * `rnnt_greedy_decode`, `rnnt_beam_search`: label sequences from predictor and joint network.
 * `rnnt_decode_start`, `rnnt_decode_extend`, `rnnt_decode_finish`, `rnnt_decode_commit`: the same on
   a stream.
-* `tdt_greedy_decode`, `tdt_beam_search`: of transducers with durations.
+* `tdt_greedy_decode`, `tdt_beam_search`, `tdt_posteriors`, `tdt_align`: of transducers with
+  durations.
 * `rnnt_internal_lm`: the language model inside a transducer, as a scorer.
 """
 
@@ -39,5 +40,8 @@ from jaxctc.transducer.stream import rnnt_decode_extend as rnnt_decode_extend
 from jaxctc.transducer.stream import rnnt_decode_finish as rnnt_decode_finish
 from jaxctc.transducer.stream import rnnt_decode_start as rnnt_decode_start
 from jaxctc.transducer.tdt import tdt_loss as tdt_loss
+from jaxctc.transducer.tdt_align import TDTAlignment as TDTAlignment
+from jaxctc.transducer.tdt_align import tdt_align as tdt_align
+from jaxctc.transducer.tdt_align import tdt_posteriors as tdt_posteriors
 from jaxctc.transducer.tdt_decode import tdt_beam_search as tdt_beam_search
 from jaxctc.transducer.tdt_decode import tdt_greedy_decode as tdt_greedy_decode

@@ -46,6 +46,18 @@ def emission(monotonic: Any, max_symbols: Any) -> Emission:
     return Emission(monotonic, None if monotonic else max_symbols)
 
 
+def duration_logits(
+    value: checks.ArrayLike, frames: Any, leading: tuple[int, ...], batch: tuple[int, ...]
+) -> tuple[jax.Array, tuple[int, ...]]:
+    """Duration logits ``[*leading, D]``, broadcast to batch axes, and the checked durations."""
+    array = checks.logits_array("duration_logits", value, ("T", "U + 1", "D"))
+    known = durations("durations", frames)
+    expected = (*leading, len(known))
+    if array.shape != expected:
+        raise ValueError(f"duration_logits has shape {array.shape}; it must be {expected}.")
+    return checks.broadcast(array, batch, 3), known
+
+
 def positions(
     name: str, value: checks.ArrayLike, leading: tuple[int, ...], spaces: int
 ) -> jax.Array:

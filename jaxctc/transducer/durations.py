@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxctc.core import recursion
-from jaxctc.core.semirings import Semiring, State, Weight, shift
+from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, shift
 from jaxctc.transducer.lattice import TransducerTopology, cells, skew
 
 
@@ -124,10 +124,10 @@ def lattice(
     return Lattice(topology, DurationArcs(tuple(blanks), tuple(labels)), possible)
 
 
-def total(found: Lattice, broken: jax.Array) -> jax.Array:
+def total(found: Lattice, broken: jax.Array, semiring: Semiring = PROBABILITY) -> jax.Array:
     """``log Z``, ``[B]``; NaN where `broken`: if a sequence's own arcs contain NaN.
 
     Any NaN has to count, since an arc that no path reaches has a derivative too.
     """
-    log_z = jnp.where(found.possible, recursion.log_partition(*found[:2]), -jnp.inf)
+    log_z = jnp.where(found.possible, recursion.log_partition(*found[:2], semiring), -jnp.inf)
     return jnp.where(broken, jnp.nan, log_z)

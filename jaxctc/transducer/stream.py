@@ -12,6 +12,7 @@ from jaxctc.core.emissions import wide
 from jaxctc.decoding import fusion
 from jaxctc.decoding.fusion import Fusion
 from jaxctc.decoding.hypotheses import Hypotheses
+from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import arguments, beam, greedy
 from jaxctc.transducer import checks as transducer_checks
@@ -302,12 +303,8 @@ def _check(name: str, value: Any) -> None:
 
 
 def _check_scorer(state: TransducerState, scorer: Scorer | None) -> None:
-    stream = state.flat()
-    if isinstance(stream, greedy.Stream):
-        fits = fusion.state_fits(stream.path.scorer_state, scorer, 1)
-    else:
-        fits = fusion.state_fits(stream.beams.scorer_state, scorer, 3)
-    if not fits:
+    search = state.search
+    if not language_checks.state_fits(search.scorer_state, scorer, search.score.shape):
         raise ValueError(
             "state was started with another scorer; `rnnt_decode_start` must be given the one "
             "that follows."

@@ -10,7 +10,7 @@ from jaxctc.core.emissions import log_softmax
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer import durations as duration_lattice
 from jaxctc.transducer import penalties as penalty
-from jaxctc.transducer.lattice import arcs_of_logits, cells, flat_pair
+from jaxctc.transducer.lattice import TransducerArcs, arcs_of_logits, cells, flat_pair
 from jaxctc.transducer.penalties import Penalties
 
 
@@ -70,17 +70,12 @@ def tdt_loss(
     pair = transducer_checks.pair(
         token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits"
     )
-    duration_logits = checks.logits_array("duration_logits", duration_logits, ("T", "U + 1", "D"))
-    durations = transducer_checks.durations("durations", durations)
-    expected = (*jnp.shape(token_logits)[:-1], len(durations))
-    if duration_logits.shape != expected:
-        raise ValueError(
-            f"duration_logits has shape {duration_logits.shape}; it must be {expected}."
-        )
-    duration_logits = checks.broadcast(duration_logits, pair.labels.shape[:-1], 3)
+    of_durations, known = transducer_checks.duration_logits(
+        duration_logits, durations, jnp.shape(token_logits)[:-1], pair.labels.shape[:-1]
+    )
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
     of_tokens = checks.finite("sigma", sigma)
-    return _tdt_loss(duration_logits, *pair, durations, of_tokens, penalties)
+    return _tdt_loss(of_durations, *pair, known, of_tokens, penalties)
 
 
 @meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6))
@@ -116,13 +111,11 @@ def lattice(
     penalties: Penalties = penalty.NONE,
 ) -> tuple[duration_lattice.Lattice, jax.Array]:
     """The lattice of flat batches, and whether a sequence's own logits contain NaN, ``[B]``."""
-    frames, spaces = token_logits.shape[1:3]
-    inside = cells(frames, spaces, logit_lengths, label_lengths)
-    blank, label = arcs_of_logits(token_logits, labels, logit_lengths, label_lengths, blank_id)
+    pair = labels, logit_lengths, label_lengths
+    (blank, label), log_probs, broken = log_probs_of(
+        token_logits, duration_logits, *pair, blank_id, sigma
+    )
     label = penalty.penalised(label, logit_lengths, penalties)
-    log_probs = log_softmax(duration_logits, inside)
-    log_probs -= jnp.asarray(sigma, log_probs.dtype)
-    broken = jnp.isnan(blank) | jnp.any(jnp.isnan(log_probs), axis=3)
     by_duration = {d: log_probs[..., i] for i, d in enumerate(durations)}
     found = duration_lattice.lattice(
         {d: blank + score for d, score in by_duration.items() if d > 0},
@@ -130,4 +123,26 @@ def lattice(
         logit_lengths,
         label_lengths,
     )
-    return found, jnp.any(broken, axis=(1, 2))
+    return found, broken
+
+
+def log_probs_of(
+    token_logits: jax.Array,
+    duration_logits: jax.Array,
+    labels: jax.Array,
+    logit_lengths: jax.Array,
+    label_lengths: jax.Array,
+    blank_id: int,
+    sigma: float | jax.Array = 0.0,
+) -> tuple[TransducerArcs, jax.Array, jax.Array]:
+    """Log-probabilities of flat batches: of tokens, and of durations ``[B, T, U + 1, D]``.
+
+    Also whether a sequence's own logits contain NaN, ``[B]``.
+    """
+    frames, spaces = token_logits.shape[1:3]
+    inside = cells(frames, spaces, logit_lengths, label_lengths)
+    arcs = arcs_of_logits(token_logits, labels, logit_lengths, label_lengths, blank_id)
+    log_probs = log_softmax(duration_logits, inside)
+    log_probs -= jnp.asarray(sigma, log_probs.dtype)
+    broken = jnp.isnan(arcs.blank) | jnp.any(jnp.isnan(log_probs), axis=3)
+    return arcs, log_probs, jnp.any(broken, axis=(1, 2))

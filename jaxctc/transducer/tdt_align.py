@@ -87,7 +87,8 @@ def _posteriors(
     of_labels = tokens.label[..., None] + log_probs[:, :, :-1]
     value, pullback = jax.vjp(log_z, of_blanks, of_labels)
     blank, label = pullback(jnp.ones_like(value))
-    inside = cells(*logits.shape[1:3], logit_lengths, label_lengths)[..., None]
+    _, frames, spaces, _ = logits.shape
+    inside = cells(frames, spaces, *lengths)[..., None]
     unknown = broken[:, None, None, None] & inside
     blank = jnp.where(unknown, jnp.nan, jnp.where(inside, blank, 0))
     label = jnp.where(unknown[:, :, 1:], jnp.nan, jnp.where(inside[:, :, 1:], label, 0))

@@ -1,5 +1,6 @@
 """The package's own conventions, for every public name."""
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -41,10 +42,17 @@ def test_documented_with_an_example_and_on_the_map(name):
 
 
 def test_the_reference_has_every_public_name():
-    page = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
-    documented = set(re.findall(r"^::: jaxctc\.(\w+)", page, re.M))
-    # The page has the whole of `compat.torch`, to which `CTCLoss` belongs.
-    assert {*PUBLIC} - {"CTCLoss"} <= documented
+    docs = Path(__file__).parent.parent / "docs"
+    spec = importlib.util.spec_from_file_location("hooks", docs / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    pages = {family: hooks.page(family) for family in hooks.FAMILIES}
+    for name in PUBLIC:
+        found = [f for f, text in pages.items() if f"::: jaxctc.{name}\n" in text]
+        # `CTCLoss` is a name of `compat.torch`, of which its page has the whole.
+        assert found == ([] if name == "CTCLoss" else [hooks.of_family(getattr(jaxctc, name))])
+    menu = (docs.parent / "mkdocs.yml").read_text()
+    assert all(f"reference/{family}.md" in menu for family in pages)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -45,4 +45,5 @@ def test_links_lead_somewhere():
     documents = [*readmes, *(ROOT / "docs").rglob("*.md")]
     for document in documents:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+            if "reference/" not in target:  # made, and checked, while the site is built
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"

@@ -5,9 +5,11 @@ Nothing is listed by hand, so nothing can be missing.
 
 import importlib
 import inspect
+import operator
 import types
 
 import jaxctc
+import jaxctc.compat.flax
 
 FAMILIES = {
     "ctc": "CTC",
@@ -21,15 +23,12 @@ FAMILIES = {
     "compat": "Drop-ins",
 }
 
-
-def modules_of(family: str) -> list[str]:
-    """The modules of a family whose names are not also names of `jaxctc`."""
-    if family == "compat":
-        return [f"compat.{name}" for name in ("torch", "keras", "optax", "flax")]
-    if family == "core":
-        return ["kernels", "semirings"]
-    found = vars(importlib.import_module(f"jaxctc.{family}")).items()
-    return [n for n, x in found if isinstance(x, types.ModuleType) and hasattr(jaxctc, n)]
+# Public modules, with names that `jaxctc` itself lacks.
+MODULES = {
+    "automata": ("graphs", "topologies"),
+    "core": ("kernels", "semirings"),
+    "compat": ("compat.torch", "compat.keras", "compat.optax", "compat.flax"),
+}
 
 
 def names_of(family: str) -> list[str]:
@@ -43,15 +42,31 @@ def of_family(value: object) -> str:
     return getattr(value, "__module__", "").removeprefix("jaxctc.").split(".")[0]
 
 
+def own_names(module: types.ModuleType) -> list[str]:
+    """The public functions and classes of a module, or of the package behind it."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith(module.__name__)
+    ]
+
+
+def path_of(name: str) -> str:
+    """Where the reference finds it: a function whose module has its name, only by the module."""
+    path = getattr(jaxctc, name).__module__
+    return f"{path}.{name}" if path.endswith(f".{name}") else f"jaxctc.{name}"
+
+
 def page(family: str) -> str:
     """The text of a family's page."""
     about = inspect.getdoc(importlib.import_module(f"jaxctc.{family}")) or ""
     parts = [f"# {FAMILIES[family]}", about]
-    parts += [f"::: jaxctc.{name}" for name in names_of(family)]
-    for module in modules_of(family):
-        parts += [f"## `jaxctc.{module}`", f"::: jaxctc.{module}"]
-        parts.append("    options:\n      show_root_heading: false\n      members: true")
-    return "\n\n".join(parts).replace("\n\n    options", "\n    options") + "\n"
+    parts += [f"::: {path_of(name)}" for name in names_of(family)]
+    for name in MODULES.get(family, ()):
+        module = operator.attrgetter(name)(jaxctc)
+        parts += [f"## `jaxctc.{name}`", inspect.getdoc(module) or ""]
+        parts += [f"::: jaxctc.{name}.{own}" for own in own_names(module)]
+    return "\n\n".join(parts) + "\n"
 
 
 def on_files(files, config):

@@ -49,6 +49,10 @@ class Semiring(Protocol):
         """Weights from log-weights; ``-inf`` is zero."""
         ...
 
+    def pull_from_log(self, a: Weight, cotangent: jax.Array) -> jax.Array:
+        """That of log-weights, from the cotangent of their weights' first array."""
+        ...
+
     def to_log(self, a: Weight) -> jax.Array:
         """Log-weights; where the weight is zero, so is the gradient."""
         ...
@@ -94,6 +98,9 @@ class Probability:
     def from_log(self, x: jax.Array) -> xfloat.XFloat:
         return xfloat.from_log(x)
 
+    def pull_from_log(self, a: xfloat.XFloat, cotangent: jax.Array) -> jax.Array:
+        return choose(a.mantissa != 0, a.mantissa * cotangent, 0)
+
     def to_log(self, a: xfloat.XFloat) -> jax.Array:
         return xfloat.to_log(a)
 
@@ -129,6 +136,9 @@ class _LogWeights:
 
     def from_log(self, x: jax.Array) -> jax.Array:
         return x
+
+    def pull_from_log(self, a: jax.Array, cotangent: jax.Array) -> jax.Array:
+        return cotangent
 
     def to_log(self, a: jax.Array) -> jax.Array:
         return choose(a != -jnp.inf, a, -jnp.inf)  # no gradient where there is no path

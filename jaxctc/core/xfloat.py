@@ -58,17 +58,17 @@ _FORMATS = {
 }
 
 
-def _power_of_two(d: jax.Array) -> jax.Array:
-    """``2**d`` for whole ``d <= 0``, built from bits; 0 where it would be subnormal."""
-    fmt = _FORMATS[d.dtype]
-    # Adding 1.5 * 2**mantissa_bits leaves the whole number d + bias in the low bits of the sum;
-    # the shift moves it to the exponent's place and drops the other bits. As integers, bits of a
-    # d that is too small are negative or below `low`, and clamped; NaN becomes something finite.
-    zero = np.asarray(1.5 * 2.0**fmt.mantissa_bits, d.dtype)
-    low = zero.view(fmt.integer)
-    bits = lax.bitcast_convert_type(d + (zero + d.dtype.type(fmt.bias)), fmt.integer)
-    bits = jnp.minimum(jnp.maximum(bits, low), low + fmt.integer(fmt.bias))
-    return lax.bitcast_convert_type(bits << fmt.mantissa_bits, d.dtype)
+def _half_to(n: jax.Array) -> jax.Array:
+    """``2**-n`` for whole ``n >= 0``, built from bits; 0 where that is subnormal or n is NaN."""
+    fmt = _FORMATS[n.dtype]
+    # Adding 1.5 * 2**mantissa_bits leaves the whole number bias - n in the low bits of the sum;
+    # the shift moves it to the exponent's place and drops the other bits. Nothing is left of
+    # that constant alone, which is taken where n is too large or NaN.
+    zero = n.dtype.type(1.5 * 2.0**fmt.mantissa_bits)
+    number = (zero + n.dtype.type(fmt.bias)) - n
+    number = choose(number > zero, number, zero)
+    bits = lax.bitcast_convert_type(number, fmt.integer)
+    return lax.bitcast_convert_type(bits << fmt.mantissa_bits, n.dtype)
 
 
 def choose(mask: jax.Array, a, b) -> jax.Array:
@@ -93,19 +93,28 @@ def zeros(shape, dtype) -> XFloat:
 
 def from_log(x: jax.Array) -> XFloat:
     """``exp(x)``, with the mantissa in [0.7, 1.42]; NaN where x is NaN or ``+inf``."""
+    constant = lax.stop_gradient(x) * x.dtype.type(LOG2_E)
+    n = lax.round(constant, lax.RoundingMethod.TO_NEAREST_EVEN)
+    return XFloat(_mantissa(x, n), n)
+
+
+@jax.custom_jvp
+def _mantissa(x: jax.Array, n: jax.Array) -> jax.Array:
+    """``exp(x) / 2**n``, with the derivative of ``exp(x)``."""
     fmt = _FORMATS[x.dtype]
-    constant = lax.stop_gradient(x)
-    possible = constant != -jnp.inf
-    n = lax.round(constant * x.dtype.type(LOG2_E), lax.RoundingMethod.TO_NEAREST_EVEN)
-    remainder = (constant - n * x.dtype.type(fmt.ln2_high)) - n * x.dtype.type(fmt.ln2_low)
+    remainder = (x - n * x.dtype.type(fmt.ln2_high)) - n * x.dtype.type(fmt.ln2_low)
     # Where the exponentials of neighbouring floats differ by more than a factor of two, the
-    # remainder is noise.
+    # remainder is noise. That of NaN and of +inf is NaN.
     fine = jnp.abs(n) < 2.0**fmt.mantissa_bits
-    remainder = choose(fine, remainder, 0)
-    remainder = choose(possible, remainder, -jnp.inf)
-    # The mantissa has the derivative of exp(x), and its value is that of exp(remainder).
-    finite = choose(possible, x, 0)
-    return XFloat(jnp.exp((finite - lax.stop_gradient(finite)) + remainder), n)
+    remainder = choose(fine, remainder, x - x)
+    return jnp.exp(choose(x != -jnp.inf, remainder, -jnp.inf))
+
+
+@_mantissa.defjvp
+def _mantissa_jvp(primals, tangents):
+    x, n = primals
+    mantissa = _mantissa(x, n)
+    return mantissa, mantissa * choose(x != -jnp.inf, tangents[0], 0)
 
 
 def to_log(a: XFloat) -> jax.Array:
@@ -120,13 +129,25 @@ def to_log(a: XFloat) -> jax.Array:
 def add(a: XFloat, b: XFloat) -> XFloat:
     """``a + b``; both are aligned to the larger exponent."""
     # If both are zero, the difference is NaN: the comparison is false and the scale
-    # some finite number, so the sum is zero. Selecting is also cheaper than two scales.
+    # some finite number, so the sum is zero.
     difference = a.exponent - b.exponent
     first = difference > 0
-    scale = _power_of_two(-jnp.abs(difference))
-    large = choose(first, a.mantissa, b.mantissa)
-    small = choose(first, b.mantissa, a.mantissa)
-    return XFloat(large + small * scale, choose(first, a.exponent, b.exponent))
+    scale = _half_to(jnp.abs(difference))
+    mantissa = _aligned_sum(a.mantissa, b.mantissa, first, scale)
+    return XFloat(mantissa, choose(first, a.exponent, b.exponent))
+
+
+@jax.custom_jvp
+def _aligned_sum(a: jax.Array, b: jax.Array, first: jax.Array, scale: jax.Array) -> jax.Array:
+    # Selecting is cheaper than two scales. In the derivative it is the reverse.
+    return choose(first, a, b) + choose(first, b, a) * scale
+
+
+@_aligned_sum.defjvp
+def _aligned_sum_jvp(primals, tangents):
+    first, scale = primals[2:]
+    tangent = tangents[0] * choose(first, 1, scale) + tangents[1] * choose(first, scale, 1)
+    return _aligned_sum(*primals), tangent
 
 
 def multiply(a: XFloat, b: XFloat) -> XFloat:
@@ -139,7 +160,7 @@ def scatter_sum(a: XFloat, index: tuple[jax.Array, ...], shape: tuple[int, ...])
     exponent = lax.stop_gradient(a.exponent)
     top = jnp.full(shape, -jnp.inf, exponent.dtype)
     top = top.at[index].max(exponent, mode="promise_in_bounds")
-    scale = _power_of_two(exponent - top.at[index].get(mode="promise_in_bounds"))
+    scale = _half_to(top.at[index].get(mode="promise_in_bounds") - exponent)
     total = jnp.zeros(shape, a.mantissa.dtype)
     total = total.at[index].add(a.mantissa * scale, mode="promise_in_bounds")
     return normalise(XFloat(total, top))

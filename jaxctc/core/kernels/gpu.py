@@ -151,7 +151,7 @@ def _backward(block: "_Block", given, results, states):
             arrays = [block.read(states.at[k, j]) for j in range(states.shape[1])]
             weights = block.weights(scores)
             cotangents, found = block.pull_step(k, arrays, weights, cotangents)
-            for ref, row in zip(results, block.pull_weights(scores, found), strict=True):
+            for ref, row in zip(results, block.pull_weights(weights, found), strict=True):
                 ref[first + k, block.sequence] = row
             return cotangents, block.scores(first + k - 1)
 
@@ -228,12 +228,11 @@ class _Block(Rows):
         self.slot, self.turn = self.slots["pull_step"], lax.rem(t, 2)
         return self.steps.pull_step(self.on_rows, arrays, weights, cotangents)
 
-    def pull_weights(self, scores, found) -> Arrays:
+    def pull_weights(self, weights, found) -> Arrays:
         """Two rows per array of scores: cotangents, and a row with a sum for the first place."""
-        rows, firsts = scores
         found = [x if isinstance(x, Sum) else Sum(self.row(0), x) for x in found]
-        here = self.steps.pull_weights(self.form.scores_of(rows), [x.here for x in found])
-        firsts = self.form.scores_of([self.row(x) for x in firsts])
+        here = self.steps.pull_weights(weights, [x.here for x in found])
+        firsts = [first for _, first in self.firsts]
         summed = self.steps.pull_weights(firsts, [x.of for x in found])
         return [x for pair in zip(here, summed, strict=True) for x in pair]
 

@@ -44,11 +44,9 @@ class Recursion(NamedTuple):
 
     def step(self, topology, arrays, weights) -> Arrays:
         """The state after one more frame."""
-        every = self.weight.num_leaves
-        parts = [weights[i : i + every] for i in range(0, len(weights), every)]
-        parts = [jax.tree.unflatten(self.weight, part) for part in parts]
         state = jax.tree.unflatten(self.state, arrays)
-        state = topology.step(self.semiring, state, jax.tree.unflatten(self.scores, parts))
+        weights = jax.tree.unflatten(self.scores, self._in_weights(weights))
+        state = topology.step(self.semiring, state, weights)
         return jax.tree.leaves(state)
 
     def rescale(self, topology, arrays, scale) -> tuple[Arrays, Arrays]:
@@ -58,11 +56,15 @@ class Recursion(NamedTuple):
         scale = self.semiring.times(jax.tree.unflatten(self.weight, scale), factor)
         return jax.tree.leaves(state), jax.tree.leaves(scale)
 
-    def pull_weights(self, scores, cotangents) -> Arrays:
+    def _in_weights(self, arrays) -> list:
+        every = self.weight.num_leaves
+        parts = [arrays[i : i + every] for i in range(0, len(arrays), every)]
+        return [jax.tree.unflatten(self.weight, part) for part in parts]
+
+    def pull_weights(self, weights, cotangents) -> Arrays:
         """Cotangents of a frame's scores, from those of the moving arrays of its weights."""
-        return jax.tree.leaves(
-            jax.vjp(lambda scores: self.split(self.weights(scores))[0], scores)[1](cotangents)
-        )
+        pairs = zip(self._in_weights(weights), cotangents, strict=True)
+        return [self.semiring.pull_from_log(weight, cotangent) for weight, cotangent in pairs]
 
     def pull_step(self, topology, arrays, weights, cotangents) -> tuple[Arrays, Arrays]:
         """Cotangents of the moving arrays of a state and of weights, from the next state's."""

@@ -110,5 +110,6 @@ from jaxctc.transducer import tdt_beam_search as tdt_beam_search
 from jaxctc.transducer import tdt_greedy_decode as tdt_greedy_decode
 from jaxctc.transducer import tdt_loss as tdt_loss
 from jaxctc.transducer import tdt_posteriors as tdt_posteriors
+from jaxctc.transducer import w_transducer_loss as w_transducer_loss
 
 __version__ = "0.1.0"

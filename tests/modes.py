@@ -273,6 +273,12 @@ CASES = {
         (),
         (0, 1),
     ),
+    "w_transducer_loss": Case(
+        functools.partial(jaxctc.w_transducer_loss, skip_score=-0.5, **PENALTIES),
+        ARC_PAIR,
+        (),
+        (0, 1),
+    ),
     "multi_blank_loss": Case(
         lambda *a: jaxctc.multi_blank_loss(*a, big_blanks={3: 2}, sigma=0.05, **PENALTIES),
         (JOINT_LOGITS, LABELS % 3, FRAMES, LENGTHS),

@@ -2,6 +2,7 @@
 
 * `rnnt_loss`: the loss from logits; `rnnt_loss_from_joint` never holds all logits at once.
 * `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
+* `w_transducer_loss`: for transcripts that lack words at both ends.
 * `tdt_loss`: tokens with durations; `multi_blank_loss`: blanks of several frames.
 * `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`, `rnnt_pruned_log_probs`:
   log-probabilities on the lattice's arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and
@@ -34,6 +35,7 @@ from jaxctc.transducer.pruning import rnnt_prune as rnnt_prune
 from jaxctc.transducer.pruning import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer.simple import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.transducer.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.transducer.skipping import w_transducer_loss as w_transducer_loss
 from jaxctc.transducer.stream import TransducerState as TransducerState
 from jaxctc.transducer.stream import rnnt_decode_commit as rnnt_decode_commit
 from jaxctc.transducer.stream import rnnt_decode_extend as rnnt_decode_extend

@@ -17,6 +17,7 @@ factorised blank (`hat_log_probs`), or from elsewhere: `rnnt_loss_from_log_probs
 
 import dataclasses
 import functools
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -129,11 +130,7 @@ def lattice(
     blank = jnp.where(inside, blank, 0)
     label = jnp.where(inside[:, :, 1:], label, -jnp.inf)
     label = jnp.pad(label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
-    if by_frames:
-        order = (1, 0, 2) if axis == 1 else (1, 2, 0)
-        scores = TransducerArcs(blank.transpose(order), label.transpose(order))
-    else:
-        scores = TransducerArcs(skew(blank, 0, axis), skew(label, -jnp.inf, axis))
+    scores = TransducerArcs(rows(blank, 0, axis, by_frames), rows(label, -jnp.inf, axis, by_frames))
     possible = (logit_lengths >= (0 if emission.monotonic else 1)) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
     return Lattice(topology, scores, possible)
@@ -147,6 +144,13 @@ def cells(
     return inside & (
         jnp.arange(spaces, dtype=jnp.int32)[None, None, :] <= label_lengths[:, None, None]
     )
+
+
+def rows(x: jax.Array, fill: float, axis: int, by_frames: bool) -> jax.Array:
+    """``[B, T, U + 1]`` by rows that are frames, or else diagonals, as a topology reads them."""
+    if by_frames:
+        return x.transpose((1, 0, 2) if axis == 1 else (1, 2, 0))
+    return skew(x, fill, axis)
 
 
 def skew(x: jax.Array, fill: float, axis: int) -> jax.Array:
@@ -188,11 +192,16 @@ def total_of_batches(
 ):
     """`total` of arcs with any number of batch axes, which may have two dtypes."""
     lengths = logit_lengths.reshape(-1), label_lengths.reshape(-1)
+    log_z = total(flat_arcs(blank, label), *lengths, emission, penalties, semiring)
+    return log_z.reshape(blank.shape[:-2])
+
+
+def flat_arcs(blank: jax.Array, label: jax.Array) -> TransducerArcs:
+    """Arcs with all leading batch axes merged into one, in the wider of their dtypes."""
     blank, label = widen(blank), widen(label)
     dtype = max(blank.dtype, label.dtype, key=lambda dtype: dtype.itemsize)
-    arcs = (x.astype(dtype).reshape(lengths[0].size, *x.shape[-2:]) for x in (blank, label))
-    log_z = total(TransducerArcs(*arcs), *lengths, emission, penalties, semiring)
-    return log_z.reshape(blank.shape[:-2])
+    size = math.prod(blank.shape[:-2])
+    return TransducerArcs(*(x.astype(dtype).reshape(size, *x.shape[-2:]) for x in (blank, label)))
 
 
 def arcs_of_logits(

@@ -4,6 +4,7 @@ This proves neither numbers nor speed on a GPU. It needs `pip install -e '.[test
 Python 3.12 or later; no GPU is used.
 """
 
+import functools
 import importlib.util
 import re
 
@@ -49,11 +50,21 @@ def test_ctc(device, name):
     assert not launches(alone).loops
 
 
-@pytest.mark.parametrize("name", TRANSDUCERS)
-def test_transducers(device, name):
-    def loss(*arguments):
-        return jaxctc.rnnt_loss(*arguments, monotonic=TRANSDUCERS[name])
+def skipping(logits, labels, *lengths):
+    """Where words may be missing at both ends."""
+    return jaxctc.w_transducer_loss(*jaxctc.rnnt_log_probs(logits, labels, *lengths), *lengths)
 
+
+LOSSES = {
+    name: functools.partial(jaxctc.rnnt_loss, monotonic=monotonic)
+    for name, monotonic in TRANSDUCERS.items()
+}
+LOSSES["few labels a frame"] = functools.partial(jaxctc.rnnt_loss, max_symbols=2)
+LOSSES["skipping"] = skipping
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_transducers(device, loss):
     program = compiled(both(loss, "kernel"), device, transducer_structs())
     assert kernels(program) == 2
     assert launches(program).total <= MOST_LAUNCHES

@@ -62,7 +62,7 @@ def multi_blank_loss(
 
     References:
       Xu, Jia, Majumdar, Watanabe, Ginsburg 2022, "Multi-blank transducers for speech recognition",
-      eqs. 4–6, arXiv 2211.03541.
+      arXiv 2211.03541.
     """
     pair = transducer_checks.pair(logits, labels, logit_lengths, label_lengths, blank_id)
     classes = pair.logits.shape[-1]

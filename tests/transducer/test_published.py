@@ -78,3 +78,40 @@ def test_torchaudio(number):
     np.testing.assert_allclose(gradient, case["grad"], atol=1e-4)
     mean = torch.rnnt_loss(jax.nn.log_softmax(logits), *arguments, fused_log_softmax=False)
     np.testing.assert_allclose(mean, case["costs"].mean(), rtol=1e-6)
+
+
+NEMO = np.load(DATA / "nemo_rnnt.npz")
+
+
+def test_fastemit_of_nemo():
+    labels = NEMO["fastemit.labels"]
+
+    @jax.jit
+    def both(logits, factor):
+        return jax.value_and_grad(
+            lambda x: jaxctc.rnnt_loss(x, labels, fastemit_lambda=factor).sum()
+        )(logits)
+
+    cases = zip(*(NEMO[f"fastemit.{k}"] for k in ("lambdas", "costs", "grads")), strict=True)
+    for factor, cost, grad in cases:
+        value, gradient = both(NEMO["fastemit.logits"], factor)
+        np.testing.assert_allclose(value, cost, rtol=1e-6)
+        np.testing.assert_allclose(gradient, grad, atol=1e-6)
+
+
+def test_multi_blank_of_nemo():
+    case = {k: NEMO[f"multiblank.{k}"] for k in (
+        "logits", "labels", "logit_lengths", "label_lengths", "durations", "sigma", "costs", "grads"
+    )}  # fmt: skip
+    last = case["logits"].shape[-1] - 1  # NeMo's blank, before which its big blanks are
+    big = {last - 1 - i: int(d) for i, d in enumerate(case["durations"])}
+    pair = case["labels"], case["logit_lengths"], case["label_lengths"]
+
+    def loss(x):
+        return jaxctc.multi_blank_loss(
+            x, *pair, big_blanks=big, blank_id=last, sigma=float(case["sigma"])
+        )
+
+    losses, pullback = jax.vjp(jax.jit(loss), case["logits"])
+    np.testing.assert_allclose(losses, case["costs"], rtol=1e-6)
+    np.testing.assert_allclose(*pullback(jnp.ones_like(losses)), case["grads"], atol=1e-6)

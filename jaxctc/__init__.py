@@ -85,6 +85,7 @@ from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs
 from jaxctc.transducer import TransducerState as TransducerState
 from jaxctc.transducer import hat_log_probs as hat_log_probs
+from jaxctc.transducer import multi_blank_greedy_decode as multi_blank_greedy_decode
 from jaxctc.transducer import multi_blank_loss as multi_blank_loss
 from jaxctc.transducer import rnnt_align as rnnt_align
 from jaxctc.transducer import rnnt_beam_search as rnnt_beam_search

@@ -291,6 +291,12 @@ CASES = {
     "rnnt_beam_search": Case(
         _decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
     ),
+    "multi_blank_greedy_decode": Case(
+        _decoder(jaxctc.multi_blank_greedy_decode, big_blanks={3: 2}),
+        (LOGITS, FRAMES),
+        (PROJECTION,),
+        automatic=True,
+    ),
     "tdt_greedy_decode": Case(
         _decoder(jaxctc.tdt_greedy_decode, _joint_with_durations, durations=(0, 1, 2)),
         (LOGITS, FRAMES),

@@ -12,6 +12,7 @@
   a stream.
 * `tdt_greedy_decode`, `tdt_beam_search`, `tdt_posteriors`, `tdt_align`: of transducers with
   durations.
+* `multi_blank_greedy_decode`: of those with big blanks.
 * `rnnt_internal_lm`: the language model inside a transducer, as a scorer.
 """
 
@@ -28,6 +29,9 @@ from jaxctc.transducer.loss import rnnt_log_probs as rnnt_log_probs
 from jaxctc.transducer.loss import rnnt_loss as rnnt_loss
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
 from jaxctc.transducer.multi_blank import multi_blank_loss as multi_blank_loss
+from jaxctc.transducer.multi_blank_decode import (
+    multi_blank_greedy_decode as multi_blank_greedy_decode,
+)
 from jaxctc.transducer.pruned import rnnt_loss_pruned as rnnt_loss_pruned
 from jaxctc.transducer.pruned import rnnt_pruned_log_probs as rnnt_pruned_log_probs
 from jaxctc.transducer.pruning import PrunedInputs as PrunedInputs

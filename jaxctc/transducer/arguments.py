@@ -1,7 +1,7 @@
 """The checked arguments of the decoders, with one batch axis."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +38,7 @@ def checked(
     bounds: tuple[Any, Any],
     monotonic: bool = False,
     durations: Sequence[int] | None = None,
+    big_blanks: Mapping[int, int] | None = None,
     scorer: Scorer | None,
     scorer_weight: checks.ArrayLike,
 ) -> Arguments:
@@ -60,7 +61,10 @@ def checked(
     frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
     logits = transducer_checks.functions(joint, predictor, state, frame, known)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
-    model = Transducer(joint, predictor, blank_id, wide(logits.dtype), monotonic, known)
+    big = ()
+    if big_blanks is not None:
+        big = transducer_checks.big_blanks("big_blanks", big_blanks, logits.shape[0], blank_id)
+    model = Transducer(joint, predictor, blank_id, wide(logits.dtype), monotonic, known, big)
 
     weight = fusion.weight(scorer, scorer_weight, logits.shape[0]).astype(model.dtype)
     if scorer is not None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
@@ -84,7 +85,11 @@ def extend(
         here = jnp.clip(path.frame - stream.frame_count, 0, jnp.maximum(lengths - 1, 0))
         arcs = jax.vmap(model.arcs)(encoder[row, here], path.output)
         tokens, rank = arcs.tokens, arcs.tokens
-        is_label = jnp.arange(tokens.shape[1], dtype=jnp.int32) != model.blank_id
+        blank_frames = np.zeros(tokens.shape[1], np.int32)  # 0 for labels
+        blank_frames[model.blank_id] = 1
+        for big, count in model.big_blanks:
+            blank_frames[big] = count
+        is_label = blank_frames == 0
         grown = jnp.zeros_like(tokens)
         if scorer is not None:
             grown = sum_of.added(path.scorer_state, tokens.shape[1], tokens.dtype)
@@ -97,15 +102,18 @@ def extend(
 
         room = path.length < bounds.labels
         full = full | (active & ~room)
+        may = room & (path.symbols < bounds.symbols)
+        rank = jnp.where(may[:, None] | ~is_label[None, :], rank, -jnp.inf)
         # If nothing is possible, the blank.
-        may = room & (path.symbols < bounds.symbols) & (jnp.max(rank, axis=1) != -jnp.inf)
-        choice = jnp.where(may, jnp.argmax(rank, axis=1).astype(jnp.int32), model.blank_id)
-        emits = active & (choice != model.blank_id)
+        choice = jnp.argmax(rank, axis=1).astype(jnp.int32)
+        choice = jnp.where(jnp.max(rank, axis=1) != -jnp.inf, choice, model.blank_id)
+        skips = jnp.asarray(blank_frames)[choice]
+        emits = active & (skips == 0)
 
         def at(x):
             return jnp.take_along_axis(x, choice[:, None], axis=1)[:, 0]
 
-        gain, moves = at(tokens), jnp.where(emits, label_frames[0], 1)
+        gain, moves = at(tokens), jnp.where(emits, label_frames[0], skips)
         if model.durations is not None:
             place = jnp.argmax(jnp.where(emits[:, None], of_label, of_blank), axis=1)
             moves = label_frames[place]

@@ -4,7 +4,8 @@ At frame t and after labels y the joint network gives a distribution over the la
 append to y, and the blank, which appends nothing (Graves 2012, arXiv 1211.3711, section 2). An arc
 advances some frames: a blank 1 and a label 0, or 1 in the monotonic variant (Tripathi et al. 2019).
 With durations (Xu et al. 2023, arXiv 2304.06795) the network gives a distribution over these as
-well; a blank advances at least one frame.
+well; a blank advances at least one frame. Big blanks (Xu et al. 2022, arXiv 2211.03541) are blanks
+that advance several; only greedy search knows them.
 """
 
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Transducer(NamedTuple):
     dtype: Any  # of log-probabilities
     monotonic: bool = False
     durations: tuple[int, ...] | None = None
+    big_blanks: tuple[tuple[int, int], ...] = ()  # more classes that are blanks, and their frames
 
     @property
     def label_ways(self) -> tuple[Way, ...]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import log_softmax
+from transducer_searches import BLANK, LENGTHS, START, Plain, T, decoded, joint, predictor
 
 import jaxctc
 
@@ -101,6 +102,41 @@ def test_without_big_blanks_it_is_the_transducer_loss_in_every_precision():
     np.testing.assert_array_equal(
         np.isnan(several(np.float32(logits), {3: 2})), [True, False, False]
     )
+
+
+@pytest.mark.parametrize("big", [{3: 2}, {3: 2, 0: 4}], ids=str)
+def test_greedy_decoding_is_the_path_of_best_classes(big, encoder):
+    def decode(encoder, lengths):
+        return jaxctc.multi_blank_greedy_decode(
+            *(joint, predictor, START, encoder, lengths),
+            big_blanks=big,
+            blank_id=BLANK,
+            max_symbols=2,
+        )
+
+    found = decoded(decode, encoder, LENGTHS)
+    jumps = 0
+    for b, frames in enumerate(LENGTHS):
+        plain, blanks = Plain(encoder[b, :frames]), {BLANK: 1, **big}
+        t, symbols, labels, score = 0, 0, (), 0.0
+        emitted = []
+        while t < frames:
+            log_probs = plain.log_probs(t, labels)
+            allowed = range(4) if symbols < 2 else blanks
+            c = max(allowed, key=lambda c, x=log_probs: x[c])
+            score += log_probs[c]
+            if c in blanks:
+                t, symbols, jumps = t + blanks[c], 0, jumps + (c != BLANK)
+            else:
+                emitted.append(t)
+                labels, symbols = (*labels, c), symbols + 1
+        n = len(labels)
+        assert found.lengths[b] == n
+        assert found.labels.shape[1] == 2 * T
+        assert tuple(found.labels[b].tolist()) == labels + (-1,) * (2 * T - n)
+        assert found.frames[b].tolist() == emitted + [-1] * (2 * T - n)
+        np.testing.assert_allclose(found.scores[b], score, rtol=1e-5, atol=1e-5)
+    assert jumps > 5
 
 
 @pytest.mark.parametrize(

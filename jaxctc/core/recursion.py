@@ -45,8 +45,9 @@ Scores = chex.ArrayTree  # arrays of log-scores with the frames as leading axis
 class Topology(Protocol):
     """How one frame moves weight between states, in any semiring.
 
-    A topology that may run as a kernel has ``banded = True``: its scores have the shape of weights,
-    its step moves weights only by `semirings.shift`, and reads only arrays of that shape.
+    A topology that may run as a kernel has ``entries``, for its start is `semirings.first_state` of
+    them. Its scores have the shape of weights, and its step moves weights only by `semirings.shift`
+    and reads only arrays of that shape.
     """
 
     @property

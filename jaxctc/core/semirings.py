@@ -229,13 +229,18 @@ def where(mask: jax.Array, a: Weight, b: Weight) -> Weight:
     return jax.tree.map(functools.partial(choose, mask), a, b)
 
 
-def first_one(
-    semiring: Semiring, shape: tuple[int, ...], axis: int, dtype
-) -> tuple[Weight, Weight]:
-    """Weights that are one at the first place along `axis`, else zero; and a scale of one."""
+def first_state(
+    semiring: Semiring, entries: tuple[bool, ...], shape: tuple[int, ...], axis: int, dtype
+) -> tuple[State, Weight]:
+    """A state of weights of one `shape`, and a scale of one.
+
+    A weight with an entry is one at the first place along `axis`; everything else is zero.
+    """
     first = lax.broadcasted_iota(jnp.int32, shape, axis) == 0
-    weights = where(first, semiring.ones(shape, dtype), semiring.zeros(shape, dtype))
-    return weights, semiring.ones((*shape[:axis], 1, *shape[axis + 1 :]), dtype)
+    zeros = semiring.zeros(shape, dtype)
+    entered = where(first, semiring.ones(shape, dtype), zeros)
+    state = tuple(entered if entry else zeros for entry in entries)
+    return state, semiring.ones((*shape[:axis], 1, *shape[axis + 1 :]), dtype)
 
 
 def shift(semiring: Semiring, a: Weight, axis: int) -> Weight:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxctc.core.emissions import shared_log_probabilities
-from jaxctc.core.semirings import Semiring, State, Weight, first_one, select, shift, where
+from jaxctc.core.semirings import Semiring, State, Weight, first_state, select, shift, where
 
 
 @functools.partial(
@@ -39,7 +39,7 @@ class CTCTopology:
     skip: jax.Array  # bool, of the shape of a weight: may label s + 1 follow s without a blank?
     label_lengths: jax.Array  # [B]
     axis: int
-    banded: ClassVar[bool] = True
+    entries: ClassVar[tuple[bool, ...]] = (True, False)
 
     @property
     def neutral(self) -> jax.Array:
@@ -47,8 +47,7 @@ class CTCTopology:
         return jnp.where(first, 0.0, -jnp.inf)
 
     def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
-        blank, scale = first_one(semiring, self.skip.shape, self.axis, dtype)
-        return (blank, semiring.zeros(self.skip.shape, dtype)), scale
+        return first_state(semiring, self.entries, self.skip.shape, self.axis, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
         blank, label = state

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from jaxctc.core import meshes, recursion
 from jaxctc.core.emissions import arc_log_probabilities, widen
-from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, first_one, select, shift
+from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, first_state, select, shift
 from jaxctc.transducer import penalties as penalty
 from jaxctc.transducer.penalties import Penalties
 
@@ -51,7 +51,7 @@ class TransducerTopology:
     label_lengths: jax.Array  # [B]
     spaces: int  # U + 1, the number of label positions
     axis: int
-    banded: ClassVar[bool] = True
+    entries: ClassVar[tuple[bool, ...]] = (True,)
 
     @property
     def neutral(self) -> TransducerArcs:
@@ -60,8 +60,7 @@ class TransducerTopology:
     def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
         shape = (self.label_lengths.size, self.spaces)
         shape = shape if self.axis == 1 else shape[::-1]
-        weight, scale = first_one(semiring, shape, self.axis, dtype)
-        return (weight,), scale
+        return first_state(semiring, self.entries, shape, self.axis, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: TransducerArcs) -> State:
         (weight,) = state

@@ -7,13 +7,13 @@ frame. On the way they skip all frames between.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes, recursion
-from jaxctc.core.semirings import Semiring, State, Weight
+from jaxctc.core.semirings import Semiring, State
 from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer import lattice as plain
 from jaxctc.transducer import penalties as penalty
@@ -36,14 +36,12 @@ class SkippingArcs(NamedTuple):
 class SkippingTopology(TransducerTopology):
     """A state has the weights of the lattice, of the start, and of what waits for the end."""
 
+    entries: ClassVar[tuple[bool, ...]] = (True, True, False)
+
     @property
     def neutral(self) -> SkippingArcs:
         nothing = jnp.float32(-jnp.inf)
         return SkippingArcs(super().neutral, nothing, nothing, nothing)
-
-    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
-        (weight,), scale = super().start(semiring, dtype)
-        return (weight, weight, semiring.zeros(jax.tree.leaves(weight)[0].shape, dtype)), scale
 
     def step(self, semiring: Semiring, state: State, weights: SkippingArcs) -> State:
         weight, begin, end = state

@@ -67,6 +67,13 @@ def test_the_documents_say_what_was_measured():
     assert page == run.readme(page, results)
 
 
+def test_a_kernel_takes_a_third_of_the_cycles_of_the_scan():
+    (cycles,) = run.last_results()["cycles"]
+    for name in common.SHAPES:
+        found = cycles["data"][name]
+        assert 3 * found["kernel"]["cycles"] <= found["scan"]["cycles"], name
+
+
 def test_the_documents_show_every_machine():
     results = run.last_results()
     speed = results["ctc.speed"][0]

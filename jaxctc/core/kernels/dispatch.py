@@ -47,7 +47,7 @@ def applies(topology, scores, semiring: Semiring) -> bool:
     return (
         choice.current().kernel
         and semiring is PROBABILITY
-        and getattr(topology, "banded", False)
+        and hasattr(topology, "entries")
         and all(x.dtype == jnp.float32 for x in jax.tree.leaves(scores))
     )
 

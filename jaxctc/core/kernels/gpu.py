@@ -67,9 +67,9 @@ class Kernels:
             "recursion_backward",
             plan,
             operands,
-            [kept, cotangents],
+            [*kept, cotangents],
             [x for x in operands.scores for _ in range(2)],
-            [plgpu.SMEM((plan.frames, kept.shape[1], plan.states), jnp.float32)],
+            [plgpu.SMEM((plan.frames, kept[0].shape[1], plan.states), jnp.float32)],
         )
         first = lax.broadcasted_iota(jnp.int32, found[0].shape, 2) == 0
         return [

@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     states: int
     batch: int
     block: int  # sequences per program
+    whole: bool = False  # whether all states of the only chunk are kept
 
     def shape(self, batch: int) -> tuple[int, int]:
         """The shape of the weights of `batch` sequences."""
@@ -62,15 +63,15 @@ class Kernels(Protocol):
     def forward(
         self, plan: Plan, operands: Operands, state: jax.Array, scale: jax.Array, keep: bool
     ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        """The last state and its scale; with `keep` also the states ``[chunks, …]`` at the starts
-        of chunks.
+        """The last state and its scale; with `keep` also what `backward` needs, such as the states
+        ``[chunks, …]`` at the starts of chunks.
 
         States are stacks of arrays, ``[n, *plan.shape(batch)]``, and in range.
         """
         ...
 
     def backward(
-        self, plan: Plan, operands: Operands, kept: jax.Array, cotangents: jax.Array
+        self, plan: Plan, operands: Operands, kept: list[jax.Array], cotangents: jax.Array
     ) -> Arrays:
         """Cotangents of all scores, from those of the last state's arrays with derivatives."""
         ...
@@ -127,14 +128,14 @@ def run(
         state = jax.tree.unflatten(recursion.state, arrays)
         return finish(topology, semiring, state, jax.tree.unflatten(recursion.weight, scale))
 
-    moving, fixed = recursion.split([cut(x, shape) for x in state])
-    scale = [cut(x, edge) for x in scale]
+    moving, fixed = recursion.split(list(cut(state, (len(state), *shape))))
+    scale = list(cut(scale, (len(scale), *edge)))
     if not gradient:
         return (total(moving),)
     value, pullback = jax.vjp(total, moving)
     (cotangents,) = pullback(jnp.ones_like(value))
-    cotangents = jnp.stack([tiled(x, 0, plan.shape(plan.batch)) for x in cotangents])
-    found = kernels.backward(plan, operands, kept[0], cotangents)
+    cotangents = tiled(jnp.stack(cotangents), 0, plan.shape(plan.batch))
+    found = kernels.backward(plan, operands, kept, cotangents)
     leaves, tree = jax.tree.flatten(scores)
     found = [cut(x, like.shape) for x, like in zip(found, leaves, strict=True)]
     return value, jax.tree.unflatten(tree, found)

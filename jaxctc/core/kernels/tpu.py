@@ -3,8 +3,9 @@
 A program runs a block of sequences. Their scores stream from HBM chunk by chunk; the state stays in
 registers during a chunk and in VMEM between chunks. The first kernel can keep the state at the
 start of each chunk. The second goes through the chunks backwards: it recomputes the states of a
-chunk into VMEM and pulls cotangents back through each step. The step and its derivative are the
-topology's own; only states are shifted differently, by rotating registers.
+chunk into VMEM and pulls cotangents back through each step. Of frames that are few enough to be
+one chunk, the first kernel keeps all states and weights, and nothing is recomputed. The step and
+its derivative are the topology's own; only states are shifted differently, by rotating registers.
 """
 
 import jax
@@ -25,12 +26,12 @@ from jaxctc.core.kernels.plans import (
     varying_as,
 )
 from jaxctc.core.kernels.retarget import each
-from jaxctc.core.semirings import MAX_CHUNK, Semiring
+from jaxctc.core.semirings import MAX_CHUNK, Semiring, first_state
 
 MIN_CHUNK = 8
 VMEM = 12 * 2**20  # of the 16 MiB that a kernel may use on the smallest chips
 SUBLANES, LANES = 8, 128  # a register of float32
-UNROLL = 2  # frames per round of a loop; 4 saves 3 % more cycles, and compiles longer
+UNROLL = 4  # frames per round of a loop: 12 % fewer cycles than one
 REGISTERS = 4  # of an array of the state, if there are enough sequences to fill them
 
 
@@ -46,13 +47,15 @@ def plan(topology, scores, semiring: Semiring) -> Plan | None:
     )
     # The memory of the second kernel. Inputs and outputs count twice: while one chunk is computed,
     # the next is copied.
-    read, kept = len(jax.tree.leaves(scores)), 2 * len(jax.tree.leaves(topology)) + 6 * arrays
-    per_frame = 4 * read + arrays + read * len(jax.tree.leaves(semiring.zeros((), jnp.float32)))
-    most = min((VMEM // (4 * states * block) - kept) // per_frame, MAX_CHUNK)
+    read, other = len(jax.tree.leaves(scores)), 2 * len(jax.tree.leaves(topology)) + 6 * arrays
+    kept = arrays + read * len(jax.tree.leaves(semiring.zeros((), jnp.float32)))
+    room = VMEM // (4 * states * block) - other
+    most = min(room // (4 * read + kept), MAX_CHUNK)
     if frames == 0 or most < min(frames, MIN_CHUNK):
         return None
+    whole = frames <= min(room // (4 * read + 2 * kept), MAX_CHUNK)
     chunks = chunks_of(frames, most, most // 2)
-    return Plan(axis, *chunks, states, round_up(batch, block), block)
+    return Plan(axis, *chunks, states, round_up(batch, block), block, whole)
 
 
 class Kernels:
@@ -60,39 +63,47 @@ class Kernels:
 
     def __init__(self, interpret: bool = False):
         self.interpret = interpret
+        self.unroll = 1 if interpret else UNROLL  # an interpreter only takes longer to compile
 
     def forward(self, plan: Plan, operands: Operands, state, scale, keep: bool):
+        # Of state and scale only the shapes are used: the kernel makes them, in fewer launches.
         blocks = _Blocks(plan, backwards=False)
         specs = [blocks.of_batch(state), blocks.of_batch(scale)]
         shapes = [state, scale]
-        if keep:
+        if keep and plan.whole:
+            for n in (len(state), _count_weights(operands)):
+                kept = jax.ShapeDtypeStruct((plan.frames, n, *state.shape[1:]), state.dtype)
+                specs, shapes = [*specs, blocks.of_frames(kept, plan.frames)], [*shapes, kept]
+        elif keep:
             kept = jax.ShapeDtypeStruct((plan.chunks, *state.shape), state.dtype)
             specs, shapes = [*specs, blocks.of_frames(kept, 1)], [*shapes, kept]
         state, scale, *kept = self._call(
-            _forward, "recursion_forward", plan, operands, blocks, [state, scale], specs, shapes
+            _forward, "recursion_forward", plan, operands, blocks, [], specs, shapes, []
         )
         return state, scale, kept
 
     def backward(self, plan: Plan, operands: Operands, kept, cotangents) -> Arrays:
         blocks = _Blocks(plan, backwards=True)
-        given = [kept, cotangents]
         tile = plan.shape(plan.block)
-        weights = len(operands.scores) * operands.form.recursion.weight.num_leaves
+        scratch = [pltpu.VMEM((len(cotangents), *tile), jnp.float32)]
+        if not plan.whole:
+            for n in (kept[0].shape[1], _count_weights(operands)):
+                scratch.append(pltpu.VMEM((plan.frames, n, *tile), jnp.float32))
+        length = plan.frames if plan.whole else 1
         return self._call(
             _backward,
             "recursion_backward",
             plan,
             operands,
             blocks,
-            given,
+            [*kept, cotangents],
             [blocks.of_frames(x, plan.frames) for x in operands.scores],
             operands.scores,
-            given_specs=[blocks.of_frames(kept, 1), blocks.of_batch(cotangents)],
-            scratch=[
-                pltpu.VMEM((len(cotangents), *tile), jnp.float32),
-                pltpu.VMEM((plan.frames, kept.shape[1], *tile), jnp.float32),
-                pltpu.VMEM((plan.frames, weights, *tile), jnp.float32),
+            [
+                *[blocks.of_frames(x, length) for x in kept],
+                blocks.of_batch(cotangents),
             ],
+            scratch=scratch,
         )
 
     def _call(
@@ -105,7 +116,7 @@ class Kernels:
         given,
         specs,
         shapes,
-        given_specs=None,
+        given_specs,
         scratch=(),
     ):
         form = operands.form
@@ -114,12 +125,12 @@ class Kernels:
         counts = len(scores), len(topology), len(given), len(specs), len(scratch)
 
         def body(*refs):
-            kernel(form, steps(form.recursion, _RULES), *in_lists(refs, counts))
+            kernel(form, steps(form.recursion, _RULES), self.unroll, *in_lists(refs, counts))
 
         return pl.pallas_call(
             body,
             grid=(plan.batch // plan.block, plan.chunks),
-            in_specs=[*scores, *topology, *(given_specs or specs[: len(given)])],
+            in_specs=[*scores, *topology, *given_specs],
             out_specs=specs,
             out_shape=[varying_as(operands.scores[0], x) for x in shapes],
             scratch_shapes=scratch,
@@ -127,6 +138,11 @@ class Kernels:
             name=name,
             interpret=self.interpret,
         )(*operands.scores, *operands.topology, *given)
+
+
+def _count_weights(operands: Operands) -> int:
+    """The number of arrays that the weights of a frame have."""
+    return len(operands.scores) * operands.form.recursion.weight.num_leaves
 
 
 class _Blocks:
@@ -155,33 +171,40 @@ class _Blocks:
         return *[0] * (ndim - 2), *((0, block) if self.plan.axis == 0 else (block, 0))
 
 
-def _forward(form: Form, steps: Steps, scores, topology, start, results, _):
+def _forward(form: Form, steps: Steps, unroll: int, scores, topology, _, results, __):
     """State and scale are carried from chunk to chunk in the outputs, whose blocks stay in VMEM."""
     state, scale, *kept = results
 
+    topology = form.topology_of([ref[...] for ref in topology])
+
     @pl.when(pl.program_id(1) == 0)
     def _():
-        state[...] = start[0][...]
-        scale[...] = start[1][...]
+        semiring, entries, shape = form.recursion.semiring, topology.entries, state.shape[1:]
+        first = first_state(semiring, entries, shape, topology.axis, state.dtype)
+        _write(state, jax.tree.leaves(first[0]))
+        _write(scale, jax.tree.leaves(first[1]))
 
-    for ref in kept:
-        ref[0] = state[...]
-    topology = form.topology_of([ref[...] for ref in topology])
+    if len(kept) == 1:
+        kept[0][0] = state[...]
 
     def frame(t, arrays):
         weights = steps.weights(form.scores_of([ref[t] for ref in scores]))
+        if len(kept) == 2:
+            _write(kept[0].at[t], arrays)
+            _write(kept[1].at[t], weights)
         return steps.step(topology, arrays, weights)
 
-    arrays = lax.fori_loop(0, scores[0].shape[0], frame, _read(state), unroll=UNROLL)
+    arrays = lax.fori_loop(0, scores[0].shape[0], frame, _read(state), unroll=unroll)
     arrays, factor = steps.rescale(topology, arrays, _read(scale))
     _write(state, arrays)
     _write(scale, factor)
 
 
-def _backward(form: Form, steps: Steps, scores, topology, given, results, scratch):
+def _backward(form: Form, steps: Steps, unroll: int, scores, topology, given, results, scratch):
     """Cotangents are carried from chunk to chunk in scratch memory."""
-    kept, end = given
-    carried, states, weights = scratch
+    *kept, end = given
+    carried, *recomputed = scratch
+    states, weights = recomputed or kept
     frames = scores[0].shape[0]
     topology = form.topology_of([ref[...] for ref in topology])
 
@@ -203,9 +226,13 @@ def _backward(form: Form, steps: Steps, scores, topology, given, results, scratc
             ref[t] = x
         return cotangents
 
-    arrays = lax.fori_loop(0, frames, forward, _read(kept.at[0]), unroll=UNROLL)
+    if recomputed:
+        arrays = lax.fori_loop(0, frames, forward, _read(kept[0].at[0]), unroll=unroll)
+    else:
+        last = frames - 1
+        arrays = steps.step(topology, _read(states.at[last]), _read(weights.at[last]))
     cotangents = steps.pull_rescale(topology, arrays, _read(carried))
-    _write(carried, lax.fori_loop(0, frames, backward, cotangents, unroll=UNROLL))
+    _write(carried, lax.fori_loop(0, frames, backward, cotangents, unroll=unroll))
 
 
 def _read(ref) -> Arrays:

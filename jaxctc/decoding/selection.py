@@ -29,6 +29,24 @@ def best(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
     return value, place
 
 
+def few_of_many(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """`lax.top_k` of one long axis, by way of groups: a few best are in a few of these.
+
+    Faster on a CPU, where `lax.top_k` sorts; a maximum is vectorised.
+    """
+    size = x.size
+    group = max(1, round((size / count) ** 0.5))
+    groups = -(-size // group)
+    if groups <= count:
+        return lax.top_k(x, count)
+    grouped = jnp.pad(x, (0, groups * group - size), constant_values=-jnp.inf)
+    grouped = grouped.reshape(groups, group)
+    _, place = lax.top_k(jnp.max(grouped, axis=1), count)
+    place = jnp.sort(place)  # so that the first of equals stays the first
+    value, cell = lax.top_k(grouped[place].reshape(count * group), count)
+    return value, place[cell // group] * group + cell % group
+
+
 def by_counting(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
     """`best`, by counting."""
     batch, count = rank.shape

@@ -15,9 +15,8 @@ from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import emitted as emissions
 from jaxctc.transducer.emitted import Emitted, Nodes
-from jaxctc.transducer.greedy import scored
 from jaxctc.transducer.model import Transducer, Tree
-from jaxctc.transducer.rounds import Beam, Search, merged, one_frame
+from jaxctc.transducer.rounds import Beam, Search, merged, one_frame, scored
 
 
 class Stream(NamedTuple):

@@ -1,11 +1,8 @@
 """Greedy search of transducers: the best arc at every step.
 
 Every sequence of a batch is at its own frame, so that one loop serves them all. Its number of steps
-is about that of the sequence with the most frames plus labels.
-
-The predictor is needed only after a label. A sequence that has emitted one waits until enough
-others have, and the predictor is called for all of them at once: a call costs the same for one
-sequence as for many. This changes no result.
+is that of the sequence with the most frames plus labels. The predictor is called only after
+labels, and only for sequences that have emitted one.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
@@ -32,7 +30,6 @@ class Path(NamedTuple):
     symbols: jax.Array  # int32: labels in this frame
     length: jax.Array  # int32
     score: jax.Array
-    waiting: jax.Array  # int32: the label that the predictor has not read yet, or -1
     output: Tree
     state: Tree
     scorer_state: Any
@@ -53,9 +50,9 @@ def start(
 ) -> Stream:
     begun = model.predictor(initial_state, jnp.int32(model.blank_id))
     output, state = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *jnp.shape(x))), begun)
-    zero, none = jnp.zeros(batch, jnp.int32), jnp.full(batch, -1, jnp.int32)
+    zero = jnp.zeros(batch, jnp.int32)
     score, scorer_state = jnp.zeros(batch, model.dtype), fusion.start(scorer, batch)
-    path = Path(zero, zero, zero, score, none, output, state, scorer_state, score)
+    path = Path(zero, zero, zero, score, output, state, scorer_state, score)
     emitted = emissions.nothing((batch, max_labels), model.dtype)
     return Stream(path, emitted, zero, jnp.zeros(batch, bool))
 
@@ -73,15 +70,13 @@ def extend(
     batch, frames = encoder.shape[:2]
     row, end = jnp.arange(batch, dtype=jnp.int32), stream.frame_count + lengths
     label_frames = jnp.array([way.frames for way in model.label_ways], jnp.int32)
-    # Below this many waiting sequences the predictor waits too, if others can go on.
-    enough = max(1, batch // 4)
 
     def unfinished(carry):
         return jnp.any(carry[0].frame < end)
 
     def step(carry):
         path, emitted, full = carry
-        active = (path.frame < end) & (path.waiting < 0)
+        active = path.frame < end
         here = jnp.clip(path.frame - stream.frame_count, 0, jnp.maximum(lengths - 1, 0))
         arcs = jax.vmap(model.arcs)(encoder[row, here], path.output)
         tokens, rank = arcs.tokens, arcs.tokens
@@ -90,6 +85,7 @@ def extend(
         for big, count in model.big_blanks:
             blank_frames[big] = count
         is_label = blank_frames == 0
+        every = jnp.arange(tokens.shape[1], dtype=jnp.int32)
         grown = jnp.zeros_like(tokens)
         if scorer is not None:
             grown = sum_of.added(path.scorer_state, tokens.shape[1], tokens.dtype)
@@ -104,9 +100,10 @@ def extend(
         full = full | (active & ~room)
         may = room & (path.symbols < bounds.symbols)
         rank = jnp.where(may[:, None] | ~is_label[None, :], rank, -jnp.inf)
-        # If nothing is possible, the blank.
-        choice = jnp.argmax(rank, axis=1).astype(jnp.int32)
-        choice = jnp.where(jnp.max(rank, axis=1) != -jnp.inf, choice, model.blank_id)
+        best = jnp.max(rank, axis=1)
+        # Faster than argmax on a CPU. If nothing is possible or known, the blank.
+        first = jnp.min(jnp.where(rank == best[:, None], every[None, :], every.size), axis=1)
+        choice = jnp.where(best > -jnp.inf, first, model.blank_id)
         skips = jnp.asarray(blank_frames)[choice]
         emits = active & (skips == 0)
 
@@ -127,16 +124,9 @@ def extend(
             symbols=jnp.where(moves > 0, 0, path.symbols + emits.astype(jnp.int32)),
             length=path.length + emits.astype(jnp.int32),
             score=path.score + jnp.where(active, gain, 0),
-            waiting=jnp.where(emits, choice, path.waiting),
             scorer_score=path.scorer_score + jnp.where(emits, at(grown), 0),
         )
-        waits = path.waiting >= 0
-        stuck = ~jnp.any((path.frame < end) & ~waits)
-        due = (jnp.sum(waits, dtype=jnp.int32) >= enough) | (stuck & jnp.any(waits))
-        return meshes.cond(due, read, lambda path: path, path), emitted, full
-
-    def read(path):
-        return predicted(model, path, scorer)
+        return _after_labels(model, path, choice, emits, scorer), emitted, full
 
     carry = stream.path, stream.emitted, stream.full
     if frames:
@@ -145,37 +135,43 @@ def extend(
     return Stream(path, emitted, end, full)
 
 
-def predicted(model: Transducer, path: Any, scorer: Scorer | None) -> Any:
-    """Hypotheses, with one axis, after the predictor and the scorer have read what waits."""
-    new = jax.vmap(model.predictor)(path.state, jnp.maximum(path.waiting, 0))
-    output, state = _moved(path.waiting >= 0, new, (path.output, path.state))
-    return path._replace(
-        output=output,
-        state=state,
-        scorer_state=scored(path, scorer),
-        waiting=jnp.full_like(path.waiting, -1),
-    )
+def _after_labels(
+    model: Transducer, path: Path, label: jax.Array, emits: jax.Array, scorer: Scorer | None
+) -> Path:
+    """The path after predictor and scorer have read the labels of some sequences.
 
+    A few sequences at a time, since mostly few emit a label at once. It must be the same number
+    always: with another one, a matrix product may round differently.
+    """
+    batch = label.size
+    # A power of two: of such a number of rows each rounds alike, wherever it is.
+    few = min(batch, 1 << max(0, (batch // 4).bit_length() - 1))
 
-def scored(path: Any, scorer: Scorer | None) -> Any:
-    """The scorer's states of hypotheses, with one axis, after it has read what waits."""
-    if scorer is None:
-        return ()
-    after, _ = jax.vmap(scorer.extend)(path.scorer_state, jnp.maximum(path.waiting, 0))
-    return _moved(path.waiting >= 0, after, path.scorer_state)
+    def some(carry):
+        return jnp.any(carry[0])
 
+    def read(carry):
+        left, memory = carry
+        waits, place = lax.top_k(left.astype(jnp.int32), few)
+        output, state, scorer_state = jax.tree.map(lambda x: x[place], memory)
+        output, state = jax.vmap(model.predictor)(state, label[place])
+        if scorer is not None:
+            scorer_state, _ = jax.vmap(scorer.extend)(scorer_state, label[place])
+        new = output, state, scorer_state
+        target = jnp.where(waits > 0, place, batch)  # else outside, and dropped
+        memory = jax.tree.map(lambda x, y: x.at[target].set(y, mode="drop"), memory, new)
+        return left.at[target].set(False, mode="drop"), memory
 
-def _moved(mask: jax.Array, new: Tree, old: Tree) -> Tree:
-    def one(mask, new, old):
-        return jax.tree.map(lambda x, y: jnp.where(mask, x, y), new, old)
-
-    return jax.vmap(one)(mask, new, old)
+    memory = path.output, path.state, path.scorer_state
+    _, memory = meshes.while_loop(some, read, (emits, memory))
+    output, state, scorer_state = memory
+    return path._replace(output=output, state=state, scorer_state=scorer_state)
 
 
 def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
     """The hypotheses if the utterances end here."""
-    path, scorer = stream.path, sum_of.scorer
-    share, complete = fusion.ended(scorer, scored(path, scorer), path.scorer_score)
+    path = stream.path
+    share, complete = fusion.ended(sum_of.scorer, path.scorer_state, path.scorer_score)
     found = stream.emitted
     return Hypotheses(
         found.labels,

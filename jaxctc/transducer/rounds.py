@@ -21,10 +21,11 @@ import numpy as np
 from jax import lax
 
 from jaxctc.core import meshes
+from jaxctc.decoding import selection
 from jaxctc.decoding.fusion import Fusion
 from jaxctc.decoding.hashing import prefix_hash
+from jaxctc.language.scorer import Scorer
 from jaxctc.transducer.emitted import Emitted, Nodes
-from jaxctc.transducer.greedy import predicted
 from jaxctc.transducer.model import Arcs, Bounds, Transducer, Tree
 
 
@@ -187,13 +188,19 @@ def _grown(
         possible &= added > -jnp.inf
         scorer_score += jnp.where(added > -jnp.inf, added, 0)
         total += search.fusion.weight * scorer_score
-    # The best of each hypothesis, and of these the best of all: of equals the first.
-    total, label = lax.top_k(jnp.where(possible, total, -jnp.inf), min(width, classes))
+    total = jnp.where(possible, total, -jnp.inf)
+    kept, label = classes, None
+    if len(model.label_ways) > 1:
+        # The best of each hypothesis, once for all durations.
+        kept = min(width, classes)
+        total, label = lax.top_k(total, kept)
 
     def of_way(place, duration):
-        rank, cell = lax.top_k((total + duration[:, None]).reshape(-1), width)
-        parent = cell // total.shape[1]
-        chosen = label.reshape(-1)[cell]
+        # Of equals the first.
+        rank, cell = selection.few_of_many((total + duration[:, None]).reshape(-1), width)
+        parent, chosen = cell // kept, cell % kept
+        if label is not None:
+            chosen = label[parent, chosen]
         score = tokens[parent, chosen]
         gain = score + duration[parent]
         before = jax.tree.map(lambda x: x[parent], light)
@@ -224,6 +231,33 @@ def _grown(
     )
     nodes = Nodes(parent, emission)
     return longer, jax.tree.map(lambda x: x.reshape(len(moves) * width), nodes)
+
+
+def predicted(model: Transducer, beam: Beam, scorer: Scorer | None) -> Beam:
+    """Hypotheses, with one axis, after the predictor and the scorer have read what waits."""
+    new = jax.vmap(model.predictor)(beam.state, jnp.maximum(beam.waiting, 0))
+    output, state = _moved(beam.waiting >= 0, new, (beam.output, beam.state))
+    return beam._replace(
+        output=output,
+        state=state,
+        scorer_state=scored(beam, scorer),
+        waiting=jnp.full_like(beam.waiting, -1),
+    )
+
+
+def scored(beam: Beam, scorer: Scorer | None) -> Any:
+    """The scorer's states of hypotheses, with one axis, after it has read what waits."""
+    if scorer is None:
+        return ()
+    after, _ = jax.vmap(scorer.extend)(beam.scorer_state, jnp.maximum(beam.waiting, 0))
+    return _moved(beam.waiting >= 0, after, beam.scorer_state)
+
+
+def _moved(mask: jax.Array, new: Tree, old: Tree) -> Tree:
+    def one(mask, new, old):
+        return jax.tree.map(lambda x, y: jnp.where(mask, x, y), new, old)
+
+    return jax.vmap(one)(mask, new, old)
 
 
 def merged(fusion: Fusion, parts: list[Beam], width: int) -> Beam:

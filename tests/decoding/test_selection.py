@@ -29,3 +29,18 @@ def test_counting_finds_the_best(width, dtype):
         got = place[b][value[b] > -np.inf]
         assert sorted(got.tolist()) == sorted(order[exists].tolist())
         np.testing.assert_array_equal(value[b][value[b] > -np.inf], rank[b, got])
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(4000, 8), (1003, 5), (20, 3), (9, 8), (3, 3), (40, 1)]
+)
+def test_few_of_many_are_those_of_sorting(size, count):
+    rng = np.random.default_rng(size)
+    x = rng.normal(size=(5, size)).astype(np.float32)
+    x[1] = np.round(x[1], 1)  # ties
+    x[2] = -np.inf
+    x[3, count // 2 :] = -np.inf
+    want = jax.lax.top_k(x, count)
+    found = jax.jit(jax.vmap(lambda x: selection.few_of_many(x, count)))(x)
+    for got, expected in zip(found, want, strict=True):
+        np.testing.assert_array_equal(got, expected)

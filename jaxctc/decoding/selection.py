@@ -32,15 +32,15 @@ def best(rank: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
 def few_of_many(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """`lax.top_k` of one long axis, by way of groups: a few best are in a few of these.
 
-    Faster on a CPU, where `lax.top_k` sorts; a maximum is vectorised.
+    Faster on a CPU, where `lax.top_k` sorts; a maximum is vectorised. Groups must be of one size,
+    since padding would take longer than sorting.
     """
-    size = x.size
-    group = max(1, round((size / count) ** 0.5))
-    groups = -(-size // group)
-    if groups <= count:
+    fitting = [n for n in range(2, x.size // count + 1) if x.size % n == 0]
+    group = min(fitting, key=lambda n: n + x.size / n / count, default=1)
+    groups = x.size // group
+    if group == 1 or groups <= count:
         return lax.top_k(x, count)
-    grouped = jnp.pad(x, (0, groups * group - size), constant_values=-jnp.inf)
-    grouped = grouped.reshape(groups, group)
+    grouped = x.reshape(groups, group)
     _, place = lax.top_k(jnp.max(grouped, axis=1), count)
     place = jnp.sort(place)  # so that the first of equals stays the first
     value, cell = lax.top_k(grouped[place].reshape(count * group), count)

@@ -95,7 +95,9 @@ def rnnt_internal_lm(
       >>> hot = jaxctc.Hotwords({(2, 2): 1.0}, classes=3).scorer()
       >>> scorer = jaxctc.combine([hot, internal], weights=[1, -0.3])
       >>> frames = jnp.array([[0, 0, 3.0], [3, 0, 0], [0, 0, 2]])
-      >>> best = jaxctc.rnnt_greedy_decode(joint, predictor, (), frames, scorer=scorer)
+      >>> best = jaxctc.rnnt_greedy_decode(
+      ...     joint, predictor, (), frames, max_symbols=1, scorer=scorer
+      ... )
       >>> print(best.labels[: int(best.lengths)])
       [2 2]
 

@@ -40,9 +40,9 @@ def tdt_posteriors(
       >>> import jax.numpy as jnp, jaxctc
       >>> tokens, durations = jnp.zeros((2, 2, 3)), jnp.zeros((2, 2, 2))
       >>> found = jaxctc.tdt_posteriors(tokens, durations, jnp.array([1]), durations=(0, 1))
-      >>> print(found.label[:, 0])  # at frame 0 with each duration, or at frame 1 with 0
-      [[0.25 0.5 ]
-       [0.25 0.  ]]
+      >>> print(jnp.round(8 * found.label[:, 0]))  # at frame 0 with both durations, or at frame 1
+      [[1. 6.]
+       [1. 0.]]
     """
     pair = transducer_checks.pair(
         token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits"

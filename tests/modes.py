@@ -156,7 +156,10 @@ CASES = {
         (GRAMMAR,),
     ),
     "ctc_beam_start": Case(_start, (LOGITS,), constant=True),
-    "ctc_beam_extend": Case(jaxctc.ctc_beam_extend, (_state(), LOGITS, FRAMES)),
+    "ctc_beam_extend": Case(
+        lambda *a: jaxctc.ctc_beam_extend(*a, blank_skip_threshold=0.4),
+        (_state(), LOGITS, FRAMES),
+    ),
     "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (_state(),)),
     "ctc_beam_commit": Case(jaxctc.ctc_beam_commit, (_state(),)),
     "ctc_beam_rescore": Case(

@@ -27,6 +27,7 @@ def ctc_beam_search(
     prune_classes: int | None = None,
     beam_threshold: checks.ArrayLike | None = None,
     class_threshold: checks.ArrayLike | None = None,
+    blank_skip_threshold: checks.ArrayLike | None = None,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
     scorer_state: Any = None,
@@ -51,6 +52,9 @@ def ctc_beam_search(
         weighted score, leave the beam after each frame.
       class_threshold: If given, labels that are further below the best class of a frame, in
         log-probability, get probability 0 there.
+      blank_skip_threshold: If given, no label is possible at a frame where the blank has at least
+        this probability, and the search skips such frames, all but one in a row. Time falls
+        with the frames that are left, in the sequence that has most of them.
       scorer: What is known besides the logits, a `Scorer` such as `jaxctc.language` has.
       scorer_weight: The factor of its scores.
       scorer_state: If given, the scorer's state that each sequence begins with, arrays
@@ -92,7 +96,7 @@ def ctc_beam_search(
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
     weight = _weight(scorer, scorer_weight, classes, blank_id)
     begun = _start_states(scorer, scorer_state, lengths.shape)
-    thresholds = _thresholds(beam_threshold, class_threshold)
+    thresholds = _thresholds(beam_threshold, class_threshold, blank_skip_threshold)
     settings = width, blank_id, most, prune
     return _beam_search(logits, lengths, scorer, begun, weight, thresholds, settings)
 
@@ -145,6 +149,7 @@ def ctc_beam_extend(
     prune_classes: int | None = None,
     beam_threshold: checks.ArrayLike | None = None,
     class_threshold: checks.ArrayLike | None = None,
+    blank_skip_threshold: checks.ArrayLike | None = None,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
 ) -> BeamState:
@@ -180,7 +185,7 @@ def ctc_beam_extend(
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
     weight = _weight(scorer, scorer_weight, logits.shape[-1], blank_id)
     _check_scorer_state(state, scorer)
-    thresholds = _thresholds(beam_threshold, class_threshold)
+    thresholds = _thresholds(beam_threshold, class_threshold, blank_skip_threshold)
     return _beam_extend(state, logits, lengths, scorer, weight, thresholds, blank_id, prune)
 
 
@@ -254,9 +259,12 @@ def _start_states(scorer: Scorer | None, state: Any, batch: tuple[int, ...]) -> 
     return start_states(scorer, batch, state)
 
 
-def _thresholds(beam_threshold, class_threshold) -> list[jax.Array | None]:
-    named = {"beam_threshold": beam_threshold, "class_threshold": class_threshold}
-    return [x if x is None else jnp.asarray(checks.real_from_zero(n, x)) for n, x in named.items()]
+def _thresholds(beam, label, blank_skip) -> list[jax.Array | None]:
+    named = {"beam_threshold": beam, "class_threshold": label}
+    found = [x if x is None else checks.real_from_zero(n, x) for n, x in named.items()]
+    if blank_skip is not None:
+        blank_skip = checks.probability("blank_skip_threshold", blank_skip)
+    return [x if x is None else jnp.asarray(x) for x in (*found, blank_skip)]
 
 
 @meshes.jit(trailing=(2, 0), static_argnums=6)

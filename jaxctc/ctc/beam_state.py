@@ -1,5 +1,6 @@
 """The state of a prefix beam search: its start, its extension by frames, its hypotheses."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,9 @@ from jax import lax
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
-from jaxctc.ctc.frames import Frame, frames_of
-from jaxctc.ctc.prefix_search import Alignments, Beam
+from jaxctc.ctc.frames import Frame, frames_of, skip_blanks
+from jaxctc.ctc.prefix_search import Beam
+from jaxctc.ctc.traces import Alignments, trace_back, unmoved
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
 
@@ -45,6 +47,7 @@ class Settings(NamedTuple):
     prune: int | None  # labels that are possible at a frame
     beam_threshold: jax.Array | None
     class_threshold: jax.Array | None
+    blank_skip: jax.Array | None  # a probability
 
 
 def start(batch: int, width: int, max_labels: int, dtype, scorer_state: Any) -> BeamState:
@@ -89,25 +92,41 @@ def extend(
     def step(beam, frame):
         return prefix_search.step(beam, frame, search)
 
+    number = jnp.arange(inside.shape[1], dtype=jnp.int32)[:, None]
+    if settings.blank_skip is not None:
+        frames, number = skip_blanks(frames, settings.blank_skip)
+        step = _where_any_is_inside(step)
     beam, traces = meshes.scan(step, state.beam, frames)
-    found = prefix_search.trace_back(traces, frames.inside)
-    return _append(state, beam, found, frames)._replace(frame_count=state.frame_count + lengths)
+    found = trace_back(traces, frames.inside, beam.length)
+    after = _append(state, beam, found, frames, state.frame_count[None] + number)
+    return after._replace(frame_count=state.frame_count + lengths)
+
+
+def _where_any_is_inside(step: Callable) -> Callable:
+    """A step that takes no time at a frame that no sequence has."""
+
+    def nothing(beam, _):
+        return beam, unmoved(beam.last)
+
+    return lambda beam, frame: meshes.cond(jnp.any(frame.inside), step, nothing, beam, frame)
 
 
 def _as(x: jax.Array | None, dtype) -> jax.Array | None:
     return None if x is None else x.astype(dtype)
 
 
-def _append(state: BeamState, beam: Beam, found: Alignments, seen: Frame) -> BeamState:
-    """The state with the labels that began appended to those at their origin."""
+def _append(
+    state: BeamState, beam: Beam, found: Alignments, seen: Frame, number: jax.Array
+) -> BeamState:
+    """The state with the labels that began appended to those at their origin.
+
+    `number` has the numbers of the frames, [T, B].
+    """
     width, max_labels = state.labels.shape[1:]
     begun = found.begun
-    before = jnp.concatenate([state.beam.length] * 2, axis=1)
-    before = jnp.take_along_axis(before, found.origin, axis=1)
-    last = before[None] + jnp.cumsum(begun >= 0, axis=0, dtype=jnp.int32) - 1
 
     def places(mask):
-        return jnp.where(mask, last, max_labels).transpose(1, 2, 0)  # [B, 2 W, T]
+        return jnp.where(mask, found.place, max_labels).transpose(1, 2, 0)  # [B, 2 W, T]
 
     began, goes_on = places(begun >= 0), places(found.label >= 0)
     row = jnp.arange(began.shape[0], dtype=jnp.int32)[:, None, None]
@@ -119,9 +138,7 @@ def _append(state: BeamState, beam: Beam, found: Alignments, seen: Frame) -> Bea
 
     labels = inherited(jnp.concatenate([state.labels] * 2, axis=1), began)
     labels = labels.set(begun.transpose(1, 2, 0), mode="drop")
-    frame = jnp.arange(begun.shape[0], dtype=jnp.int32)[None, None, :]
-    frame = state.frame_count[:, None, None] + frame
-    frames = inherited(state.frames, began).set(frame, mode="drop")
+    frames = inherited(state.frames, began).set(number.T[:, None, :], mode="drop")
     score = jnp.take_along_axis(seen.log_probs, jnp.maximum(found.label, 0), axis=2)
     sure = jnp.broadcast_to(seen.confidence[:, :, None], score.shape)
     old = jax.tree.map(lambda x: inherited(x, goes_on), state.runs)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core import meshes
 from jaxctc.decoding.normalise import normalised, sum_by_halves
 
 
@@ -55,3 +56,45 @@ def frames_of(
         log_probs = jnp.where(kept, log_probs, -jnp.inf)
     frames = Frame(blank, log_probs, best, label, inside, confidence)
     return jax.tree.map(lambda y: y.swapaxes(0, 1), frames)
+
+
+def skip_blanks(frames: Frame, threshold: jax.Array) -> tuple[Frame, jax.Array]:
+    """The frames of a search, of which those that are sure to be blank are one in a row.
+
+    At a frame whose blank has this probability, no label is possible. Two such frames in a row
+    leave what one leaves, with the product of their probabilities.
+
+    Returns:
+      The frames, with those that are left out behind the others; and where each was, int32
+      ``[T, B]``.
+    """
+    sure = frames.inside & (frames.blank >= jnp.log(threshold).astype(frames.blank.dtype))
+    first = sure & ~jnp.concatenate([jnp.zeros_like(sure[:1]), sure[:-1]])
+
+    def back(after, frame):
+        sure, blank = frame
+        total = jnp.where(sure, blank + after, 0)
+        return total, total
+
+    _, total = meshes.scan(
+        back, jnp.zeros_like(frames.blank[0]), (sure, frames.blank), reverse=True
+    )
+    kept = frames.inside & (first | ~sure)
+    source = jnp.argsort(~kept, axis=0, stable=True).astype(jnp.int32)
+
+    def only_blank(x):
+        return jnp.where(sure[:, :, None], -jnp.inf, x)
+
+    frames = Frame(
+        jnp.where(sure, total, frames.blank),
+        only_blank(frames.log_probs),
+        None if frames.top_log_probs is None else only_blank(frames.top_log_probs),
+        frames.top_labels,
+        kept,
+        frames.confidence,
+    )
+
+    def moved(x):
+        return jnp.take_along_axis(x, source.reshape(*source.shape, *[1] * (x.ndim - 2)), axis=0)
+
+    return jax.tree.map(moved, frames), source

@@ -16,7 +16,7 @@ prefixes longer by one label. A longer prefix that is already in the beam is mer
   prefix counts as the one it was merged with). So all with (p + 1) k > W are left out: about
   W log W candidates remain, however many classes there are, and no result changes.
 * Frames. The best alignment of each prefix is tracked as well, again separately for the two
-  endings. Each frame records where it came from; read backwards, this gives labels and frames.
+  endings. Each frame records where it came from; see `traces`.
 """
 
 from typing import Any, NamedTuple
@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxctc.core import meshes
 from jaxctc.ctc import merging
 from jaxctc.ctc.frames import Frame
+from jaxctc.ctc.traces import Trace, unmoved
 from jaxctc.decoding import selection
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.language.scorer import Scorer, extend_scores
@@ -52,15 +52,6 @@ class Beam(NamedTuple):
     scorer_state: Any  # a pytree, () without a scorer
     scorer_score: jax.Array
     full: jax.Array  # bool [B]: did a prefix have as many labels as it may, with frames to come?
-
-
-class Trace(NamedTuple):
-    """Where the best alignments at one frame came from, of 2 W places, blank-ending first."""
-
-    blank: jax.Array  # int32 [B, W]: the place before
-    label: jax.Array  # int32 [B, W]: the place before
-    begins: jax.Array  # bool [B, W]: does the last label begin at this frame?
-    last: jax.Array  # int32 [B, W]: the last label
 
 
 class Search(NamedTuple):
@@ -195,10 +186,8 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
     )
 
     # A frame past the end changes nothing.
-    unmoved = Trace(
-        blank_place, blank_place + width, jnp.zeros_like(stays), jnp.zeros_like(beam.last)
-    )
-    return jax.tree.map(lambda x, y: _where(frame.inside, x, y), (after, trace), (beam, unmoved))
+    before = beam, unmoved(beam.last)
+    return jax.tree.map(lambda x, y: _where(frame.inside, x, y), (after, trace), before)
 
 
 class _Ranked(NamedTuple):
@@ -276,30 +265,3 @@ def _scored(scorer: Scorer, beam: Beam, source, label, stays) -> tuple[Any, jax.
 def _where(mask: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """`jnp.where` with a mask of the first axes."""
     return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)), x, y)
-
-
-class Alignments(NamedTuple):
-    """The best alignments of all prefixes, 2 W places, at each frame."""
-
-    begun: jax.Array  # int32 [T, B, 2 W]: the label that begins, -1 if none does
-    label: jax.Array  # int32 [T, B, 2 W]: the label that the frame belongs to, -1 of a blank
-    origin: jax.Array  # int32 [B, 2 W]: the place before the first frame
-
-
-def trace_back(traces: Trace, inside: jax.Array) -> Alignments:
-    """The best alignments, from a `Trace` of arrays ``[T, B, W]``; `inside` is bool ``[T, B]``."""
-    before = jnp.concatenate([traces.blank, traces.label], axis=2)
-    begun = jnp.where(traces.begins, traces.last, -1)
-    begun = jnp.concatenate([jnp.full_like(begun, -1), begun], axis=2)
-    label = jnp.where(inside[:, :, None], traces.last, -1)
-    label = jnp.concatenate([jnp.full_like(label, -1), label], axis=2)
-
-    def back(place, frame):
-        before, *found = (jnp.take_along_axis(x, place, axis=1) for x in frame)
-        return before, found
-
-    place = jnp.broadcast_to(
-        jnp.arange(before.shape[2], dtype=jnp.int32)[None, :], before.shape[1:]
-    )
-    origin, (begun, label) = meshes.scan(back, place, (before, begun, label), reverse=True)
-    return Alignments(begun, label, origin)

@@ -28,6 +28,7 @@ from jaxctc.core.checks.numbers import function as function
 from jaxctc.core.checks.numbers import non_negative as non_negative
 from jaxctc.core.checks.numbers import one_of as one_of
 from jaxctc.core.checks.numbers import positive as positive
+from jaxctc.core.checks.numbers import probability as probability
 from jaxctc.core.checks.numbers import real as real
 from jaxctc.core.checks.numbers import real_from_zero as real_from_zero
 from jaxctc.core.checks.numbers import semiring as semiring

@@ -144,6 +144,15 @@ def real_from_zero(name: str, value: Any) -> float | jax.Array:
     return value
 
 
+def probability(name: str, value: Any) -> float | jax.Array:
+    """`value` as a number above 0, of at most 1; it may be traced."""
+    value = real(name, value)
+    known = concrete(value)
+    if known is not None and not 0 < known <= 1:
+        raise ValueError(f"{name} is {known}; it must be above 0 and at most 1.")
+    return value
+
+
 def shares(**values: Any) -> tuple[float, ...]:
     """`values` as floats in 0…1 with a sum of at most 1."""
     for name, value in values.items():

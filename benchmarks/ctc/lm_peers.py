@@ -2,7 +2,13 @@
 
 `benchmarks.ctc.lm_decode` runs this file with another Python, since these packages ask for older
 ones of others. It needs numpy, flashlight-text, kenlm and pyctcdecode, and neither jax nor jaxctc.
-Prints JSON: for each decoder and beam, milliseconds of wall and of processor a sentence, and texts.
+Prints JSON: for each set, decoder and beam, milliseconds of wall and of processor a sentence, the
+MB of the models of both processes, and texts.
+
+    lm_peers.py MODEL.arpa 16,64 PREFIX …
+
+flashlight-text has the weights that all decoders have; pyctcdecode has those that were tuned on
+the first set, and its default pruning. Without it, it takes 40 times as long.
 """
 
 import json
@@ -41,7 +47,13 @@ def log_softmax(x) -> np.ndarray:
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def load(data: str, arpa: str) -> None:
+def resident() -> float:
+    """MB that the process has in memory."""
+    with open("/proc/self/status") as lines:
+        return next(int(x.split()[1]) / 1e3 for x in lines if x.startswith("VmRSS"))
+
+
+def load(arpa: str, prefixes: list) -> None:
     """Builds both decoders' models, once in each process."""
     from flashlight.lib.text.decoder import SmearingMode, Trie
     from flashlight.lib.text.decoder.kenlm import KenLM
@@ -49,6 +61,7 @@ def load(data: str, arpa: str) -> None:
     from pyctcdecode import build_ctcdecoder
 
     words = words_of(arpa)
+    begun = resident()
     dictionary = Dictionary()
     for word in words:
         dictionary.add_entry(word)
@@ -62,16 +75,20 @@ def load(data: str, arpa: str) -> None:
         trie.insert([NUMBER[c] for c in word + "|"], index, score)
     trie.smear(SmearingMode.MAX)
     STATE.update(dictionary=dictionary, model=model, trie=trie)
+    between = resident()
     STATE["pyctcdecode"] = build_ctcdecoder(
         ["", " ", *TOKENS[2:]], arpa, words, alpha=0.9, beta=4.5
     )
-    found = np.load(os.path.join(data, "dev.npz"))
-    STATE["logits"] = [
-        log_softmax(x[:n]) for x, n in zip(found["logits"], found["lengths"], strict=True)
-    ]
+    STATE["MB"] = {"flashlight-text": between - begun, "pyctcdecode": resident() - between}
+    STATE["logits"] = {}
+    for prefix in prefixes:
+        found = np.load(prefix + ".npz")
+        STATE["logits"][prefix] = [
+            log_softmax(x[:n]) for x, n in zip(found["logits"], found["lengths"], strict=True)
+        ]
 
 
-def flashlight(which: list[int], beam: int) -> list[str]:
+def flashlight(logits: list, beam: int) -> list:
     from flashlight.lib.text.decoder import CriterionType, LexiconDecoder, LexiconDecoderOptions
 
     options = LexiconDecoderOptions(
@@ -83,53 +100,59 @@ def flashlight(which: list[int], beam: int) -> list[str]:
     end = np.full((2, len(TOKENS)), -1e4)
     end[0, 0] = end[1, 1] = 0  # every word ends in a separator: two frames that are sure
     texts = []
-    for i in which:
-        x = np.ascontiguousarray(np.concatenate([STATE["logits"][i], end]), np.float32)
+    for x in logits:
+        x = np.ascontiguousarray(np.concatenate([x, end]), np.float32)
         best = decoder.decode(x.ctypes.data, *x.shape)[0]
         texts.append(" ".join(dictionary.get_entry(w) for w in best.words if w >= 0))
     return texts
 
 
-def pyctcdecode(which: list[int], beam: int) -> list[str]:
-    decoder = STATE["pyctcdecode"]
-    return [decoder.decode(STATE["logits"][i].astype(np.float32), beam_width=beam) for i in which]
+def pyctcdecode(logits: list, beam: int) -> list:
+    return [STATE["pyctcdecode"].decode(x.astype(np.float32), beam_width=beam) for x in logits]
 
 
-DECODERS = {"flashlight-text": flashlight, "pyctcdecode": pyctcdecode}
+# What decodes, and whether its weights are those of all or tuned.
+DECODERS = {"flashlight-text": (flashlight, "same"), "pyctcdecode": (pyctcdecode, "tuned")}
 
 
-def part(name: str, which: list[int], beam: int) -> tuple[list[str], float]:
+def part(name: str, prefix: str, which: list, beam: int) -> tuple:
+    logits = [STATE["logits"][prefix][i] for i in which]
     begun = time.process_time()
-    return DECODERS[name](which, beam), time.process_time() - begun
+    texts = DECODERS[name][0](logits, beam)
+    return texts, time.process_time() - begun, STATE["MB"][name]
 
 
-def main(data: str, arpa: str, beams: list[int]) -> None:
+def main(arpa: str, beams: list, prefixes: list) -> None:
     rows = []
-    with ProcessPoolExecutor(2, initializer=load, initargs=(data, arpa)) as pool:
-        count = len(np.load(os.path.join(data, "dev.npz"))["lengths"])
-        halves = [list(range(0, count, 2)), list(range(1, count, 2))]
-        for name in DECODERS:
-            list(pool.map(part, [name] * 4, [[0]] * 4, [16] * 4))  # both processes have begun
-            for beam in beams:
-                begun = time.perf_counter()
-                done = list(pool.map(part, [name] * 2, halves, [beam] * 2))
-                wall = time.perf_counter() - begun
-                texts: list[str] = [""] * count
-                for half, (read, _) in zip(halves, done, strict=True):
-                    for i, text in zip(half, read, strict=True):
-                        texts[i] = text
-                processor = sum(seconds for _, seconds in done)
-                rows.append(
-                    {
-                        "decoder": name,
-                        "beam": beam,
-                        "wall": wall / count * 1e3,
-                        "processor": processor / count * 1e3,
-                        "texts": texts,
-                    }
-                )
+    with ProcessPoolExecutor(2, initializer=load, initargs=(arpa, prefixes)) as pool:
+        for name, (_, weights) in DECODERS.items():
+            for prefix in prefixes:
+                count = len(np.load(prefix + ".npz")["lengths"])
+                halves = [list(range(0, count, 2)), list(range(1, count, 2))]
+                both = [name] * 2, [prefix] * 2, halves
+                list(pool.map(part, *both, [16] * 2))  # both processes have begun
+                for beam in beams:
+                    begun = time.perf_counter()
+                    done = list(pool.map(part, *both, [beam] * 2))
+                    wall = time.perf_counter() - begun
+                    texts = [""] * count
+                    for half, (read, _, _) in zip(halves, done, strict=True):
+                        for i, text in zip(half, read, strict=True):
+                            texts[i] = text
+                    rows.append(
+                        {
+                            "set": os.path.basename(prefix),
+                            "weights": weights,
+                            "decoder": name,
+                            "beam": beam,
+                            "wall": wall / count * 1e3,
+                            "processor": sum(seconds for _, seconds, _ in done) / count * 1e3,
+                            "MB": sum(memory for _, _, memory in done),
+                            "texts": texts,
+                        }
+                    )
     print(json.dumps(rows))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], [int(x) for x in sys.argv[3].split(",")])
+    main(sys.argv[1], [int(x) for x in sys.argv[2].split(",")], sys.argv[3:])

@@ -64,7 +64,7 @@ again page by page. This costs time for the package and its peers, and is most o
 writing OCR's gradient. Huge pages (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) remove most of it, for
 all. A jitted call on a tiny input takes a few times as long as optax's, for the same reason as on
 plates: more and smaller kernels.""",
-    "ctc.lm_decode": """Forty sentences of 161 frames as one batch; 72 266 words, two million bigrams,
+    "ctc.lm_decode": """Forty sentences of 161 frames, one batch; 72 266 words, two million bigrams,
 29 classes. flashlight-text and pyctcdecode decode in two processes, half of the sentences each;
 "2 devices" is one program of jaxctc in which XLA takes each core for a device, split by
 `jax.shard_map`. MB are those of the models, of both processes, and for jaxctc those of the

@@ -34,6 +34,40 @@ def transducer_structs() -> list[jax.ShapeDtypeStruct]:
     ]
 
 
+SEARCH_FRAMES = 300
+
+
+def search_scorers() -> dict[str, jaxctc.Scorer | None]:
+    """What a search may know besides the logits, of 29 classes; sizes hardly change a program."""
+    words = [str(i) for i in range(1000)]
+    alone = {(word,): (-3.0, -0.5) for word in words}
+    pairs = {(word, words[7 * i % 1000]): (-1.0, 0.0) for i, word in enumerate(words)}
+    model = jaxctc.NGram(alone | pairs, words)
+    spelled = [[1 + i // 3**k % 3 + 3 * k for k in range(7)] for i in range(1000)]
+    lexicon = jaxctc.Lexicon(spelled, 29, separator=28)
+    return {
+        "no scorer": None,
+        "hotwords": jaxctc.Hotwords({(1, 2): 1.0}, 29).scorer(),
+        "lexicon and bigrams": lexicon.scorer(language_model=model.scorer()),
+    }
+
+
+def search(width: int, scorer: jaxctc.Scorer | None):
+    """A beam search of 8 utterances, and the shapes of its arguments."""
+
+    def decode(logits, lengths, scorer):
+        return jaxctc.ctc_beam_search(
+            logits, lengths, beam_width=width, scorer=scorer, max_labels=160
+        )
+
+    structs = [
+        jax.ShapeDtypeStruct((8, SEARCH_FRAMES, 29), jnp.float32),
+        jax.ShapeDtypeStruct((8,), jnp.int32),
+        jax.eval_shape(lambda: jax.tree.map(jnp.asarray, scorer)),
+    ]
+    return decode, structs
+
+
 def both(loss, way: str = "scan"):
     """Losses and the gradient of their sum; `way` says what computes the recursion."""
 
@@ -43,6 +77,11 @@ def both(loss, way: str = "scan"):
             return losses, pullback(jnp.ones_like(losses))[0]
 
     return run
+
+
+def _search_program(width, scorer, device):
+    decode, structs = search(width, scorer)
+    return compiled(decode, device, structs)
 
 
 def main():
@@ -77,6 +116,13 @@ def main():
         count(f"transducer, {name}", contestants, transducer_structs())
     header = ["", *("kernel", "scan", "optax"), *("kernel, memory", "scan", "optax")]
     sections = {"Launches, and temporary memory": table(header, rows)}
+    rows = []
+    for name, scorer in search_scorers().items():
+        counts = [launches(_search_program(w, scorer, device)).total for w in (16, 64, 1024)]
+        data[f"search, {name}"] = dict(zip(("16", "64", "1024"), counts, strict=True))
+        rows.append([name, *(round(count / SEARCH_FRAMES, 1) for count in counts)])
+    header = ["", "beam 16", "beam 64", "beam 1024"]
+    sections["Launches a frame of the beam search"] = table(header, rows)
     report("launches", sections, data, timed=False)
 
 

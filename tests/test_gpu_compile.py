@@ -14,7 +14,15 @@ import pytest
 import jaxctc
 from benchmarks.chips import compiled, h100, launches
 from benchmarks.common import SHAPES
-from benchmarks.launches import TRANSDUCERS, both, ctc_structs, transducer_structs
+from benchmarks.launches import (
+    SEARCH_FRAMES,
+    TRANSDUCERS,
+    both,
+    ctc_structs,
+    search,
+    search_scorers,
+    transducer_structs,
+)
 from jaxctc.core.kernels import dispatch
 
 pytestmark = [
@@ -68,6 +76,14 @@ def test_transducers(device, loss):
     program = compiled(both(loss, "kernel"), device, transducer_structs())
     assert kernels(program) == 2
     assert launches(program).total <= MOST_LAUNCHES
+
+
+def test_a_frame_of_the_beam_search_is_few_launches(device):
+    scorer = search_scorers()["lexicon and bigrams"]
+    decode, structs = search(64, scorer)
+    found = launches(compiled(decode, device, structs))
+    assert all(not inside.loops for _, inside in found.loops)  # none as long as the model is large
+    assert found.total <= 45 * SEARCH_FRAMES
 
 
 def test_launches_are_counted(device):

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxctc
 from benchmarks.chips import v5e
+from benchmarks.launches import search, search_scorers
 
 pytestmark = [
     pytest.mark.tpu_compile,
@@ -254,6 +255,16 @@ def test_the_loss_from_features(devices, dtype):
     used = program.memory_analysis().temp_size_in_bytes
     assert used < 3.5 * chunk + in_float32
     assert used < 2 * 4 * batch * frames * classes / 5  # of all logits and their gradient
+
+
+def test_beam_search(devices):
+    """With a lexicon and a word model: no loop within a frame, and nothing between the chips."""
+    decode, structs = search(64, search_scorers()["lexicon and bigrams"])
+    program = compiled(decode, devices.reshape(-1), structs, sharded=2)
+    text = program.as_text()
+    assert not collectives(text)
+    assert " while(" not in loop_bodies(text)
+    assert program.memory_analysis().temp_size_in_bytes < 2**24
 
 
 @pytest.mark.parametrize("chips", [1, 4])

@@ -1,6 +1,7 @@
 """A back-off n-gram model on the device."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -82,18 +83,22 @@ class NGramScorer:
     def _find(self, context: jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Where the n-gram of a context and a word is, and whether it is there."""
         table, offset = jnp.asarray(self.word), jnp.asarray(self.offset)
-        end = offset[context + 1]
+        first, end = offset[context], offset[context + 1]
+        # A context has at most as many n-grams as there are words. Those before the word's are
+        # counted bit by bit, from the highest.
+        bits = min(self.unigram.shape[0], table.size).bit_length()
 
-        def halve(_, bounds):
-            low, high = bounds
-            middle = (low + high) >> 1
-            less = (low < high) & (table[jnp.minimum(middle, table.size - 1)] < word)
-            return jnp.where(less, middle + 1, low), jnp.where(
-                less, high, jnp.minimum(middle, high)
-            )
+        def add(i, place):
+            further = place + (1 << (bits - 1 - i))
+            less = table[jnp.minimum(further, table.size) - 1] < word
+            return jnp.where((further <= end) & less, further, place)
 
-        # A context has at most as many n-grams as there are words.
-        steps = self.unigram.shape[0].bit_length()
-        place, _ = lax.fori_loop(0, steps, halve, (offset[context], end))
+        def in_a_loop(place):
+            return lax.fori_loop(0, bits, add, place)
+
+        def in_one_kernel(place):
+            return functools.reduce(lambda place, i: add(i, place), range(bits), place)
+
+        place = lax.platform_dependent(first, cpu=in_a_loop, default=in_one_kernel)
         last = jnp.minimum(place, table.size - 1)
         return last, (place < end) & (table[last] == word)

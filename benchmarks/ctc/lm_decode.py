@@ -172,13 +172,14 @@ def judged(rows: list[dict], sets: dict[str, Sentences], model: jaxctc.NGram) ->
 
 
 def speed_table(rows: list[dict]) -> str:
-    keys = "decoder", "beam", "wall", "processor", "MB"
+    keys = "decoder", "weights", "beam", "wall", "processor", "MB"
     lines = [
         [*(row[key] for key in keys), row.get("compile", "–")]
         for row in rows
-        if row["set"] == "dev" and (row["weights"] == "same" or row["decoder"] == "pyctcdecode")
+        if row["set"] == "dev"
     ]
-    header = ["", "beam", "ms a sentence", "of processors", "MB", "compile, s"]
+    lines.sort(key=lambda line: (line[1], "jaxctc" not in line[0], line[0]))
+    header = ["", "weights", "beam", "ms a sentence", "of processors", "MB", "compile, s"]
     return table(header, lines)
 
 
@@ -228,7 +229,7 @@ def main() -> None:
     for beam in options.beams:
         for name, sentences in sets.items():
             for weights, scorer in scorers.items():
-                timing = name == "dev" and weights == "same"
+                timing = name == "dev"
                 for devices in sorted({1, cores}) if timing else [1]:
                     row = timed(sentences, scorer, beam, devices, options.rounds if timing else 0)
                     rows.append({"set": name, "weights": weights} | row)
@@ -242,7 +243,7 @@ def main() -> None:
             rows += peers(options.peers, plain, prefixes, options.beams)
     judged(rows, sets, model)
     sections = {
-        "Speed, at equal weights": speed_table(rows)
+        "Speed": speed_table(rows)
         + f"\n\nMade from text: model {built['model']:.1f} s, lexicon {built['lexicon']:.1f} s, "
         f"{built['peak MB']:.0f} MB at most.",
         "Errors, at equal weights": quality_table(rows, "same"),

@@ -10,6 +10,7 @@ from jaxctc.core import checks
 from jaxctc.ctc import checks as ctc_checks
 from jaxctc.ctc.align import forced_align
 from jaxctc.decoding.hypotheses import Hypotheses
+from jaxctc.language.lexicon import Lexicon
 
 CONFIDENCES = {"mean": np.mean, "minimum": np.min, "product": np.prod}
 
@@ -27,7 +28,7 @@ class Word(NamedTuple):
 
 def words(
     hypotheses: Hypotheses,
-    vocabulary: Sequence[str],
+    vocabulary: Sequence[str] | Lexicon,
     *,
     separator: int | None = None,
     word_begins: Collection[int] | None = None,
@@ -41,7 +42,8 @@ def words(
 
     Args:
       hypotheses: What a decoder of CTC or of a transducer returned, with any axes.
-      vocabulary: The text of each class; a word's is that of its labels, one after another.
+      vocabulary: The text of each class; a word's is that of its labels, one after another. Or a
+        `Lexicon` with `names`, whose words, separator and labels that begin words are meant.
       separator: The label between words.
       word_begins: Labels that begin words, such as tokens with "▁", which is left out of the text.
         With neither, each hypothesis is one word.
@@ -75,10 +77,11 @@ def words(
     ctc_checks.hypotheses("hypotheses", hypotheses)
     confidence = checks.one_of("confidence", confidence, tuple(CONFIDENCES))
     labels, lengths = np.asarray(hypotheses.labels), np.asarray(hypotheses.lengths)
-    if labels.size and labels.max() >= len(vocabulary):
-        raise ValueError(
-            f"vocabulary has length {len(vocabulary)}; it must be above label {labels.max()}."
-        )
+    classes = vocabulary.classes if isinstance(vocabulary, Lexicon) else len(vocabulary)
+    if labels.size and labels.max() >= classes:
+        raise ValueError(f"vocabulary has length {classes}; it must be above label {labels.max()}.")
+    if isinstance(vocabulary, Lexicon):
+        separator, word_begins = vocabulary.separator, vocabulary.word_begins
     first = np.asarray(hypotheses.frames)
     last = first + np.maximum(np.asarray(hypotheses.durations), 1) - 1
     sure = np.exp(np.asarray(hypotheses.label_scores, np.float64))
@@ -98,12 +101,17 @@ def words(
         sure = np.exp(np.asarray(found.label_scores, np.float64))
     split = functools.partial(_split, separator=separator, begins=frozenset(word_begins or ()))
 
+    def spell(word: list[int]) -> str:
+        if isinstance(vocabulary, Lexicon):
+            return vocabulary.name(word)
+        text = "".join(str(vocabulary[label]) for label in word)
+        return text.removeprefix("▁") if word_begins is not None else text
+
     def one(place) -> list[Word]:
         row = labels[place][: lengths[place]].tolist()
         result = []
         for begin, end in split(row):
-            text = "".join(str(vocabulary[label]) for label in row[begin:end])
-            text = text.removeprefix("▁") if word_begins is not None else text
+            text = spell(row[begin:end])
             where = int(first[place][begin]), int(last[place][end - 1])
             start = end_time = None
             if frame_seconds is not None:

@@ -29,6 +29,7 @@ class Lexicon:
       word_begins: Labels that begin a word and are nowhere else in it, if there are such. With
         neither, a sequence is one word.
       blank_id: The class that is the blank, which neither a label nor the separator may be.
+      names: The text of each word, for `jaxctc.words`.
 
     Examples:
       >>> import jaxctc
@@ -42,6 +43,7 @@ class Lexicon:
     separator: int | None = None
     word_begins: Collection[int] | None = None
     blank_id: int = 0
+    names: Sequence[str] | None = None
 
     def scorer(
         self,
@@ -127,6 +129,25 @@ class Lexicon:
             many=self.separator is not None or self.word_begins is not None,
             homographs=int(together.max(initial=1)),
         )
+
+    def name(self, labels: Sequence[int]) -> str:
+        """The text of the word with these labels, the first of several; "<unk>" if there is none.
+
+        Raises:
+          ValueError: If the lexicon has no names, or another number of them than of words.
+        """
+        return self._named.get(tuple(labels), "<unk>")
+
+    @functools.cached_property
+    def _named(self) -> dict[tuple[int, ...], str]:
+        count = 0 if self.names is None else len(self.names)
+        if self.names is None or count != len(self.words):
+            raise ValueError(
+                f"names has length {count}; it must have the text of each of the "
+                f"{len(self.words)} words."
+            )
+        both = [*zip(*self._entries, strict=True)]
+        return {labels: self.names[word] for labels, word in reversed(both)}
 
     @functools.cached_property
     def _entries(self) -> tuple[list[tuple[int, ...]], list[int]]:

@@ -53,6 +53,20 @@ def test_every_hypothesis_of_a_beam_and_tokens_that_begin_words(logits):
     assert jaxctc.words(monotonic, ["", "▁a", "b", "▁c"])[0][0][0][1:3] == (0, 8)
 
 
+def test_words_of_a_lexicon_have_its_names(logits):
+    best = jaxctc.ctc_greedy_decode(logits[0])
+    lexicon = jaxctc.Lexicon(
+        [[[1, 2], [2, 2]], [1, 2]], classes=4, separator=3, names=["first", "second"]
+    )
+    found = jaxctc.words(best, lexicon, logits=logits[0])
+    plain = jaxctc.words(best, VOCABULARY, separator=3, logits=logits[0])
+    assert [word.text for word in found] == ["first", "<unk>"]
+    assert [word[1:] for word in found] == [word[1:] for word in plain]
+    bare = jaxctc.Lexicon([[1, 2], [1]], classes=4, separator=3, names=["first"])
+    with pytest.raises(ValueError, match="names has length 1; it must have the text of each of"):
+        jaxctc.words(best, bare)
+
+
 def test_errors_name_the_argument(logits):
     best = jaxctc.ctc_greedy_decode(logits)
     with pytest.raises(ValueError, match="confidence is 'sum'; it must be one of"):

@@ -86,6 +86,22 @@ def test_a_frame_of_the_beam_search_is_few_launches(device):
     assert found.total <= 45 * SEARCH_FRAMES
 
 
+def test_alignments(device):
+    with jaxctc.kernels.use("kernel"):
+        for align, structs in [
+            (jaxctc.forced_align, ctc_structs("BPE speech")),
+            (transducer_paths, transducer_structs()),
+        ]:
+            program = compiled(align, device, structs)
+            assert kernels(program) == 2
+            assert not launches(program).loops
+
+
+def transducer_paths(logits, labels, *lengths):
+    """The best paths of a transducer."""
+    return jaxctc.rnnt_align(*jaxctc.rnnt_log_probs(logits, labels, *lengths), *lengths)
+
+
 def test_launches_are_counted(device):
     """A loop's launches as often as it goes round."""
 

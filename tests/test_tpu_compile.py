@@ -180,6 +180,23 @@ def test_kernels_of_transducers(devices, loss):
     assert " while(" not in text
 
 
+def test_kernels_of_alignments(devices):
+    """Two launches, and no loop beside them."""
+
+    def transducer(logits, labels, *lengths):
+        return jaxctc.rnnt_align(*jaxctc.rnnt_log_probs(logits, labels, *lengths), *lengths)
+
+    functions = {
+        jaxctc.forced_align: pair_shapes("plates", jnp.float32),
+        transducer: transducer_shapes(jnp.float32),
+    }
+    for function, shapes in functions.items():
+        with jaxctc.kernels.use("kernel"):
+            text = compiled(function, devices.reshape(-1)[:1], shapes).as_text()
+        assert text.count('custom_call_target="tpu_custom_call"') == 2
+        assert " while(" not in text
+
+
 def pruned(logits, labels, *lengths):
     """From ranges that advance as the labels do, of five positions."""
     *_, frames, spaces, _ = logits.shape

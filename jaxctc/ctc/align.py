@@ -3,9 +3,12 @@
 The path is the derivative of its own score. Each frame has a variable, which is 0, and s times
 this variable is added to the score of state s. That changes no score, but the derivative
 of the best total score with respect to the variable is the state of the best path.
-So neither back-pointers nor anything else of size T × S is kept.
+So neither back-pointers nor anything else of size T × S is kept. (A kernel, where `kernels.use`
+chooses one, does read and write arrays of this size.)
 """
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +17,7 @@ from jax import lax
 
 from jaxctc.core import checks, meshes, recursion
 from jaxctc.core.emissions import frame_log_probabilities, frames_inside, widen
+from jaxctc.core.kernels import dispatch
 from jaxctc.core.semirings import MAX_TROPICAL, Semiring, State, Weight, where
 from jaxctc.ctc.lattice import CTCTopology, flatten, unflatten
 
@@ -113,22 +117,43 @@ class _AlignmentTopology(NamedTuple):
     def neutral(self) -> _Emissions:
         return _Emissions(jnp.float32(0), jnp.bool_(False), jnp.float32(0))
 
+    def labels_of(self, logits: jax.Array) -> jax.Array:
+        """The labels' logits ``[..., B, 1 + S]``."""
+        # Rows of logits may be fewer: each is then read by several sequences.
+        rows = logits.shape[-2]
+        by_row = self.classes.reshape(rows, self.classes.size // max(rows, 1))
+        by_row = jnp.expand_dims(by_row, tuple(range(logits.ndim - 2)))
+        labels = jnp.take_along_axis(logits, by_row, axis=-1)
+        return labels.reshape(*logits.shape[:-2], *self.classes.shape)
+
     def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
         return self.lattice.start(semiring, dtype)
 
     def step(self, semiring: Semiring, state: State, weights: _Emissions) -> State:
         logits, inside, position = weights
         places = jnp.arange(self.classes.shape[1], dtype=position.dtype)[None, :]
-        # Rows of logits may be fewer: each is then read by several sequences.
-        rows = logits.shape[0]
-        by_row = self.classes.reshape(rows, self.classes.size // max(rows, 1))
-        labels = jnp.take_along_axis(logits, by_row, axis=1).reshape(self.classes.shape)
-        scores = jnp.where(self.usable, labels, -jnp.inf) + position[:, None] * places
+        scores = jnp.where(self.usable, self.labels_of(logits), -jnp.inf)
+        scores += position[:, None] * places
         # Past the end the state does not change: a blank there would win ties with the label.
         return where(inside[:, None], self.lattice.step(semiring, state, scores), state)
 
     def finish(self, semiring: Semiring, state: State) -> Weight:
         return self.lattice.finish(semiring, state)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["skip", "label_lengths"], meta_fields=["axis"]
+)
+@dataclasses.dataclass(frozen=True)
+class _GatheredTopology(CTCTopology):
+    """The same from gathered scores, which kernels need; they are ``+inf`` past the end."""
+
+    @property
+    def neutral(self) -> jax.Array:
+        return jnp.float32(jnp.inf)
+
+    def step(self, semiring: Semiring, state: State, weights: Weight) -> State:
+        return where(weights == jnp.inf, state, super().step(semiring, state, weights))
 
 
 @meshes.jit(trailing=(2, 1, 0, 0), static_argnums=(4, 5))
@@ -186,6 +211,17 @@ def _best_states(topology, logits, inside) -> tuple[jax.Array, jax.Array]:
     # would round too, and so create and break ties; with the best class it is more often exact.
     top = jnp.max(logits, axis=2, keepdims=True)
     logits = (logits - jnp.where(jnp.isfinite(top), top, 0)).transpose(1, 0, 2)
+    gathered = _GatheredTopology(topology.lattice.skip, topology.lattice.label_lengths, axis=1)
+    if dispatch.applies(gathered, logits, MAX_TROPICAL):
+        scores = jnp.where(topology.usable[None], topology.labels_of(logits), -jnp.inf)
+        scores = jnp.where(inside.T[:, :, None], scores, jnp.inf)
+        if scores.shape[1] > scores.shape[2]:  # the longer axis last, along the vector registers
+            gathered = dataclasses.replace(gathered, skip=gathered.skip.T, axis=0)
+            scores = scores.transpose(0, 2, 1)
+        total, path = recursion.best_path(gathered, scores)
+        path = path if gathered.axis == 1 else path.transpose(0, 2, 1)
+        places = lax.broadcasted_iota(path.dtype, path.shape, 2)
+        return jnp.sum(path * places, axis=2).T.astype(jnp.int32), total != -jnp.inf
 
     def best(position):
         emissions = _Emissions(logits, inside.T, position)

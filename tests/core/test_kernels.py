@@ -3,6 +3,8 @@
 `conformance.KernelConformance` compares them with all paths.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 from oracles import ctc_by_recursion
 
 import jaxctc
+from jaxctc.core import recursion
 from jaxctc.core.kernels import choice, tpu
-from jaxctc.core.semirings import PROBABILITY
+from jaxctc.core.semirings import LOG, PROBABILITY
 from jaxctc.ctc.lattice import lattice
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -89,7 +92,11 @@ def test_what_has_no_kernel_is_a_scan(x64):
     with jaxctc.kernels.use("kernel"):
         assert has_kernel(jaxctc.ctc_loss, *arguments)
         assert not has_kernel(jaxctc.ctc_loss, arguments[0].astype(jnp.float64), *arguments[1:])
-        assert not has_kernel(jaxctc.forced_align, *arguments)
+        assert has_kernel(jaxctc.forced_align, *arguments)
+        made = lattice(*arguments, 0)
+        assert has_kernel(recursion.best_path, made.topology, made.scores)
+        in_logs = functools.partial(recursion.log_partition, semiring=LOG)
+        assert not has_kernel(in_logs, made.topology, made.scores)
     logits, _, *lengths = batch(0, 2, 100, 3, 2)
     fits = []
     for labels in (2_000, 200_000):

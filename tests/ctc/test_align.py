@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conformance import INTERPRETERS
 from oracles import collapse, log_softmax, viterbi
 
 import jaxctc
+from jaxctc.core.kernels import choice
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -60,6 +62,16 @@ def test_paths_are_the_best_and_ties_follow_the_contract(random_batch):
         assert (got.starts[length:] == -1).all()
         assert (got.label_scores[length:] == 0).all()
     assert BATCH / 3 < feasible < BATCH
+
+
+@pytest.mark.parametrize("way", INTERPRETERS)
+@pytest.mark.parametrize("count", [8, 3], ids=["many", "few"])  # for each axis of the states
+def test_kernels_find_the_same_paths_also_if_some_tie(random_batch, way, count):
+    pairs = [x[:count] for x in random_batch]
+    want = jaxctc.forced_align(*pairs, blank_id=C - 1, wildcard_id=9)
+    with choice.interpreted(way):
+        got = jaxctc.forced_align(*pairs, blank_id=C - 1, wildcard_id=9)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 def test_score_is_the_best_of_all_alignments():

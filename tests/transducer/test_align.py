@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from conformance import INTERPRETERS
 
 import jaxctc
+from jaxctc.core.kernels import choice
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -47,3 +49,15 @@ def test_nan_logits_give_nan_posteriors_but_not_in_padding():
     assert not blank[0][~inside].any()
     assert np.isfinite(blank[1]).all()
     assert np.isfinite(label[1]).all()
+
+
+@pytest.mark.parametrize("way", INTERPRETERS)
+def test_kernels_find_the_same_paths_also_if_some_tie(way):
+    generator = np.random.default_rng(0)
+    blank = generator.integers(-3, 1, (3, 6, 4)).astype(np.float32)
+    label = generator.integers(-3, 1, (3, 6, 3)).astype(np.float32)
+    lengths = np.array([6, 4, 1]), np.array([3, 2, 3])
+    want = jaxctc.rnnt_align(blank, label, *lengths)
+    with choice.interpreted(way):
+        got = jaxctc.rnnt_align(blank, label, *lengths)
+    jax.tree.map(np.testing.assert_array_equal, got, want)

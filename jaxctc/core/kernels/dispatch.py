@@ -19,7 +19,7 @@ from jax.extend import core
 from jax.interpreters import mlir
 
 from jaxctc.core.kernels import choice, plans
-from jaxctc.core.semirings import PROBABILITY, Semiring
+from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring
 
 # From jax 0.11 on, Pallas has what the GPU kernels need, and can interpret them.
 GPU = tuple(int(n) for n in jax.__version__.split(".")[:2]) >= (0, 11)
@@ -46,7 +46,7 @@ def applies(topology, scores, semiring: Semiring) -> bool:
     """Whether a kernel is chosen, and this recursion is of a kind that kernels can run."""
     return (
         choice.current().kernel
-        and semiring is PROBABILITY
+        and semiring in (PROBABILITY, MAX_TROPICAL)
         and hasattr(topology, "entries")
         and all(x.dtype == jnp.float32 for x in jax.tree.leaves(scores))
     )

@@ -26,6 +26,7 @@ TITLES = {
     "transducer.speed": "Speed and memory of the transducer loss",
     "ctc.decode_speed": "Speed and accuracy of decoding",
     "ctc.lm_decode": "Decoding with words and a model of them",
+    "transducer.decode_speed": "Speed of transducer decoding",
     "automata.speed": "Speed of general automata",
     "launches": "Launches on a GPU",
     "cycles": "Cycles on a TPU",

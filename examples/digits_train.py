@@ -34,6 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--unseen", metavar="SPEAKER", help="not in the training set; default: the third by name")
     add("--objective", choices=OBJECTIVES, default="ctc", help="the loss")
     add("--init", metavar="RUN", help="start from the weights of this run")
+    add("--streaming", action="store_true", help="normalise by what was heard before, as a stream")
     add("--steps", type=int, default=1500, help="training steps")
     add("--batch-size", type=int, default=32, help="strings per step")
     add("--learning-rate", type=float, default=4e-3, help="its highest value")
@@ -73,7 +74,7 @@ def train_step(
 def make_model(args: argparse.Namespace) -> nnx.Module:
     """Returns the objective's model, with all weights of --init, or with those of its encoder."""
     name = model_name(args.objective)
-    model = models.build(name, args.seed, args.dtype)
+    model = models.build(name, args.seed, args.dtype, running=args.streaming)
     if args.init:
         initial = training.load_config(args.init).get("model")
         if initial == name:

@@ -19,6 +19,7 @@ import numpy as np
 from training.devices import Rows
 
 RATE, HOP, WINDOW, MELS = 8000, 100, 200, 40  # samples; a frame every 12.5 milliseconds
+AROUND = (WINDOW - HOP) // 2  # samples of a window on either side of its frame
 MOST_DIGITS, MOST_FRAMES = 7, 352  # of a training string
 TEST_INDICES = range(5)
 TONE_SPEAKERS = ("alto", "baritone", "bass", "soprano", "tenor")
@@ -41,13 +42,25 @@ class DigitString(NamedTuple):
     bounds: np.ndarray
 
 
+def open_wave(path: str | Path) -> wave.Wave_read:
+    """Opens a mono 16-bit file of 8 kHz."""
+    file = wave.open(str(path))  # noqa: SIM115, the caller closes it
+    form = file.getframerate(), file.getnchannels(), file.getsampwidth()
+    if form != (RATE, 1, 2):
+        file.close()
+        raise ValueError(f"is not mono with 16 bits at {RATE} Hz")
+    return file
+
+
+def samples(content: bytes) -> np.ndarray:
+    """Returns samples of 16 bits as float32 in -1…1."""
+    return np.frombuffer(content, "<i2").astype(np.float32) / 2**15
+
+
 def read_wave(path: str | Path) -> np.ndarray:
     """Returns the samples of a mono 16-bit file of 8 kHz, float32 in -1…1."""
-    with wave.open(str(path)) as file:
-        form = file.getframerate(), file.getnchannels(), file.getsampwidth()
-        if form != (RATE, 1, 2):
-            raise ValueError(f"is not mono with 16 bits at {RATE} Hz")
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
+    with open_wave(path) as file:
+        return samples(file.readframes(file.getnframes()))
 
 
 def load_recordings(directory: str | Path) -> list[Recording]:
@@ -107,9 +120,15 @@ BANDS = mel_bands()
 def log_mel(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
     """Returns log energies, float32[T, MELS]; frame t is centred at sample ``(t + 1/2) HOP``."""
     frames = len(sound) // HOP
-    around = (WINDOW - HOP) // 2
-    sound = np.pad(sound[: frames * HOP], around)
-    windows = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[::HOP]
+    return energies(np.pad(sound[: frames * HOP], AROUND), bands)
+
+
+def energies(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
+    """Returns the log energies of all windows within `sound`, one every HOP: float32[..., T, MELS].
+
+    `log_mel` adds `AROUND` zeros at both ends first.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(sound, WINDOW, axis=-1)[..., ::HOP, :]
     size = 2 * (len(bands) - 1)
     spectrum = np.fft.rfft(windows * np.hanning(WINDOW).astype(np.float32), size)
     power = np.square(spectrum.real) + np.square(spectrum.imag)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from digits import normalise
 from digits.data import HOP, MELS, RATE
 
 CLASSES = 11  # the blank, then the digits
@@ -19,8 +20,9 @@ class Block(nnx.Module):
         self.conv = nnx.Conv(width, width, 5, **options)
         self.dropout = nnx.Dropout(0.1, broadcast_dims=(1,))  # random numbers are slow on a CPU
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        y = nnx.relu(self.conv(self.norm(x)))
+    def __call__(self, x: jax.Array, inside: jax.Array, key: jax.Array | None) -> jax.Array:
+        # Also after the norm, whose bias would make padding differ from the end of the array.
+        y = nnx.relu(self.conv(self.norm(x) * inside))
         return x + self.dropout(y, rngs=key, deterministic=key is None)
 
 
@@ -32,10 +34,21 @@ class Encoder(nnx.Module):
     Args:
       width: channels.
       blocks: the number of blocks.
+      running: whether a frame is normalised by mean and variance of those before it, so that a
+        stream gives what the whole string gives.
       dtype: of the computation; the weights are float32.
     """
 
-    def __init__(self, *, width: int = 96, blocks: int = 5, dtype: str = "float32", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        width: int = 96,
+        blocks: int = 5,
+        running: bool = False,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.running = running
         options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         self.stem = nnx.List(
             [
@@ -49,7 +62,17 @@ class Encoder(nnx.Module):
 
     def encode(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
         """Returns encodings [batch, T // 4, width] and their lengths, int32[batch]."""
-        x, inside = _standardise(features, frames)
+        inside = (jnp.arange(features.shape[1]) < frames[:, None])[:, :, None]
+        if self.running:
+            if key is not None:  # a string's loudness is known only after some time
+                loudness = jax.random.uniform(
+                    jax.random.fold_in(key, len(self.blocks) + 1), (len(features), 1, 1)
+                )
+                features = features + 4 * loudness - 2
+            x, _ = normalise.running(normalise.typical(len(features)), features, inside)
+            x *= inside
+        else:
+            x = normalise.whole(features, inside)
         if key is not None:
             x = _mask_out(x, jax.random.fold_in(key, len(self.blocks)))
         lengths = frames
@@ -58,21 +81,13 @@ class Encoder(nnx.Module):
             lengths = lengths // 2
             inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
         for i, block in enumerate(self.blocks):
-            x = block(x * inside, None if key is None else jax.random.fold_in(key, i))
+            x = block(x * inside, inside, None if key is None else jax.random.fold_in(key, i))
         return self.norm(x), lengths
 
     def __call__(self, features, frames, key=None) -> tuple[jax.Array, jax.Array]:
         """Returns logits [batch, T // 4, CLASSES] and their lengths."""
         x, lengths = self.encode(features, frames, key)
         return self.head(x), lengths
-
-
-def _standardise(features, frames):
-    inside = (jnp.arange(features.shape[1]) < frames[:, None])[:, :, None]
-    count = jnp.maximum(frames, 1)[:, None, None]
-    mean = jnp.sum(features * inside, 1, keepdims=True) / count
-    x = (features - mean) * inside
-    return x / jnp.sqrt(jnp.sum(x * x, 1, keepdims=True) / count + 1e-2), inside
 
 
 def _mask_out(x: jax.Array, key: jax.Array) -> jax.Array:
@@ -96,9 +111,15 @@ class Transducer(nnx.Module):
     """
 
     def __init__(
-        self, *, width: int = 96, joined: int = 64, dtype: str = "float32", rngs: nnx.Rngs
+        self,
+        *,
+        width: int = 96,
+        joined: int = 64,
+        running: bool = False,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
     ):
-        self.encoder = Encoder(width=width, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(width=width, running=running, dtype=dtype, rngs=rngs)
         options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         self.project = nnx.Linear(width, joined, **options)
         self.predictor = nnx.Embed(CLASSES, joined, **options)
@@ -125,7 +146,7 @@ def before_labels(labels: jax.Array) -> jax.Array:
 MODELS = {"encoder": Encoder, "transducer": Transducer}
 
 
-def build(name: str, seed: int = 0, dtype: str = "float32") -> nnx.Module:
+def build(name: str, seed: int = 0, dtype: str = "float32", *, running: bool = False) -> nnx.Module:
     """Returns one of `MODELS` with weights drawn from a seed."""
     # Under jit, one program draws all initial weights, instead of one program each.
-    return nnx.jit(lambda: MODELS[name](dtype=dtype, rngs=nnx.Rngs(seed)))()
+    return nnx.jit(lambda: MODELS[name](running=running, dtype=dtype, rngs=nnx.Rngs(seed)))()

@@ -1,0 +1,203 @@
+"""Serving of streams: each has a row of a `Listener` while it lasts, then another gets the row."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from digits.data import RATE
+from digits.listening import PIECE, Heard, Listener
+from digits.models import SECONDS_A_FRAME
+from digits.streams import Pieces, Pipe, Source, WaveFile
+
+PATIENCE = 0.002  # seconds to wait when no stream has a piece
+FULL = "more digits than a hypothesis may have were not sure; a narrower beam is sure earlier"
+
+
+@dataclass
+class Stream:
+    """A stream in its row."""
+
+    name: str
+    source: Source
+    started: float  # when its sound begins, if it comes as it is spoken
+    pieces: Pieces = field(default_factory=Pieces)
+    open: bool = True  # is there more sound to come?
+    arrived: float = 0.0  # when the last of it came
+
+
+@dataclass
+class Served:
+    """What a service has done so far."""
+
+    seconds: float = 0.0  # of sound
+    digits: int = 0
+    failed: int = 0
+    lags: list[float] = field(default_factory=list)  # of each piece, from its arrival to its digits
+    delays: list[float] = field(default_factory=list)  # of each digit, from its start until told
+
+
+class Service:
+    """Hears streams, as many at a time as a listener has rows.
+
+    Args:
+      listener: hears them.
+      names: wav files, or "-" for stdin.
+      live: whether files are read at the speed at which they were spoken.
+      tell: called with each digit, a dict.
+      complain: called with the name of a stream that can't be heard, and a sentence that says why.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        names: Sequence[str],
+        *,
+        live: bool,
+        tell: Callable[[dict[str, Any]], None],
+        complain: Callable[[str, str], None],
+    ):
+        self._listener, self._live = listener, live
+        self._waiting = deque(names)
+        self._rows: list[Stream | None] = [None] * listener.streams
+        self._tell, self._complain = tell, complain
+        self.served = Served()
+
+    def end(self) -> None:
+        """No more sound is read: what has come is heard, and that is all."""
+        self._waiting.clear()
+        for stream in filter(None, self._rows):
+            self._close(stream)
+
+    def step(self) -> bool:
+        """Hears a piece of every stream that has one; False if all streams are over."""
+        now = time.perf_counter()
+        for row in range(len(self._rows)):
+            self._admit(row, now)
+            self._read(row, now)
+        ready = {i: s for i, s in enumerate(self._rows) if s is not None and s.pieces.ready}
+        if ready:
+            self._hear(ready)
+        elif any(self._rows):
+            time.sleep(PATIENCE)
+        return any(self._rows) or bool(self._waiting)
+
+    def _admit(self, row: int, now: float) -> None:
+        """Gives a row that is free to the next stream that can be opened."""
+        while self._rows[row] is None and self._waiting:
+            name = self._waiting.popleft()
+            try:
+                source = Pipe(sys.stdin.buffer) if name == "-" else WaveFile(name)
+            except ValueError as error:
+                self._fail(name, str(error))
+                continue
+            # Streams don't begin at the same time, so that their pieces don't come together.
+            offset = PIECE / RATE * row / len(self._rows) if self._live else 0.0
+            self._rows[row] = Stream(name, source, now + offset)
+
+    def _read(self, row: int, now: float) -> None:
+        """Takes the sound of a stream that has come."""
+        stream = self._rows[row]
+        if stream is None:
+            return
+        timed = self._live and isinstance(stream.source, WaveFile)
+        while stream.open and not stream.pieces.ready:
+            due = stream.started + (stream.pieces.count + PIECE) / RATE
+            if timed and due > now:
+                break
+            try:
+                sound = stream.source.read(PIECE)
+            except ValueError as error:
+                self._fail(stream.name, str(error))
+                sound = None
+            if sound is None:
+                self._close(stream)
+            elif len(sound):
+                stream.pieces.put(sound)
+                stream.arrived = due if timed else time.perf_counter()
+            else:
+                break
+        if stream.pieces.over:  # too short for any digit
+            self._leave(row)
+
+    def _close(self, stream: Stream) -> None:
+        if stream.open:
+            stream.open = False
+            stream.pieces.end()
+
+    def _hear(self, ready: dict[int, Stream]) -> None:
+        rows = self._listener.silence()
+        for row, stream in ready.items():
+            for place, value in zip(rows, stream.pieces.take(), strict=True):
+                place[row] = value
+        heard = self._listener.hear(rows)
+        for row, stream in ready.items():
+            self._report(row, stream, heard)
+        now = time.perf_counter()
+        self.served.lags += [now - stream.arrived for stream in ready.values()]
+
+    def _report(self, row: int, stream: Stream, heard: Heard) -> None:
+        for i in range(heard.counts[row]):
+            seconds = float(heard.frames[row, i]) * SECONDS_A_FRAME
+            self._tell(
+                {
+                    "stream": stream.name,
+                    "seconds": round(seconds, 2),
+                    "digit": int(heard.labels[row, i]) - 1,
+                    "confidence": round(float(heard.confidences[row, i]), 4),
+                }
+            )
+            self.served.digits += 1
+            if self._live:
+                self.served.delays.append(time.perf_counter() - stream.started - seconds)
+        if heard.full[row]:
+            self._fail(stream.name, FULL)
+            self._leave(row)
+        elif stream.pieces.over:
+            self._leave(row)
+
+    def _leave(self, row: int) -> None:
+        stream = self._rows[row]
+        assert stream is not None
+        self.served.seconds += stream.pieces.count / RATE
+        self._rows[row] = None
+
+    def _fail(self, name: str, error: str) -> None:
+        self.served.failed += 1
+        self._complain(name, error)
+
+
+def serve(
+    listener: Listener,
+    names: Sequence[str],
+    *,
+    live: bool,
+    stopped: Callable[[], bool],
+    tell: Callable[[dict[str, Any]], None],
+    complain: Callable[[str, str], None],
+) -> dict[str, Any]:
+    """Hears all streams, until `stopped` says True, and returns what was done and how fast."""
+    service = Service(listener, names, live=live, tell=tell, complain=complain)
+    begun = time.perf_counter()
+    ended = False
+    while service.step():
+        if stopped() and not ended:
+            ended = True
+            service.end()
+    served, spent = service.served, time.perf_counter() - begun
+    report = {
+        "streams": listener.streams,
+        "failed": served.failed,
+        "digits": served.digits,
+        "sound_seconds": round(served.seconds, 2),
+        "seconds": round(spent, 2),
+        "real_time_factor": round(spent / served.seconds, 5) if served.seconds else None,
+    }
+    for name, values in (("lag", served.lags), ("delay", served.delays)):
+        for share in (50, 99) if values else ():
+            report[f"{name}_ms_p{share}"] = round(1000 * float(np.percentile(values, share)), 1)
+    return report

@@ -1,0 +1,232 @@
+"""Digits heard in streams: pieces against the whole, rows used again, and sound that is bad."""
+
+import io
+import json
+import os
+import signal
+import wave
+
+import numpy as np
+import pytest
+from extras import import_or_skip_examples
+
+import_or_skip_examples("kaldi_native_fbank")
+
+import jax  # noqa: E402
+from flax import nnx  # noqa: E402
+
+import digits_serve  # noqa: E402
+import jaxctc  # noqa: E402
+import training  # noqa: E402
+from digits import data, models, serving, streaming  # noqa: E402
+from digits.streams import Pieces, Pipe  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+
+def sound_of(seed: int, digits: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    recordings = data.tone_recordings(count=1)
+    sound, _, _ = data.glue(rng, [recordings[i] for i in rng.integers(50, size=digits)])
+    return (sound * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
+
+
+def write(path, sound: np.ndarray, rate: int = data.RATE) -> str:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(sound.tobytes())
+    return str(path)
+
+
+def draw(model: nnx.Module) -> nnx.Module:
+    """The model with biases, which are 0 at first, and sure of what it hears."""
+    state = nnx.state(model, nnx.Param)
+    leaves, tree = jax.tree.flatten(state)
+    rng = np.random.default_rng(0)
+    leaves = [x + 0.2 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
+    nnx.update(model, jax.tree.unflatten(tree, leaves))
+    return model
+
+
+def test_pieces_are_encoded_as_the_whole():
+    encoder = draw(models.Encoder(width=8, running=True, rngs=nnx.Rngs(0)))
+    frames = np.array([61, 104], np.int32)
+    features = np.random.default_rng(1).normal(-4, 2, (2, 104, data.MELS)).astype(np.float32)
+    whole, lengths = nnx.jit(lambda model, *x: model.encode(*x))(encoder, features, frames)
+    encode, found = nnx.jit(streaming.encode), []
+    memory = streaming.begin(encoder, 2)
+    more = np.pad(features, ((0, 0), (streaming.EARLY, 54), (0, 0)), constant_values=1e3)
+    for start in range(0, 160, 8):
+        x, first, memory = encode(encoder, memory, more[:, start : start + 8], frames)
+        assert first[0] == start // 4 - streaming.BEHIND
+        found.append(x)
+    found = np.concatenate(found, 1)[:, streaming.BEHIND :]
+    for row, length in enumerate(np.asarray(lengths)):
+        np.testing.assert_allclose(found[row, :length], whole[row, :length], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [8000, 8051, 8099])
+def test_pieces_are_the_same_however_sound_comes_in(count):
+    sound = np.random.default_rng(0).normal(size=count).astype(np.float32)
+
+    def rows(cuts):
+        pieces, taken = Pieces(), []
+        for part in np.split(sound, cuts):
+            pieces.put(part)
+            while pieces.ready:
+                taken.append(pieces.take())
+        pieces.end()
+        while pieces.ready:
+            taken.append(pieces.take())
+        assert pieces.over
+        return taken
+
+    whole, cut = rows([]), rows([1, 700, 701, 4000, count - 1])
+    assert len(whole) == len(cut)
+    for one, other in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        assert one[2:] == other[2:]
+    features = np.concatenate([data.energies(row[0]) for row in cut])[streaming.EARLY :]
+    expected = data.log_mel(sound)
+    np.testing.assert_allclose(features[: len(expected)], expected, rtol=1e-4, atol=1e-4)
+    assert cut[-1][1] == len(expected)
+
+
+@pytest.fixture(scope="module", params=sorted(models.MODELS))
+def run(request, tmp_path_factory, compile_once):
+    """A run with a model that is not trained, and hears something in most sounds."""
+    out = tmp_path_factory.mktemp(request.param)
+    model = draw(models.build(request.param, running=True))
+    settings = {"objective": "ctc", "streaming": True}
+    training.save_model(out, model, {"model": request.param, "settings": settings})
+    return out, model
+
+
+def digits_of_whole(model, sound: np.ndarray) -> list[int]:
+    features = data.log_mel(data.samples(sound.tobytes()))[None]
+    frames = np.array([features.shape[1]], np.int32)
+    if isinstance(model, models.Encoder):
+        best = jaxctc.ctc_beam_search(*model(features, frames), beam_width=1)
+        return [int(x) - 1 for x in best.labels[0, 0] if x >= 0]
+
+    @nnx.jit
+    def decode(model, features, frames):
+        x, lengths = model.encoder.encode(features, frames)
+        networks = model.join, lambda state, label: (model.predictor(label), state)
+        return jaxctc.rnnt_greedy_decode(
+            *networks, (), model.project(x), lengths, monotonic=True
+        ).labels
+
+    return [int(x) - 1 for x in decode(model, features, frames)[0] if x >= 0]
+
+
+def serve(capsys, out, *more: str) -> tuple[int, dict[str, list[dict]], list[str]]:
+    code = digits_serve.main([*more, "--checkpoint", str(out)])
+    found = capsys.readouterr()
+    told: dict[str, list[dict]] = {}
+    for line in map(json.loads, found.out.splitlines()):
+        told.setdefault(line["stream"], []).append(line)
+    return code, told, found.err.splitlines()
+
+
+def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkeypatch):
+    out, model = run
+    sounds = [sound_of(seed) for seed in range(4)]
+    good = [write(tmp_path / f"{i}.wav", sound) for i, sound in enumerate(sounds[:3])]
+    content = (tmp_path / "0.wav").read_bytes()
+    bad = {
+        write(tmp_path / "rate.wav", sounds[0], 16000): "is not mono with 16 bits at 8000 Hz",
+        str(tmp_path / "cut.wav"): f"is cut off: it has 8000 samples of {len(sounds[0])}",
+        str(tmp_path / "no.wav"): "is empty",
+        write(tmp_path / "none.wav", sounds[0][:0]): "is empty",
+        str(tmp_path / "text.wav"): "is not a wav file: file does not start with RIFF id",
+        str(tmp_path / "head.wav"): "is not a wav file: it ends in its header",
+        str(tmp_path / "absent.wav"): "can't be read: No such file or directory",
+    }
+    (tmp_path / "cut.wav").write_bytes(content[: 44 + 16000])
+    (tmp_path / "no.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_bytes(b"seven three one")
+    (tmp_path / "head.wav").write_bytes(content[:10])
+    pipe = io.TextIOWrapper(io.BytesIO(sounds[3].tobytes() + b"\1"))
+    monkeypatch.setattr("sys.stdin", pipe)
+    bad["-"] = "is cut off: its last sample has only one byte"
+    code, told, errors = serve(capsys, out, "--streams=2", good[0], *bad, *good[1:])
+    assert code == 1
+    assert sorted(errors[:-1]) == sorted(f"{name}: {error}" for name, error in bad.items())
+    report = json.loads(errors[-1])
+    assert report["failed"] == len(bad)
+    assert report["digits"] == sum(map(len, told.values())) > 20
+    for name, sound in [*zip(good, sounds, strict=False), ("-", sounds[3])]:
+        heard = told[name]
+        assert [line["digit"] for line in heard] == digits_of_whole(model, sound)
+        times = [line["seconds"] for line in heard]
+        assert times == sorted(times)
+        assert 0 <= times[-1] < len(sound) / data.RATE
+        assert all(0 <= line["confidence"] <= 1 for line in heard)
+    cut = [line["digit"] for line in told[str(tmp_path / "cut.wav")]]
+    assert cut == digits_of_whole(model, sounds[0][:8000])
+    assert good[0] in told  # and others had its row afterwards
+
+
+def test_ctrl_c_tells_what_was_found(run, tmp_path, capsys, monkeypatch):
+    out, _ = run
+    name = write(tmp_path / "a.wav", sound_of(0))
+    step, count = serving.Service.step, iter(range(100))
+
+    def stopped_at(service):
+        if next(count) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(service)
+
+    monkeypatch.setattr(serving.Service, "step", stopped_at)
+    code, told, errors = serve(capsys, out, "--streams=2", name, name)
+    assert code == 130
+    assert json.loads(errors[-1])["sound_seconds"] < 2 * len(sound_of(0)) / data.RATE
+    assert len(told[name]) > 2
+
+
+def test_live_files_are_heard_with_what_is_known(run, tmp_path, capsys):
+    out, _ = run
+    name = write(tmp_path / "a.wav", sound_of(0, digits=1))
+    entries = [f"-1.0\t{word}" for word in [*"0123456789", "</s>"]] + ["-99\t<s>"]
+    model = tmp_path / "digits.arpa"
+    model.write_text(
+        f"\\data\\\nngram 1={len(entries)}\n\n\\1-grams:\n" + "\n".join(entries) + "\n\n\\end\\\n"
+    )
+    options = "--live", "--beam-width=2", "--hotword=7=99", f"--language-model={model}"
+    code, told, errors = serve(capsys, out, *options, name)
+    assert code == 0
+    assert {line["digit"] for line in told[name]} == {7}
+    report = json.loads(errors[-1])
+    assert report["seconds"] >= report["sound_seconds"] > 0.3
+    assert report["delay_ms_p99"] >= report["delay_ms_p50"] > 0
+
+
+def test_bad_arguments_have_an_error_message(tmp_path, capsys):
+    for option, message in [
+        ("--streams=0", "--streams must be at least 1"),
+        ("--hotword=7", "--hotword must be digits and a number"),
+        ("--hotword=a=1", "--hotword must be digits and a number"),
+    ]:
+        with pytest.raises(SystemExit):
+            serve(capsys, tmp_path, option, "a.wav")
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="no checkpoint there"):
+        serve(capsys, tmp_path, "a.wav")
+    training.save_model(tmp_path / "plates", models.build("encoder"), {"model": {"name": "light"}})
+    with pytest.raises(SystemExit, match=r"is not a run of digits_train\.py"):
+        serve(capsys, tmp_path / "plates", "a.wav")
+
+
+def test_a_pipe_gives_what_has_come():
+    read, write = os.pipe()
+    with open(read, "rb") as source, open(write, "wb", buffering=0) as sink:
+        pipe = Pipe(source)
+        assert len(pipe.read(5)) == 0
+        sink.write(np.arange(4, dtype="<i2").tobytes())
+        found = []
+        while len(found) < 4:
+            found += list(pipe.read(3) * 2**15)
+        assert found == [0, 1, 2, 3]

@@ -44,7 +44,10 @@ class DigitString(NamedTuple):
 
 def open_wave(path: str | Path) -> wave.Wave_read:
     """Opens a mono 16-bit file of 8 kHz."""
-    file = wave.open(str(path))  # noqa: SIM115, the caller closes it
+    try:
+        file = wave.open(str(path))  # noqa: SIM115, the caller closes it
+    except (EOFError, wave.Error) as error:
+        raise ValueError(f"is not a wav file: {str(error) or 'it ends in its header'}") from None
     form = file.getframerate(), file.getnchannels(), file.getsampwidth()
     if form != (RATE, 1, 2):
         file.close()
@@ -75,7 +78,7 @@ def load_recordings(directory: str | Path) -> list[Recording]:
             raise SystemExit(f"{file}: the name is not digit_speaker_index.wav")
         try:
             recordings.append(Recording(read_wave(file), int(digit), speaker, int(index)))
-        except (ValueError, EOFError, wave.Error) as error:
+        except ValueError as error:
             raise SystemExit(f"{file}: {error}") from None
     if not recordings:
         raise SystemExit(f"{directory}: no recording named digit_speaker_index.wav")

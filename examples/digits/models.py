@@ -52,8 +52,8 @@ class Encoder(nnx.Module):
         options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         self.stem = nnx.List(
             [
-                nnx.Conv(MELS, width // 2, 6, strides=2, padding=[(2, 2)], **options),
-                nnx.Conv(width // 2, width, 6, strides=2, padding=[(2, 2)], **options),
+                nnx.Conv(MELS, width // 2, 6, strides=2, padding=((2, 2),), **options),
+                nnx.Conv(width // 2, width, 6, strides=2, padding=((2, 2),), **options),
             ]
         )
         self.blocks = nnx.List([Block(width, **options) for _ in range(blocks)])

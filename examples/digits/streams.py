@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import wave
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -35,8 +34,6 @@ class WaveFile:
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise ValueError("is empty")
             self._file = data.open_wave(path)
-        except (EOFError, wave.Error) as error:
-            raise ValueError(f"is not a wav file: {error or 'it ends in its header'}") from None
         except OSError as error:
             raise ValueError(f"can't be read: {error.strerror}") from None
         self._count = 0

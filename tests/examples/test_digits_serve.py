@@ -18,7 +18,7 @@ from flax import nnx  # noqa: E402
 import digits_serve  # noqa: E402
 import jaxctc  # noqa: E402
 import training  # noqa: E402
-from digits import data, models, serving, streaming  # noqa: E402
+from digits import data, listening, models, serving, streaming  # noqa: E402
 from digits.streams import Pieces, Pipe  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -104,22 +104,27 @@ def run(request, tmp_path_factory, compile_once):
     return out, model
 
 
-def digits_of_whole(model, sound: np.ndarray) -> list[int]:
-    features = data.log_mel(data.samples(sound.tobytes()))[None]
-    frames = np.array([features.shape[1]], np.int32)
+def digits_of_whole(model, sound: np.ndarray, beam_width=1, knowledge=None) -> list[int]:
+    features = data.log_mel(data.samples(sound.tobytes()))
+    padded = np.pad(features, ((0, 400 - len(features)), (0, 0)))[None]
+    frames = np.array([len(features)], np.int32)
+    labels = decode(model, padded, frames, knowledge or listening.Knowledge(), beam_width)
+    return [int(x) - 1 for x in labels.reshape(-1, labels.shape[-1])[0] if x >= 0]
+
+
+@nnx.jit(static_argnums=4)
+def decode(model, features, frames, knowledge, beam_width):
+    options = {"scorer": knowledge.scorer, "scorer_weight": knowledge.weight}
     if isinstance(model, models.Encoder):
-        best = jaxctc.ctc_beam_search(*model(features, frames), beam_width=1)
-        return [int(x) - 1 for x in best.labels[0, 0] if x >= 0]
-
-    @nnx.jit
-    def decode(model, features, frames):
-        x, lengths = model.encoder.encode(features, frames)
-        networks = model.join, lambda state, label: (model.predictor(label), state)
-        return jaxctc.rnnt_greedy_decode(
-            *networks, (), model.project(x), lengths, monotonic=True
-        ).labels
-
-    return [int(x) - 1 for x in decode(model, features, frames)[0] if x >= 0]
+        logits, lengths = model(features, frames)
+        options |= {"beam_threshold": listening.THRESHOLD}
+        return jaxctc.ctc_beam_search(logits, lengths, beam_width=beam_width, **options).labels
+    x, lengths = model.encoder.encode(features, frames)
+    networks = model.join, lambda state, label: (model.predictor(label), state)
+    given = *networks, (), model.project(x), lengths
+    if beam_width == 1:
+        return jaxctc.rnnt_greedy_decode(*given, monotonic=True, **options).labels
+    return jaxctc.rnnt_beam_search(*given, beam_width=beam_width, monotonic=True, **options).labels
 
 
 def serve(capsys, out, *more: str) -> tuple[int, dict[str, list[dict]], list[str]]:
@@ -148,7 +153,7 @@ def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkey
     (tmp_path / "cut.wav").write_bytes(content[: 44 + 16000])
     (tmp_path / "no.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_bytes(b"seven three one")
-    (tmp_path / "head.wav").write_bytes(content[:10])
+    (tmp_path / "head.wav").write_bytes(content[:3])
     pipe = io.TextIOWrapper(io.BytesIO(sounds[3].tobytes() + b"\1"))
     monkeypatch.setattr("sys.stdin", pipe)
     bad["-"] = "is cut off: its last sample has only one byte"
@@ -188,17 +193,21 @@ def test_ctrl_c_tells_what_was_found(run, tmp_path, capsys, monkeypatch):
 
 
 def test_live_files_are_heard_with_what_is_known(run, tmp_path, capsys):
-    out, _ = run
-    name = write(tmp_path / "a.wav", sound_of(0, digits=1))
+    out, model = run
+    sound = sound_of(0, digits=1)
+    name = write(tmp_path / "a.wav", sound)
     entries = [f"-1.0\t{word}" for word in [*"0123456789", "</s>"]] + ["-99\t<s>"]
-    model = tmp_path / "digits.arpa"
-    model.write_text(
+    arpa = tmp_path / "digits.arpa"
+    arpa.write_text(
         f"\\data\\\nngram 1={len(entries)}\n\n\\1-grams:\n" + "\n".join(entries) + "\n\n\\end\\\n"
     )
-    options = "--live", "--beam-width=2", "--hotword=7=99", f"--language-model={model}"
-    code, told, errors = serve(capsys, out, *options, name)
+    options = ["--beam-width=2", "--hotword=74=9", "--hotword=7=3", f"--language-model={arpa}"]
+    args = digits_serve.parse_arguments([*options, "--checkpoint", str(out), name])
+    expected = digits_of_whole(model, sound, 2, digits_serve.knowledge(args))
+    assert expected != digits_of_whole(model, sound)
+    code, told, errors = serve(capsys, out, "--live", *options, name)
     assert code == 0
-    assert {line["digit"] for line in told[name]} == {7}
+    assert [line["digit"] for line in told[name]] == expected
     report = json.loads(errors[-1])
     assert report["seconds"] >= report["sound_seconds"] > 0.3
     assert report["delay_ms_p99"] >= report["delay_ms_p50"] > 0

@@ -198,8 +198,7 @@ def _grouped(number: int) -> str:
 def last_results() -> Results:
     """The last results of each benchmark on each machine."""
     found = {name: sorted(RESULTS.glob(f"*/{name}.json")) for name in TITLES}
-    read = {name: [json.loads(x.read_text()) for x in files] for name, files in found.items()}
-    return {name: results for name, results in read.items() if results}
+    return {name: [json.loads(x.read_text()) for x in files] for name, files in found.items()}
 
 
 def readme(text: str, results: Results) -> str:

@@ -8,9 +8,11 @@ Differences from Keras:
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxctc import ctc as jaxctc_ctc
 from jaxctc.compat import checks as compat_checks
@@ -29,7 +31,7 @@ def ctc_loss(
     """`keras.ops.ctc_loss`: the loss of every sequence.
 
     Args:
-      target: integer ``(batch_size, max_target_length)``, padded.
+      target: integer or whole float ``(batch_size, max_target_length)``, padded.
       output: float ``(batch_size, max_output_length, num_classes)``, logits.
       target_length: integer ``(batch_size,)``.
       output_length: integer ``(batch_size,)``.
@@ -50,7 +52,7 @@ def ctc_loss(
     """
     output = checks.logits_array("output", output)
     compat_checks.axes("output", output, "batch_size", "max_output_length", "num_classes")
-    target = checks.labels_array("target", target, output.shape[:1])
+    target = checks.labels_array("target", _whole("target", target), output.shape[:1])
     batch, frames, classes = output.shape
 
     def lengths(name, value, maximum):
@@ -71,8 +73,8 @@ def ctc(y_true: checks.ArrayLike, y_pred: checks.ArrayLike) -> jax.Array:
     """`keras.losses.ctc`: the loss of every sequence, with 0 as blank and as padding.
 
     Args:
-      y_true: integer ``(batch_size, max_length)``. The labels of a sequence are as many as it has
-        numbers other than 0, and come first.
+      y_true: integer ``(batch_size, max_length)``, or whole float as Keras passes it. The labels of
+        a sequence are as many as it has numbers other than 0, and come first.
       y_pred: float ``(batch_size, max_length, num_classes)``, logits; all frames count.
 
     Returns:
@@ -89,9 +91,25 @@ def ctc(y_true: checks.ArrayLike, y_pred: checks.ArrayLike) -> jax.Array:
     """
     y_pred = checks.logits_array("y_pred", y_pred)
     compat_checks.axes("y_pred", y_pred, "batch_size", "max_length", "num_classes")
-    y_true = checks.labels_array("y_true", y_true, y_pred.shape[:1])
+    y_true = checks.labels_array("y_true", _whole("y_true", y_true), y_pred.shape[:1])
     lengths = jnp.sum(y_true != 0, axis=-1, dtype=jnp.int32)
     return jaxctc_ctc.ctc_loss(y_pred, y_true, label_lengths=lengths)
+
+
+def _whole(name: str, value: checks.ArrayLike) -> checks.ArrayLike:
+    """Integers as they are; whole floats, into which Keras turns the labels of losses, as int32.
+
+    Under `jit`, what is not whole becomes -1, which is no class.
+    """
+    array = value if hasattr(value, "dtype") else np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return value
+    known = checks.concrete(array)
+    if known is not None and not (known == np.round(known)).all():
+        wrong = known[known != np.round(known)].flat[0]
+        raise ValueError(f"{name} has the value {wrong}; it must be whole numbers.")
+    array = jnp.asarray(array)
+    return jnp.where(array == jnp.round(array), array, -1).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +119,8 @@ class CTC:
     Reductions are those of Keras: ``"sum_over_batch_size"`` and ``"mean"`` divide the sum by the
     number of sequences, ``"mean_with_sample_weight"`` by the sum of their weights, ``"sum"`` by
     nothing; ``"none"`` and None give the loss of each. A sequence of weight 0 is left out, also if
-    its loss is ``inf``. The losses of an empty batch are not reduced.
+    its loss is ``inf``. The losses of an empty batch are not reduced. `dtype` is accepted, and not
+    used: losses have the dtype they are computed in.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -113,6 +132,7 @@ class CTC:
 
     reduction: str | None = "sum_over_batch_size"
     name: str = "ctc"
+    dtype: Any = None
 
     def __post_init__(self):
         checks.one_of("reduction", self.reduction, _REDUCTIONS)

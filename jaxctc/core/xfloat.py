@@ -118,8 +118,11 @@ def _mantissa_jvp(primals, tangents):
 
 
 def to_log(a: XFloat) -> jax.Array:
-    """The natural logarithm; ``-inf`` with a zero gradient where the value is zero."""
-    possible = a.mantissa != 0  # NaN is passed on
+    """The natural logarithm; ``-inf`` with a zero gradient where the value is zero.
+
+    A value whose exponent went below all numbers is zero too. NaN is passed on.
+    """
+    possible = (a.mantissa != 0) & ((a.exponent != -jnp.inf) | jnp.isnan(a.mantissa))
     mantissa = choose(possible, a.mantissa, 1)
     exponent = choose(possible, a.exponent, 0)
     log = jnp.log(mantissa) + exponent * a.mantissa.dtype.type(LN_2)

@@ -46,16 +46,23 @@ def explain(
       ['', 'labels need 3 frames, 1 of them for blanks between equal labels; there are 2.']
     """
     for name, value in (("logits", logits), ("labels", labels)):
-        if checks.concrete(value) is None:
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value)):
             raise TypeError(f"{name} is traced; it must be concrete: call explain outside jax.jit.")
     # Concrete arrays stay so inside someone else's `jit`, and reading them is what this is for.
     with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
-        pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
-        host = [np.asarray(jax.device_get(x)) for x in pair[:4]]
+        with np.errstate(over="ignore"):  # of float64, which the loss reads as float32
+            pair = checks.sequence_pair(logits, labels, logit_lengths, label_lengths, blank_id)
+        frames, lengths = (np.asarray(jax.device_get(x)) for x in pair[2:4])
+        used = np.asarray(jax.device_get(pair.logits)), np.asarray(jax.device_get(pair.labels))
+        # As they were given: integers and numbers may be larger than those of the loss.
+        given = np.asarray(jax.device_get(logits)), np.asarray(jax.device_get(labels))
     shape = pair.labels.shape[:-1]
-    rows = np.broadcast_to(host[0], (*shape, *host[0].shape[-2:]))
+    rows = [np.broadcast_to(x, (*shape, *x.shape[-2:])) for x in (used[0], given[0])]
+    labels = np.broadcast_to(given[1], used[1].shape)
     return [
-        _explain(_Sequence(rows[i][: host[2][i]], host[1][i][: host[3][i]], pair.blank_id))
+        _explain(
+            _Sequence(*(x[i][: frames[i]] for x in rows), labels[i][: lengths[i]], pair.blank_id)
+        )
         for i in np.ndindex(*shape)
     ]
 
@@ -63,7 +70,8 @@ def explain(
 class _Sequence(NamedTuple):
     """A sequence without its padding."""
 
-    logits: np.ndarray  # [T, C]
+    logits: np.ndarray  # [T, C], as the loss reads them
+    given: np.ndarray  # [T, C], as they were given
     labels: np.ndarray  # [S]
     blank_id: int
 
@@ -72,8 +80,8 @@ def _explain(sequence: _Sequence) -> str:
     logits = sequence.logits.astype(np.promote_types(sequence.logits.dtype, np.float32))
     sequence = sequence._replace(logits=logits)
     reasons = [*_wrong_labels(sequence), *_too_few_frames(sequence), *_wrong_logits(sequence)]
-    if not reasons:
-        reasons = [*_masked(sequence)] or [*_probabilities(sequence)]
+    for look in (_masked, _underflow, _probabilities):
+        reasons = reasons or [*look(sequence)]
     return " ".join(reasons)
 
 
@@ -109,7 +117,8 @@ def too_few_frames(labels: np.ndarray, frames: int, name: str = "labels") -> str
     if needed <= frames:
         return ""
     what = f", {blanks} of them for blanks between equal labels" if blanks else ""
-    return f"{name} need {needed} frames{what}; there are {frames}."
+    plural = "s" if needed != 1 else ""
+    return f"{name} need {needed} frame{plural}{what}; there are {frames}."
 
 
 def _too_few_frames(sequence: _Sequence):
@@ -121,13 +130,16 @@ def _wrong_logits(sequence: _Sequence):
     places = np.argwhere(np.isnan(sequence.logits) | (sequence.logits == np.inf))
     if len(places):
         t, c = places[0]
+        what = f"{sequence.given[t, c]:.3g}"
+        if np.isfinite(sequence.given[t, c]):
+            what += f", which {sequence.logits.dtype} does not have"
         more = f" It is the first of {len(places)} such numbers." if len(places) > 1 else ""
-        yield f"logits[{t}, {c}] is {sequence.logits[t, c]}; it must be finite or -inf.{more}"
+        yield f"logits[{t}, {c}] is {what}; it must be finite or -inf.{more}"
 
 
 def _masked(sequence: _Sequence):
     """Whether ``-inf`` leaves no alignment, and the first reason for it."""
-    logits, labels, blank_id = sequence
+    logits, _, labels, blank_id = sequence
     possible = logits > -np.inf
     if possible.all():
         return
@@ -186,6 +198,32 @@ def _dead_end(possible, labels, blank_id, first, final):
             need = "it" if len(wanted) == 1 else "one of these"
             yield f"logits[{t}] is -inf at {which} {names}; the labels need {need} at this frame."
             return
+
+
+def _underflow(sequence: _Sequence):
+    """Whether all alignments are less probable than any number of the loss's dtype."""
+    logits, _, labels, blank_id = sequence
+    least = float(np.finfo(logits.dtype).min)
+    if len(logits) == 0 or logits.min() > least / (2 * len(logits)):
+        return  # no sum of that many can be below
+    # The best path, in a dtype of wider range.
+    top = logits.max(axis=1, keepdims=True).astype(np.longdouble)
+    log_probs = logits - top
+    classes = np.full(2 * len(labels) + 1, blank_id)
+    classes[1::2] = labels
+    skip = np.zeros(len(classes), bool)
+    skip[3::2] = labels[1:] != labels[:-1]
+    best = np.where(np.arange(len(classes)) < 2, log_probs[0, classes], -np.inf)
+    for row in log_probs[1:, classes]:
+        one = np.append(-np.inf, best[:-1])
+        two = np.where(skip, np.append([-np.inf] * 2, best)[: len(classes)], -np.inf)
+        best = np.maximum(np.maximum(best, one), two) + row
+    score = best[-2:].max()
+    if score < least * np.log(2):
+        yield (
+            f"The best alignment has the log-probability {score:.3g}, too low for "
+            f"{logits.dtype}. If logits are masked, mask them with -inf."
+        )
 
 
 def _probabilities(sequence: _Sequence):

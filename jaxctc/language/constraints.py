@@ -36,8 +36,7 @@ class Grammar:
     classes: int
     blank_id: int = 0
 
-    def scorer(self) -> Automaton:
-        """The grammar as a `Scorer`: scores are 0 or ``-inf``."""
+    def __post_init__(self):
         for template in self.templates:
             places = template if isinstance(template, Sequence) else [None]
             if not all(isinstance(place, Collection) for place in places):
@@ -46,6 +45,9 @@ class Grammar:
                 )
             for place in template:
                 language_checks.no_blank("templates", place, self.blank_id)
+
+    def scorer(self) -> Automaton:
+        """The grammar as a `Scorer`: scores are 0 or ``-inf``."""
 
         # A state is a place and the templates that fit so far.
         def expand(state):
@@ -96,14 +98,13 @@ class Hotwords:
     separator: int | None = None
     blank_id: int = 0
 
-    def scorer(self) -> Automaton:
-        """The tables whose states are the prefixes of words (Aho and Corasick 1975)."""
+    def __post_init__(self):
         if not isinstance(self.words, Mapping):
             raise TypeError(
                 f"words has type {type(self.words).__name__}; it must be a mapping to boosts."
             )
-        words = {_labels(word): boost for word, boost in self.words.items()}
-        for word, boost in words.items():
+        for word, boost in self.words.items():
+            word = _labels(word)
             language_checks.no_blank("words", word, self.blank_id)
             if not word or not np.isfinite(boost):
                 raise ValueError(
@@ -112,11 +113,16 @@ class Hotwords:
                 )
             for label in word:  # a label that is not a class would never be read
                 checks.class_id("label", label, self.classes)
+        if self.separator is not None:
+            checks.class_id("separator", self.separator, self.classes)
+
+    def scorer(self) -> Automaton:
+        """The tables whose states are the prefixes of words (Aho and Corasick 1975)."""
+        words = {_labels(word): boost for word, boost in self.words.items()}
         # Whole words are words with a separator at both ends. A sequence has one before its
         # first label, which it never reads, and one after its last.
         edge = () if self.separator is None else (self.separator,)
         if edge:
-            checks.class_id("separator", self.separator, self.classes)
             words = {(*edge, *word, *edge): boost for word, boost in words.items()}
         in_advance: dict[Labels, float] = {(): 0.0, edge: 0.0}  # the boost's part at each prefix
         for word, boost in words.items():

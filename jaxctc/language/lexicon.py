@@ -45,6 +45,11 @@ class Lexicon:
     blank_id: int = 0
     names: Sequence[str] | None = None
 
+    def __post_init__(self):
+        checks.positive("classes", self.classes)
+        checks.at_least("blank_id", self.blank_id, 0)
+        _ = self._entries  # checks each word
+
     def scorer(
         self,
         *,
@@ -167,8 +172,7 @@ class Lexicon:
 
     @functools.cached_property
     def _trie(self) -> trie.Trie:
-        checks.at_least("blank_id", self.blank_id, 0)
-        return trie.build(*self._entries, checks.positive("classes", self.classes))
+        return trie.build(*self._entries, self.classes)
 
     @functools.cached_property
     def _begins(self) -> frozenset[int]:

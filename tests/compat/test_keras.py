@@ -35,6 +35,18 @@ def test_reductions(reduction):
     np.testing.assert_allclose(weighted, KERAS[f"weighted.{reduction}"], rtol=2e-6)
 
 
+def test_labels_are_whole_floats_where_keras_makes_them_so():
+    floats = TARGET.astype(np.float32)
+    np.testing.assert_array_equal(keras.CTC()(floats, OUTPUT), keras.CTC()(TARGET, OUTPUT))
+    np.testing.assert_array_equal(
+        jax.jit(keras.ctc_loss)(floats, OUTPUT, *LENGTHS), keras.ctc_loss(TARGET, OUTPUT, *LENGTHS)
+    )
+    broken = np.where(np.arange(TARGET.shape[1]) == 0, 1.5, floats)
+    assert np.isinf(jax.jit(keras.ctc)(broken, OUTPUT)).all()
+    with pytest.raises(ValueError, match=r"^y_true has the value 1\.5; it must be whole numbers"):
+        keras.ctc(broken, OUTPUT)
+
+
 def test_what_cannot_be_aligned_is_infinite_and_may_be_left_out():
     target = np.where(np.arange(5)[:, None] == 2, 1, TARGET)  # four ones need seven frames
     short = OUTPUT[:, :6]

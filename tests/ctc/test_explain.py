@@ -16,11 +16,11 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 FLAT = np.zeros((6, 5), np.float32)
 
 
-def masked(*places):
-    """Six frames of five classes, with -inf at places (frames, classes)."""
+def masked(*places, by=-np.inf):
+    """Six frames of five classes, with -inf, or `by`, at places (frames, classes)."""
     logits = FLAT.copy()
     for place in places:
-        logits[place] = -np.inf
+        logits[place] = by
     return logits
 
 
@@ -48,7 +48,7 @@ CASES = {
         "labels need 8 frames, 3 of them for blanks between equal labels; there are 6.",
     ),
     "too few frames": (FLAT[:2], [1, 2, 3], "labels need 3 frames; there are 2."),
-    "no frames": (FLAT[:0], [1], "labels need 1 frames; there are 0."),
+    "no frames": (FLAT[:0], [1], "labels need 1 frame; there are 0."),
     "too few for repeats": (
         FLAT[:4],
         [1, 1, 2, 2],
@@ -97,6 +97,19 @@ CASES = {
         [],
         "logits[3] is -inf at class 0; the labels need it at this frame.",
     ),
+    "a class masked by the lowest number": (
+        masked((EVERY, 1), by=np.finfo(np.float32).min),
+        [1],
+        "The best alignment has the log-probability -3.4e+38, too low for float32. "
+        "If logits are masked, mask them with -inf.",
+    ),
+    "low numbers whose sum is too low": (
+        masked((EVERY, 1), by=-2e38),
+        [1, 1],
+        "The best alignment has the log-probability -4e+38, too low for float32. "
+        "If logits are masked, mask them with -inf.",
+    ),
+    "a low number": (masked((EVERY, 1), by=-2e38), [1], ""),
     "probabilities": (
         np.exp(FLAT) / 5,
         [1],
@@ -116,8 +129,12 @@ CASES = {
 def test_reasons(logits, labels, reason):
     found = jaxctc.explain(logits, labels, label_lengths=len(labels))
     assert found == [reason]
-    loss = jaxctc.ctc_loss(logits, labels, label_lengths=len(labels))
+    loss, gradient = jax.value_and_grad(jaxctc.ctc_loss)(
+        jnp.asarray(logits), labels, label_lengths=len(labels)
+    )
     assert np.isfinite(loss) == (not reason or reason.startswith("Hint: "))
+    if loss == np.inf:
+        assert not gradient.any()
 
 
 @settings(max_examples=200)
@@ -157,7 +174,18 @@ def test_batches_lengths_and_the_blank():
     ]
 
 
+def test_numbers_are_quoted_as_they_were_given():
+    wide = np.where(changed(one=1.0) == 1.0, 1e300, FLAT.astype(np.float64))
+    (reason,) = jaxctc.explain(wide, [2**40])
+    assert reason == (
+        "labels[0] is 1099511627776; it must be a class, in 0…4. "
+        "logits[2, 3] is 1e+300, which float32 does not have; it must be finite or -inf."
+    )
+
+
 def test_errors_name_the_argument():
+    with pytest.raises(ValueError, match=r"^labels has rows of different lengths; they must ha"):
+        jaxctc.explain(np.stack([FLAT, FLAT]), [[1], [1, 2]])
     with pytest.raises(TypeError, match=r"^logits is traced; it must be concrete: call explain ou"):
         jax.jit(lambda x: jaxctc.explain(x, [1])[0] and x)(FLAT)
     with pytest.raises(ValueError, match=r"^logit_lengths has the value 7; it must be in 0…6\.$"):

@@ -173,7 +173,38 @@ def exactness():
     return figure
 
 
-DRAWINGS = {f.__name__: f for f in (ctc_lattice, transducer_grid, exactness)}
+def decoders():
+    """Word errors of three decoders, and the time they take, as their beams grow."""
+    results = sorted(RESULTS.glob("*/ctc.lm_decode.json"))[0]
+    rows = json.loads(results.read_text())["data"]["rows"]
+    figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.8), sharey=True)
+    split = max(row["decoder"] for row in rows if row["decoder"].startswith("jaxctc"))
+    lines = {
+        "jaxctc, tuned": (split, "tuned", BLUE, "o-"),
+        "pyctcdecode, tuned": ("pyctcdecode", "tuned", GREEN, "o-"),
+        "jaxctc": (split, "same", BLUE, "o:"),
+        "flashlight-text": ("flashlight-text", "same", ORANGE, "o:"),
+    }
+    times = {(r["decoder"], r["weights"], r["beam"]): r["wall"] for r in rows if r["set"] == "dev"}
+    for axes, name in zip(panels, ("dev", "test"), strict=True):
+        for label, (decoder, weights, colour, style) in lines.items():
+            # One device has the results of all sets, which those of several equal.
+            same = "jaxctc" if decoder == split else decoder
+            found = [
+                (times[decoder, weights, row["beam"]], row["errors"][0])
+                for row in rows
+                if (row["set"], row["decoder"], row["weights"]) == (name, same, weights)
+            ]
+            axes.semilogx(*zip(*found, strict=True), style, color=colour, label=label)
+        axes.set_title("tuned on these" if name == "dev" else "other sentences", color=GREY)
+        axes.set_xlabel("milliseconds a sentence")
+    panels[0].set_ylabel("word errors, %")
+    panels[0].set_ylim(0)
+    panels[1].legend(frameon=False, loc="lower left")
+    return figure
+
+
+DRAWINGS = {f.__name__: f for f in (ctc_lattice, transducer_grid, exactness, decoders)}
 
 
 def main():

@@ -10,24 +10,11 @@ from jax import lax
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
 from jaxctc.ctc import prefix_search
-from jaxctc.ctc.frames import Frame, frames_of, skip_blanks
+from jaxctc.ctc.frames import frames_of, skip_blanks
 from jaxctc.ctc.prefix_search import Beam
-from jaxctc.ctc.traces import Alignments, trace_back, unmoved
+from jaxctc.ctc.traces import Alignments, Runs, extended, no_runs, trace_back, unmoved
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
-
-
-class Runs(NamedTuple):
-    """The frames of each label in an alignment; maxima, since sums depend on how a run is cut."""
-
-    durations: jax.Array  # int32: how many
-    scores: jax.Array  # the label's log-probability at the surest, -inf past the length
-    confidences: jax.Array  # 1 minus the entropy of the classes, at the surest
-
-
-def no_runs(shape: tuple[int, ...], dtype) -> Runs:
-    zero = jnp.zeros(shape, dtype)
-    return Runs(jnp.zeros(shape, jnp.int32), jnp.full(shape, -jnp.inf, dtype), zero)
 
 
 class BeamState(NamedTuple):
@@ -97,8 +84,8 @@ def extend(
         frames, number = skip_blanks(frames, settings.blank_skip)
         step = _where_any_is_inside(step)
     beam, traces = meshes.scan(step, state.beam, frames)
-    found = trace_back(traces, frames.inside, beam.length)
-    after = _append(state, beam, found, frames, state.frame_count[None] + number)
+    found = trace_back(traces, frames, beam.length)
+    after = _append(state, beam, found, state.frame_count[None] + number)
     return after._replace(frame_count=state.frame_count + lengths)
 
 
@@ -115,38 +102,40 @@ def _as(x: jax.Array | None, dtype) -> jax.Array | None:
     return None if x is None else x.astype(dtype)
 
 
-def _append(
-    state: BeamState, beam: Beam, found: Alignments, seen: Frame, number: jax.Array
-) -> BeamState:
+def _append(state: BeamState, beam: Beam, found: Alignments, number: jax.Array) -> BeamState:
     """The state with the labels that began appended to those at their origin.
 
     `number` has the numbers of the frames, [T, B].
     """
     width, max_labels = state.labels.shape[1:]
-    begun = found.begun
-
-    def places(mask):
-        return jnp.where(mask, found.place, max_labels).transpose(1, 2, 0)  # [B, 2 W, T]
-
-    began, goes_on = places(begun >= 0), places(found.label >= 0)
-    row = jnp.arange(began.shape[0], dtype=jnp.int32)[:, None, None]
+    before = jnp.concatenate([state.beam.length] * 2, axis=1)
+    before = jnp.take_along_axis(before, found.origin, axis=1)[:, :, None]
+    row = jnp.arange(before.shape[0], dtype=jnp.int32)[:, None, None]
     column = jnp.arange(2 * width, dtype=jnp.int32)[None, :, None]
+    slot = jnp.arange(max_labels, dtype=jnp.int32)[None, None, :]
 
-    def inherited(old, place):
-        old = jnp.take_along_axis(old, found.origin[:, :, None], axis=1)
-        return old.at[row, column, place]
+    # Of each label, at which of these frames it begins, -1 if at none: one scatter for all.
+    place = jnp.where(found.begun >= 0, found.place, max_labels).transpose(1, 2, 0)
+    time = jnp.arange(number.shape[0], dtype=jnp.int32)[None, None, :]
+    at = jnp.full((*before.shape[:2], max_labels), -1, jnp.int32)
+    at = at.at[row, column, place].set(time, mode="drop")
+    new, at = at >= 0, jnp.maximum(at, 0)
 
-    labels = inherited(jnp.concatenate([state.labels] * 2, axis=1), began)
-    labels = labels.set(begun.transpose(1, 2, 0), mode="drop")
-    frames = inherited(state.frames, began).set(number.T[:, None, :], mode="drop")
-    score = jnp.take_along_axis(seen.log_probs, jnp.maximum(found.label, 0), axis=2)
-    sure = jnp.broadcast_to(seen.confidence[:, :, None], score.shape)
-    old = jax.tree.map(lambda x: inherited(x, goes_on), state.runs)
-    runs = Runs(
-        old.durations.add(1, mode="drop"),
-        old.scores.max(score.transpose(1, 2, 0), mode="drop"),
-        old.confidences.max(sure.transpose(1, 2, 0), mode="drop"),
-    )
+    def old(x):
+        return jnp.take_along_axis(x, found.origin[:, :, None], axis=1)
+
+    def begun(x):
+        return x[at, row, column]
+
+    # The label that had begun before goes on at the first frames.
+    merged = extended(jax.tree.map(old, state.runs), slot == before - 1, found.first)
+    labels = old(jnp.concatenate([state.labels] * 2, axis=1))
+    if number.shape[0]:
+        labels = jnp.where(new, begun(found.begun), labels)
+        frames = jnp.where(new, number[at, row], old(state.frames))
+        runs = jax.tree.map(lambda x, y: jnp.where(new, begun(x), y), found.runs, merged)
+    else:
+        frames, runs = old(state.frames), merged
     # The alignments of both endings have the prefix's labels, but one of them may not exist.
     blank_ending = (beam.best_blank > beam.best_label)[:, :, None]
     labels = jnp.where(blank_ending, labels[:, :width], labels[:, width:])

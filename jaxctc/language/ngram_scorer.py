@@ -18,8 +18,9 @@ class NGramScorer:
     """An n-gram model as a `Scorer`; `NGram.scorer` makes it. The arrays are those of its tables.
 
     The state is a context. A label's n-gram is found by halving the range of n-grams after the
-    context, in a number of steps that depends on the number of words only; where there is none,
-    the next shorter context is tried, as many times as the order says.
+    context, in a number of steps that depends on the number of words only (on accelerators they are
+    one kernel); where there is none, the next shorter context is tried, as many times as the order
+    says.
     """
 
     label_word: Array  # int32 [C]: the model's word of each label

@@ -252,6 +252,7 @@ def streams(rounds: int):
     rows, data = [], {}
     for predictor in PREDICTORS:
         network, encoder = made(predictor)
+        network = jax.device_put(network)
         for width in (None, 8):
             taken = []
             for count in STREAMS:
@@ -271,7 +272,6 @@ def streams(rounds: int):
                     for piece in pieces:
                         state = finished(extend(network, state, piece))
 
-                network = jax.device_put(network)
                 (timing,) = time_in_turn({"stream": listen}, rounds, calls=1).values()
                 taken.append(timing.median / STREAMED)
             name = f"{predictor}, {'greedy' if width is None else f'beam of {width}'}"

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
@@ -13,6 +12,8 @@ from jaxctc.ctc import prefix_search
 from jaxctc.ctc.frames import frames_of, skip_blanks
 from jaxctc.ctc.prefix_search import Beam
 from jaxctc.ctc.traces import Alignments, Runs, extended, no_runs, trace_back, unmoved
+from jaxctc.decoding import fusion
+from jaxctc.decoding.fusion import Fusion
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
 
@@ -145,24 +146,16 @@ def _append(state: BeamState, beam: Beam, found: Alignments, number: jax.Array) 
 def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypotheses:
     width, max_labels = state.labels.shape[1:]
     beam = state.beam
-    scores, share = jnp.logaddexp(beam.blank, beam.label), beam.scorer_score
-    complete = jnp.ones_like(scores, bool)
-    rank = scores
-    if scorer is not None:
-        final = jax.vmap(jax.vmap(scorer.final))(beam.scorer_state).astype(share.dtype)
-        complete = final > -jnp.inf
-        share = jnp.where(complete, share + final, share)
-        rank = jnp.where(scores > -jnp.inf, scores + weight.astype(share.dtype) * share, -jnp.inf)
-    rank = jnp.where(jnp.isnan(rank), -jnp.inf, rank)
-    complete &= rank > -jnp.inf
-    place = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], rank.shape)
-    # Those that may end come first. Of equals, the first of the beam.
-    _, rank, order = lax.sort((~complete, -rank, place), dimension=1, num_keys=3)
-    exists = rank < jnp.inf
+    scores = jnp.logaddexp(beam.blank, beam.label)
+    share, complete = fusion.ended(scorer, beam.scorer_state, beam.scorer_score)
+    complete &= scores > -jnp.inf
+    total = Fusion(scorer, weight.astype(share.dtype)).total(scores, share)
+    order, exists = jax.vmap(fusion.order)(scores, total, complete)
 
     def take(x):
         return jnp.take_along_axis(x, order, axis=1)
 
+    place = jnp.arange(width, dtype=jnp.int32)[None, :]
     ending = jnp.where(beam.best_blank > beam.best_label, 0, width) + place
     frames, runs = jax.tree.map(
         lambda x: jnp.take_along_axis(x, take(ending)[:, :, None], axis=1),

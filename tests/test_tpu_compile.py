@@ -284,6 +284,39 @@ def test_beam_search(devices):
     assert program.memory_analysis().temp_size_in_bytes < 2**24
 
 
+@pytest.mark.parametrize("name", ["rnnt_greedy_decode", "rnnt_beam_search", "tdt_beam_search"])
+def test_transducer_decoders(devices, name):
+    """With a language model, each chip for itself: nothing between the chips."""
+    width, classes, frames = 128, 256, 100
+    hot = jaxctc.Hotwords({(3, 5): 1.0}, classes=classes).scorer()
+    options = {"durations": (0, 1, 2)} if name == "tdt_beam_search" else {}
+
+    def decode(encoder, lengths, rows, output, scorer):
+        def joint(frame, predicted):
+            logits = jnp.tanh(frame + predicted) @ output
+            return (logits, logits[:3]) if options else logits
+
+        functions = joint, lambda state, label: (0.5 * state + rows[label],) * 2, jnp.zeros(width)
+        more = {"max_labels": 50, "scorer": scorer, **options}
+        return getattr(jaxctc, name)(*functions, encoder, lengths, **more)
+
+    mesh = Mesh(devices.reshape(-1), ("batch",))
+    batch, none = PartitionSpec("batch"), PartitionSpec()
+    each = jax.shard_map(
+        decode, mesh=mesh, in_specs=(batch, batch, none, none, none), out_specs=batch
+    )
+    structs = [
+        jax.ShapeDtypeStruct((16, frames, width), jnp.float32),
+        jax.ShapeDtypeStruct((16,), jnp.int32),
+        jax.ShapeDtypeStruct((classes, width), jnp.float32),
+        jax.ShapeDtypeStruct((width, classes), jnp.float32),
+        jax.eval_shape(lambda: jax.tree.map(jnp.asarray, hot)),
+    ]
+    program = compiled(each, devices.reshape(-1), structs, sharded=2)
+    assert not collectives(program.as_text())
+    assert program.memory_analysis().temp_size_in_bytes < 2**24
+
+
 @pytest.mark.parametrize("chips", [1, 4])
 def test_automata(devices, chips):
     """A denominator on every chip, a numerator for each sequence."""

@@ -66,6 +66,15 @@ def read_wave(path: str | Path) -> np.ndarray:
         return samples(file.readframes(file.getnframes()))
 
 
+def write_wave(path: str | Path, sound: np.ndarray) -> None:
+    """Writes samples in -1…1 to a mono 16-bit file of 8 kHz; louder ones are cut off."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((sound * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2").tobytes())
+
+
 def load_recordings(directory: str | Path) -> list[Recording]:
     """Returns the recordings in `directory`, in a fixed order."""
     if not Path(directory).is_dir():
@@ -138,26 +147,33 @@ def energies(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
     return np.log(power.astype(np.float32) @ bands + 1e-6)
 
 
-def glue(rng: np.random.Generator, recordings: Sequence[Recording], most_frames: int | None = None):
+def glue(
+    rng: np.random.Generator,
+    recordings: Sequence[Recording],
+    most_frames: int | None = None,
+    *,
+    silence: float = 0.25,
+):
     """Returns a string's sound, digits and bounds: recordings with silence between them, and noise.
 
     Args:
       rng: draws silences, loudness and noise.
       recordings: in this order; the last ones are left out if they do not fit.
       most_frames: the length limit, in frames; None for no limit.
+      silence: the longest silence before and after each recording, in seconds.
     """
     pieces, digits, bounds, place = [], [], [], 0
-    silence = np.zeros(int(rng.uniform(0.05, 0.25) * RATE), np.float32)
+    before = np.zeros(int(rng.uniform(0.05, silence) * RATE), np.float32)
     for recording in recordings:
-        after = np.zeros(int(rng.uniform(0.05, 0.25) * RATE), np.float32)
-        end = place + len(silence) + len(recording.sound)
+        after = np.zeros(int(rng.uniform(0.05, silence) * RATE), np.float32)
+        end = place + len(before) + len(recording.sound)
         if most_frames is not None and end + len(after) > most_frames * HOP:
             break
-        pieces += [silence, recording.sound * np.float32(np.exp(rng.normal(0, 0.2)))]
+        pieces += [before, recording.sound * np.float32(np.exp(rng.normal(0, 0.2)))]
         digits.append(recording.digit)
         bounds.append((end - len(recording.sound), end))
-        place, silence = end, after
-    sound = np.concatenate([*pieces, silence])
+        place, before = end, after
+    sound = np.concatenate([*pieces, before])
     # The level of the noise relative to the string: -40 to -15 decibels.
     level = sound.std() * 10 ** rng.uniform(-2, -0.75)
     sound = sound + level * rng.standard_normal(len(sound), np.float32)

@@ -1,14 +1,17 @@
 """Serving of streams: each has a row of a `Listener` while it lasts, then another gets the row."""
 
+import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import jaxctc
 from digits.data import RATE
 from digits.listening import PIECE, Heard, Listener
 from digits.models import SECONDS_A_FRAME
@@ -35,8 +38,8 @@ class Served:
     """What a service has done so far."""
 
     seconds: float = 0.0  # of sound
-    digits: int = 0
     failed: int = 0
+    heard: dict[str, list[int]] = field(default_factory=dict)  # the digits of each stream
     lags: list[float] = field(default_factory=list)  # of each piece, from its arrival to its digits
     delays: list[float] = field(default_factory=list)  # of each digit, from its start until told
 
@@ -98,6 +101,7 @@ class Service:
             # Streams don't begin at the same time, so that their pieces don't come together.
             offset = PIECE / RATE * row / len(self._rows) if self._live else 0.0
             self._rows[row] = Stream(name, source, now + offset)
+            self.served.heard[name] = []
 
     def _read(self, row: int, now: float) -> None:
         """Takes the sound of a stream that has come."""
@@ -143,15 +147,16 @@ class Service:
     def _report(self, row: int, stream: Stream, heard: Heard) -> None:
         for i in range(heard.counts[row]):
             seconds = float(heard.frames[row, i]) * SECONDS_A_FRAME
+            digit = int(heard.labels[row, i]) - 1
             self._tell(
                 {
                     "stream": stream.name,
                     "seconds": round(seconds, 2),
-                    "digit": int(heard.labels[row, i]) - 1,
+                    "digit": digit,
                     "confidence": round(float(heard.confidences[row, i]), 4),
                 }
             )
-            self.served.digits += 1
+            self.served.heard[stream.name].append(digit)
             if self._live:
                 self.served.delays.append(time.perf_counter() - stream.started - seconds)
         if heard.full[row]:
@@ -171,6 +176,20 @@ class Service:
         self._complain(name, error)
 
 
+def error_rate(heard: dict[str, list[int]]) -> float | None:
+    """Returns the rate of wrong digits of files named …-DIGITS.wav; None if there are none."""
+    said = {name: re.fullmatch(r".*-([0-9]+)", Path(name).stem) for name in heard}
+    pairs = [(heard[name], list(map(int, match[1]))) for name, match in said.items() if match]
+    if not pairs:
+        return None
+    size = max(len(digits) for pair in pairs for digits in pair)
+    found, true = (
+        np.array([[*digits, *[-1] * (size - len(digits))] for digits in column], np.int32)
+        for column in zip(*pairs, strict=True)
+    )
+    return float(jaxctc.error_rate(found, true))
+
+
 def serve(
     listener: Listener,
     names: Sequence[str],
@@ -182,8 +201,7 @@ def serve(
 ) -> dict[str, Any]:
     """Hears all streams, until `stopped` says True, and returns what was done and how fast."""
     service = Service(listener, names, live=live, tell=tell, complain=complain)
-    begun = time.perf_counter()
-    ended = False
+    begun, processed, ended = time.perf_counter(), time.process_time(), False
     while service.step():
         if stopped() and not ended:
             ended = True
@@ -192,11 +210,14 @@ def serve(
     report = {
         "streams": listener.streams,
         "failed": served.failed,
-        "digits": served.digits,
+        "digits": sum(map(len, served.heard.values())),
         "sound_seconds": round(served.seconds, 2),
         "seconds": round(spent, 2),
+        "processor_seconds": round(time.process_time() - processed, 2),
         "real_time_factor": round(spent / served.seconds, 5) if served.seconds else None,
     }
+    if (rate := error_rate(served.heard)) is not None:
+        report["digit_error_rate"] = round(rate, 6)
     for name, values in (("lag", served.lags), ("delay", served.delays)):
         for share in (50, 99) if values else ():
             report[f"{name}_ms_p{share}"] = round(1000 * float(np.percentile(values, share)), 1)

@@ -201,7 +201,7 @@ def test_live_files_are_heard_with_what_is_known(run, tmp_path, capsys):
     arpa.write_text(
         f"\\data\\\nngram 1={len(entries)}\n\n\\1-grams:\n" + "\n".join(entries) + "\n\n\\end\\\n"
     )
-    options = ["--beam-width=2", "--hotword=74=9", "--hotword=7=3", f"--language-model={arpa}"]
+    options = ["--beam-width=2", "--hotword=7=40", "--hotword=74=9", f"--language-model={arpa}"]
     args = digits_serve.parse_arguments([*options, "--checkpoint", str(out), name])
     expected = digits_of_whole(model, sound, 2, digits_serve.knowledge(args))
     assert expected != digits_of_whole(model, sound)

@@ -42,11 +42,13 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-def h100():
-    """The device, as the compiler knows it."""
+def h100(config: str = H100):
+    """The device, or one with another `config`, as the compiler knows it."""
     # Else jax's plugin would look for a GPU, and not be loaded where there is none.
     jax.config.update("jax_platforms", "cpu")
-    description = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
+    description = topologies.get_topology_desc(
+        "h100", "cuda", target_config=config, topology="1x1x1"
+    )
     return description.devices[0]
 
 

@@ -144,7 +144,7 @@ def jax_losses(notes: Notes, contestants: dict[str, str]):
 
 def unrolled(notes: Notes):
     """The scan with four frames per round of its inner loop."""
-    recursion.UNROLL = 4
+    recursion.UNROLL = {jax.default_backend(): 4}
     jax_losses(notes, {"scan, unrolled": "scan"})
 
 

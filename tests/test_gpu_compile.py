@@ -10,9 +10,10 @@ import re
 
 import jax
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 import jaxctc
-from benchmarks.chips import compiled, h100, launches
+from benchmarks.chips import H100, compiled, h100, launches
 from benchmarks.common import SHAPES
 from benchmarks.launches import (
     SEARCH_FRAMES,
@@ -84,6 +85,17 @@ def test_a_frame_of_the_beam_search_is_few_launches(device):
     found = launches(compiled(decode, device, structs))
     assert all(not inside.loops for _, inside in found.loops)  # none as long as the model is large
     assert found.total <= 45 * SEARCH_FRAMES
+
+
+def test_gpus_before_hopper_get_the_scan():
+    for major in ("9", "8"):
+        device = h100(H100.replace("major: 9 }", f"major: {major} }}"))
+        sharding = SingleDeviceSharding(device)
+        structs = [
+            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in ctc_structs("plates")
+        ]
+        text = jax.jit(both(jaxctc.ctc_loss, "kernel")).lower(*structs).as_text()
+        assert ("mosaic_gpu" in text) == (major == "9")
 
 
 def test_alignments(device):

@@ -4,6 +4,7 @@
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from oracles import ctc_by_recursion
 
 import jaxctc
 from jaxctc.core import recursion
-from jaxctc.core.kernels import choice, tpu
+from jaxctc.core.kernels import choice, dispatch, tpu
 from jaxctc.core.semirings import LOG, PROBABILITY
 from jaxctc.ctc.lattice import lattice
 
@@ -104,6 +105,16 @@ def test_what_has_no_kernel_is_a_scan(x64):
         made = jax.eval_shape(lambda *a: lattice(*a, 0), logits, shape, *lengths)
         fits.append(tpu.plan(made.topology, made.scores, PROBABILITY) is not None)
     assert fits == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("versions", "too_old"), [(["9.0", "10.0"], False), (["9.0", "8.6"], True), ([None], False)]
+)
+def test_the_age_of_a_gpu(versions, too_old):
+    devices = [types.SimpleNamespace(compute_capability=x) for x in versions]
+    assert dispatch._too_old(types.SimpleNamespace(devices=lambda: devices)) == too_old
+    assert not dispatch._too_old(None)
+    assert not dispatch._too_old(jax.devices("cpu")[0].client)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -226,3 +237,14 @@ def test_posteriors_and_entropy_take_kernels_too():
         with by("tpu"):
             got = function(logits, *pair)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), got, want)
+
+
+def test_frames_a_round_change_nothing(monkeypatch):
+    """On GPUs the scan's inner loop takes several frames a round; here 5 frames are odd."""
+    arguments = batch(7, 2, 5, 4, 2)
+    want = loss_and_gradient(*arguments)
+    monkeypatch.setattr(recursion, "UNROLL", {jax.default_backend(): recursion.UNROLL["gpu"]})
+    jax.clear_caches()
+    got = loss_and_gradient(*arguments)
+    jax.clear_caches()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, want)

@@ -31,9 +31,9 @@ def use(which: str) -> AbstractContextManager[None]:
     A kernel runs all frames in one launch. There are kernels for TPUs and, with jax 0.11 or later,
     for GPUs from Hopper on. They compute the same as the scan, in the same extended-range floats,
     with posteriors as the derivative of the same step. The scan runs if no kernel applies: on
-    other platforms, for float64, for other lattices and sizes, for second derivatives, and if
-    the compiler splits a program over several devices. On GPUs before Hopper, do not choose the
-    kernel: it does not compile there. See `docs/accelerators.md`.
+    other platforms and older GPUs, for float64, for other lattices and sizes, for second
+    derivatives, and if the compiler splits a program over several devices. See
+    `docs/accelerators.md`.
 
     The choice holds for functions that are traced inside the block; a function that was jitted
     outside is traced again. The platform is the one for which a program is compiled.

@@ -22,6 +22,7 @@ from jaxctc.core.kernels import choice, plans
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring
 
 # From jax 0.11 on, Pallas has what the GPU kernels need, and can interpret them.
+HOPPER = 9  # the compute capability from which on they compile
 GPU = tuple(int(n) for n in jax.__version__.split(".")[:2]) >= (0, 11)
 
 
@@ -204,7 +205,7 @@ def _(*operands, **parameters):
 def _lower(platform: str | None, context, *operands, scan, tree, job):
     def run(*operands):
         results = None
-        if platform is not None and _on_one_device(context.module_context.axis_context):
+        if platform is not None and _is_offered(platform, context.module_context):
             topology, scores = jax.tree.unflatten(tree, operands)
             results = _by_kernel(topology, scores, job, platform)
         if results is None:
@@ -212,6 +213,18 @@ def _lower(platform: str | None, context, *operands, scan, tree, job):
         return jax.tree.leaves(results)
 
     return mlir.lower_fun(run, multiple_results=True)(context, *operands)
+
+
+def _is_offered(platform: str, module: mlir.ModuleContext) -> bool:
+    too_old = platform == "gpu" and _too_old(module.backend)
+    return not too_old and _on_one_device(module.axis_context)
+
+
+def _too_old(client) -> bool:
+    """Whether a GPU is older than Hopper; no, if it is not known, as in an export."""
+    devices = client.devices() if client is not None else ()
+    known = (getattr(device, "compute_capability", None) for device in devices)
+    return any(int(version.split(".")[0]) < HOPPER for version in known if version)
 
 
 def _on_one_device(axes) -> bool:

@@ -37,9 +37,7 @@ takes a float32 array of the gradient's shape: rounded earlier, differences of n
 would be lost.""",
     "ctc.features": """The loss from features multiplies by the head's kernel four times instead of
 three, and saves in writing and reading: chunks of 256 frames are partly still in the cache when
-they are read again, and the gradient of the kernel is added up block by block. Other programs ran
-on the machine during this measurement. They slow reading and writing more than products, and so
-the loss of all logits more: on an idle machine, expect a ratio nearer to 4/3.""",
+they are read again, and the gradient of the kernel is added up block by block.""",
     "ctc.soak": """Faults are a NaN, a negative loss, a gradient that is not finite, whose rows do
 not sum to 0 or that is not 0 in padding, and an infeasible pair without loss `inf` and gradient 0.
 The batches include ragged, empty, zero-frame and infeasible pairs, in float32, bfloat16 and

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.core
 import numpy as np
 
 from jaxctc.core import checks
@@ -57,14 +58,14 @@ def explain(
         # As they were given: integers and numbers may be larger than those of the loss.
         given = np.asarray(jax.device_get(logits)), np.asarray(jax.device_get(labels))
     shape = pair.labels.shape[:-1]
-    rows = [np.broadcast_to(x, (*shape, *x.shape[-2:])) for x in (used[0], given[0])]
+    read, written = (np.broadcast_to(x, (*shape, *x.shape[-2:])) for x in (used[0], given[0]))
     labels = np.broadcast_to(given[1], used[1].shape)
-    return [
-        _explain(
-            _Sequence(*(x[i][: frames[i]] for x in rows), labels[i][: lengths[i]], pair.blank_id)
-        )
-        for i in np.ndindex(*shape)
-    ]
+
+    def sequence(i) -> _Sequence:
+        t = frames[i]
+        return _Sequence(read[i][:t], written[i][:t], labels[i][: lengths[i]], pair.blank_id)
+
+    return [_explain(sequence(i)) for i in np.ndindex(*shape)]
 
 
 class _Sequence(NamedTuple):

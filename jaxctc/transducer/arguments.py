@@ -47,6 +47,7 @@ def checked(
     checks.automatic("encoder", encoder)
     *batch, frames, size = encoder.shape
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
+    checks.automatic("logit_lengths", lengths)
 
     symbols = checks.positive("max_symbols", bounds[0])
     monotonic = checks.flag("monotonic", monotonic)

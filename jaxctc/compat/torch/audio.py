@@ -1,4 +1,8 @@
-"""torchaudio's transducer loss and forced alignment. Both are batch-major."""
+"""torchaudio's transducer loss and forced alignment. Both are batch-major.
+
+Lengths may all be less than the arrays have room for, where torchaudio demands that the longest
+sequence fills them.
+"""
 
 import dataclasses
 
@@ -193,7 +197,7 @@ def _check_targets(targets: np.ndarray, frames: int, classes: int, blank: int) -
                 f"targets has the value {target}; it must be a class, in 0…{classes - 1}."
             )
     if reason := too_few_frames(targets, frames, "targets"):
-        raise ValueError(reason)
+        raise ValueError(f"{reason} (jaxctc.explain looks at each sequence of a batch.)")
 
 
 def _arcs(pair: checks.SequencePair) -> transducer.TransducerArcs:

@@ -65,7 +65,7 @@ def _hotword(text: str) -> tuple[tuple[int, ...], float]:
 def load(args: argparse.Namespace):
     """Returns the model of --checkpoint."""
     config = training.load_config(args.checkpoint)
-    if config.get("model") not in models.MODELS:
+    if config.get("model") not in [*models.MODELS]:
         raise SystemExit(f"{args.checkpoint}: is not a run of digits_train.py")
     settings = config["settings"]
     if settings["objective"] == "prior":

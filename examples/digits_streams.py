@@ -2,7 +2,7 @@
 
     python examples/digits_streams.py --data RECORDINGS OUT
 
-The files are named speaker-number-digits.wav. Each has test recordings of one speaker, with noise,
+The files are named speaker-number-digits.wav. Each is of test recordings of one speaker, with noise
 and up to two seconds of silence between digits. Without --data, tones are used instead of digits.
 """
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 import jaxctc
 from digits import data, models, streaming
@@ -99,9 +100,12 @@ def _begin(graph, streams, beam_width, weights, knowledge):
     if isinstance(model, models.Transducer):
         width = None if beam_width == 1 else beam_width
         search = jaxctc.rnnt_decode_start(_networks(model)[1], (), beam_width=width, **options)
-        return streaming.begin(model.encoder, streams), search
-    search = jaxctc.ctc_beam_start(beam_width=beam_width, **options)
-    return streaming.begin(model, streams), search
+        memory = streaming.begin(model.encoder, streams)
+    else:
+        search = jaxctc.ctc_beam_start(beam_width=beam_width, **options)
+        memory = streaming.begin(model, streams)
+    # Without weak types, which `_hear` does not return, and which would compile it once more.
+    return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), (memory, search))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 from extras import import_or_skip_examples
+from rapidfuzz.distance import Levenshtein
 
 import_or_skip_examples("kaldi_native_fbank")
 
@@ -16,6 +18,7 @@ import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
 import digits_serve  # noqa: E402
+import digits_streams  # noqa: E402
 import jaxctc  # noqa: E402
 import training  # noqa: E402
 from digits import data, listening, models, serving, streaming  # noqa: E402
@@ -33,9 +36,7 @@ def sound_of(seed: int, digits: int = 4) -> np.ndarray:
 
 def write(path, sound: np.ndarray, rate: int = data.RATE) -> str:
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
+        file.setparams((1, 2, rate, 0, "NONE", None))
         file.writeframes(sound.tobytes())
     return str(path)
 
@@ -138,9 +139,10 @@ def serve(capsys, out, *more: str) -> tuple[int, dict[str, list[dict]], list[str
 
 def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkeypatch):
     out, model = run
-    sounds = [sound_of(seed) for seed in range(4)]
-    good = [write(tmp_path / f"{i}.wav", sound) for i, sound in enumerate(sounds[:3])]
-    content = (tmp_path / "0.wav").read_bytes()
+    assert digits_streams.main(["--count=4", "--digits=3", str(tmp_path)]) == 0
+    good = sorted(map(str, tmp_path.glob("*-[0-9][0-9][0-9].wav")))
+    sounds = [(data.read_wave(name) * 2**15).astype("<i2") for name in good]
+    good, content = good[:3], Path(good[0]).read_bytes()
     bad = {
         write(tmp_path / "rate.wav", sounds[0], 16000): "is not mono with 16 bits at 8000 Hz",
         str(tmp_path / "cut.wav"): f"is cut off: it has 8000 samples of {len(sounds[0])}",
@@ -157,8 +159,11 @@ def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkey
     pipe = io.TextIOWrapper(io.BytesIO(sounds[3].tobytes() + b"\1"))
     monkeypatch.setattr("sys.stdin", pipe)
     bad["-"] = "is cut off: its last sample has only one byte"
+    encode, traced = streaming.encode, []
+    monkeypatch.setattr(streaming, "encode", lambda *x: traced.append(0) or encode(*x))
     code, told, errors = serve(capsys, out, "--streams=2", good[0], *bad, *good[1:])
     assert code == 1
+    assert len(traced) == 1  # one program for all pieces
     assert sorted(errors[:-1]) == sorted(f"{name}: {error}" for name, error in bad.items())
     report = json.loads(errors[-1])
     assert report["failed"] == len(bad)
@@ -170,9 +175,11 @@ def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkey
         assert times == sorted(times)
         assert 0 <= times[-1] < len(sound) / data.RATE
         assert all(0 <= line["confidence"] <= 1 for line in heard)
+    said = ["".join(str(line["digit"]) for line in told[name]) for name in good]
+    edits = [Levenshtein.distance(a, b[-7:-4]) for a, b in zip(said, good, strict=True)]
+    assert report["digit_error_rate"] == pytest.approx(sum(edits) / 9, abs=1e-5)
     cut = [line["digit"] for line in told[str(tmp_path / "cut.wav")]]
     assert cut == digits_of_whole(model, sounds[0][:8000])
-    assert good[0] in told  # and others had its row afterwards
 
 
 def test_ctrl_c_tells_what_was_found(run, tmp_path, capsys, monkeypatch):

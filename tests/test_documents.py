@@ -31,7 +31,7 @@ def code(page: Path) -> str:
 
 # `tests/test_devices.py` runs the one on accelerators, on eight devices.
 PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if code(page)]
-PAGES = [page for page in PAGES if page.stem not in ("accelerators", "decoding")]
+PAGES = [page for page in PAGES if page.stem != "accelerators"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -2,139 +2,54 @@
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from modes_arguments import (
+    ARC_PAIR,
+    ARCS,
+    BLANKS,
+    DECODED,
+    DENOMINATOR,
+    DURATION_LOGITS,
+    FRAMES,
+    GRAMMAR,
+    HYPOTHESES,
+    JOINT_LOGITS,
+    JOINT_PAIR,
+    LABELS,
+    LENGTHS,
+    LOGITS,
+    NUMERATOR,
+    OTHER_LOGITS,
+    PADDED,
+    PAIR,
+    PENALTIES,
+    PREDICTOR_LOGITS,
+    PROJECTION,
+    RANGES,
+    REFERENCES,
+    B,
+    C,
+    Case,
+    decoder,
+    flax_error_rate,
+    joint,
+    joint_with_durations,
+    predictor,
+    prefixes,
+    random,
+    start,
+    state,
+    time_major,
+    transducer_start,
+    transducer_state,
+    without_internal,
+)
 
 import jaxctc
 from jaxctc.compat import keras, optax, torch
-
-B, T, S, C = 4, 4, 2, 4  # sequences, frames, labels, classes
-
-
-class Case(NamedTuple):
-    """A function of arrays whose first axis is the batch, and of arrays shared by the batch."""
-
-    call: Callable[..., Any]
-    batched: tuple  # of arrays or of pytrees of them, all [B, ...]
-    shared: tuple = ()  # given after those
-    differentiable: tuple[int, ...] = ()  # places among both
-    batch_rank: int | None = None  # the only number of batch axes, or any
-    over_classes: tuple[int, ...] = ()  # places whose last axis may be sharded over a mesh's axis
-    reduces: bool = False  # whether there is one result for the whole batch
-    automatic: bool = False  # whether explicit axes of meshes are refused
-    constant: bool = False  # whether only the shapes of the arrays are read
-
-
-def _random(*shape, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-LOGITS, OTHER_LOGITS = _random(B, T, C), _random(B, T, C, seed=1)
-LABELS = np.array([[1, 2], [3, 3], [2, 0], [1, 3]], np.int32)
-FRAMES = np.array([4, 4, 3, 4], np.int32)  # the frames of each sequence
-LENGTHS = np.array([2, 2, 1, 2], np.int32)  # and the labels
-PAIR = (LOGITS, LABELS, FRAMES, LENGTHS)
-
-JOINT_LOGITS = _random(B, T, S + 1, C)
-JOINT_PAIR = (JOINT_LOGITS, LABELS, FRAMES, LENGTHS)
-PREDICTOR_LOGITS = _random(B, S + 1, C, seed=2)
-BLANKS, ARCS = -1 - _random(B, T, S + 1) ** 2, -1 - _random(B, T, S, seed=1) ** 2
-ARC_PAIR = (BLANKS, ARCS, FRAMES, LENGTHS)
-RANGES = np.broadcast_to(np.array([[0, 1], [0, 1], [1, 2], [1, 2]], np.int32), (B, T, 2))
-DURATION_LOGITS = _random(B, T, S + 1, 2, seed=3)
-PROJECTION = _random(C, C, seed=4)
-PENALTIES = {"fastemit_lambda": 0.25, "delay_penalty": 0.125}
-HYPOTHESES = np.array([[1, 2, 3], [3, -1, -1], [2, 2, -1], [3, 1, 2]], np.int32)
-
-NUMERATOR = jaxctc.Fsa.stack(
-    [jaxctc.ctc_fsa(row[:n]) for row, n in zip(LABELS.tolist(), LENGTHS, strict=True)]
-)
-DENOMINATOR = jaxctc.ctc_denominator([[1, 2], [3, 3], [2], [1, 3]])
-DECODED = jax.tree.map(np.asarray, jaxctc.ctc_greedy_decode(LOGITS))
-GRAMMAR = jaxctc.Grammar([[{1, 2, 3}, {1, 2, 3}]], classes=C).scorer()
-
-
-def _state() -> jaxctc.BeamState:
-    return jax.tree.map(np.asarray, jaxctc.ctc_beam_start(batch=(B,), beam_width=3, max_labels=T))
-
-
-def _prefixes():
-    return jax.tree.map(np.asarray, jaxctc.ctc_prefix_start(LOGITS, FRAMES))
-
-
-def _predictor(projection):
-    """A predictor whose output is a row of its parameters, and whose state counts labels."""
-    return lambda state, label: (jnp.asarray(projection)[label], state + 1)
-
-
-def _joint(projection):
-    return lambda frame, output: jnp.tanh(frame + output) @ projection
-
-
-def _joint_with_durations(projection):
-    joint = _joint(projection)
-    return lambda frame, output: (joint(frame, output), joint(frame, output)[:3])
-
-
-def _decoder(decode, joint_of=_joint, **options):
-    options = {"max_symbols": 2, "max_labels": 4, **options}
-
-    def call(encoder, lengths, projection):
-        functions = joint_of(projection), _predictor(projection)
-        return decode(*functions, jnp.int32(0), encoder, lengths, **options)
-
-    return call
-
-
-def _transducer_start(encoder, projection):
-    batch = encoder.shape[:-2]
-    begun = _predictor(projection), jnp.int32(0)
-    options = {"batch": batch, "beam_width": 3, "max_labels": T, "dtype": encoder.dtype}
-    return jaxctc.rnnt_decode_start(*begun, **options)
-
-
-def _transducer_state() -> jaxctc.TransducerState:
-    return jax.tree.map(np.asarray, _transducer_start(LOGITS, PROJECTION))
-
-
-def _without_internal(encoder, lengths, projection, scorer):
-    functions = _joint(projection), _predictor(projection), jnp.int32(0)
-    internal = jaxctc.rnnt_internal_lm(*functions, jnp.zeros(C, encoder.dtype))
-    scorer = jaxctc.combine([scorer, internal], weights=[1, -0.5])
-    return jaxctc.rnnt_beam_search(*functions, encoder, lengths, monotonic=True, scorer=scorer)
-
-
-def _start(logits):
-    return jaxctc.ctc_beam_start(
-        batch=logits.shape[:-2], beam_width=3, max_labels=T, dtype=logits.dtype
-    )
-
-
-def _time_major(loss):
-    def call(logits, *rest):
-        return loss(jax.nn.log_softmax(jnp.swapaxes(logits, 0, 1)), *rest)
-
-    return call
-
-
-def _padding(lengths: np.ndarray, size: int) -> np.ndarray:
-    return (np.arange(size)[None, :] >= lengths[:, None]).astype(np.float32)
-
-
-def _flax_error_rate(hypotheses, references):
-    from jaxctc.compat.flax import ErrorRate
-
-    metric = ErrorRate()
-    metric.update(hypotheses=hypotheses, references=references)
-    return metric.compute()
-
-
-PADDED = (LOGITS, _padding(FRAMES, T), LABELS, _padding(LENGTHS, S))
-REFERENCES = np.where(np.arange(S) < LENGTHS[:, None], LABELS, -1).astype(np.int32)
 
 CASES = {
     "ctc_loss": Case(jaxctc.ctc_loss, PAIR, (), (0,), over_classes=(0,)),
@@ -143,7 +58,7 @@ CASES = {
             lambda x: jnp.tanh(x) @ a[4] + a[5], *a[:4], frames_per_chunk=3
         ),
         PAIR,
-        (PROJECTION, _random(1, 1, C, seed=5)),
+        (PROJECTION, random(1, 1, C, seed=5)),
         (0, 4, 5),
     ),
     "ctc_posteriors": Case(jaxctc.ctc_posteriors, PAIR, (), (0,), over_classes=(0,)),
@@ -155,19 +70,19 @@ CASES = {
         (LOGITS, FRAMES),
         (GRAMMAR,),
     ),
-    "ctc_beam_start": Case(_start, (LOGITS,), constant=True),
+    "ctc_beam_start": Case(start, (LOGITS,), constant=True),
     "ctc_beam_extend": Case(
         lambda *a: jaxctc.ctc_beam_extend(*a, blank_skip_threshold=0.4),
-        (_state(), LOGITS, FRAMES),
+        (state(), LOGITS, FRAMES),
     ),
-    "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (_state(),)),
-    "ctc_beam_commit": Case(jaxctc.ctc_beam_commit, (_state(),)),
+    "ctc_beam_finish": Case(jaxctc.ctc_beam_finish, (state(),)),
+    "ctc_beam_commit": Case(jaxctc.ctc_beam_commit, (state(),)),
     "ctc_beam_rescore": Case(
-        lambda *a: jaxctc.ctc_beam_rescore(a[0], scorer=a[1]), (_state(),), (GRAMMAR,)
+        lambda *a: jaxctc.ctc_beam_rescore(a[0], scorer=a[1]), (state(),), (GRAMMAR,)
     ),
     "ctc_prefix_start": Case(jaxctc.ctc_prefix_start, (LOGITS, FRAMES)),
     "ctc_prefix_score": Case(
-        jaxctc.ctc_prefix_score, (_prefixes(), LOGITS, HYPOTHESES[:, None], FRAMES)
+        jaxctc.ctc_prefix_score, (prefixes(), LOGITS, HYPOTHESES[:, None], FRAMES)
     ),
     "scorer_state": Case(
         lambda labels, scorer: jaxctc.scorer_state(scorer, labels), (REFERENCES,), (GRAMMAR,)
@@ -200,7 +115,7 @@ CASES = {
         lambda *a: jaxctc.ctc_mwer_loss(*a, beam_width=2), PAIR, (), (0,), over_classes=(0,)
     ),
     "mwer_loss": Case(
-        jaxctc.mwer_loss, (-(_random(B, 3) ** 2), np.arange(12).reshape(B, 3)), (), (0,)
+        jaxctc.mwer_loss, (-(random(B, 3) ** 2), np.arange(12).reshape(B, 3)), (), (0,)
     ),
     "lfmmi_loss": Case(
         lambda numerator, x, frames, denominator: jaxctc.lfmmi_loss(
@@ -223,7 +138,7 @@ CASES = {
         (PROJECTION,),
         (0, 1, 3),
     ),
-    "focal_loss": Case(jaxctc.focal_loss, (_random(B) ** 2,), (), (0,)),
+    "focal_loss": Case(jaxctc.focal_loss, (random(B) ** 2,), (), (0,)),
     "rnnt_loss": Case(
         functools.partial(jaxctc.rnnt_loss, **PENALTIES), JOINT_PAIR, (), (0,), over_classes=(0,)
     ),
@@ -236,7 +151,7 @@ CASES = {
     "rnnt_align": Case(functools.partial(jaxctc.rnnt_align, max_symbols=1), ARC_PAIR, (), (0, 1)),
     "rnnt_loss_from_joint": Case(
         lambda *a: jaxctc.rnnt_loss_from_joint(
-            _joint(a[5]), *a[:5], frames_per_chunk=2, max_symbols=1, **PENALTIES
+            joint(a[5]), *a[:5], frames_per_chunk=2, max_symbols=1, **PENALTIES
         ),
         (LOGITS, PREDICTOR_LOGITS, *PAIR[1:]),
         (PROJECTION,),
@@ -289,25 +204,25 @@ CASES = {
         (0,),
     ),
     "rnnt_greedy_decode": Case(
-        _decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,), automatic=True
+        decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,), automatic=True
     ),
     "rnnt_beam_search": Case(
-        _decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
+        decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
     ),
     "multi_blank_greedy_decode": Case(
-        _decoder(jaxctc.multi_blank_greedy_decode, big_blanks={3: 2}),
+        decoder(jaxctc.multi_blank_greedy_decode, big_blanks={3: 2}),
         (LOGITS, FRAMES),
         (PROJECTION,),
         automatic=True,
     ),
     "tdt_greedy_decode": Case(
-        _decoder(jaxctc.tdt_greedy_decode, _joint_with_durations, durations=(0, 1, 2)),
+        decoder(jaxctc.tdt_greedy_decode, joint_with_durations, durations=(0, 1, 2)),
         (LOGITS, FRAMES),
         (PROJECTION,),
         automatic=True,
     ),
     "tdt_beam_search": Case(
-        _decoder(jaxctc.tdt_beam_search, _joint_with_durations, durations=(0, 1, 2), beam_width=3),
+        decoder(jaxctc.tdt_beam_search, joint_with_durations, durations=(0, 1, 2), beam_width=3),
         (LOGITS, FRAMES),
         (PROJECTION,),
         automatic=True,
@@ -320,25 +235,25 @@ CASES = {
         lambda *a: jaxctc.tdt_align(*a, durations=(0, 1)),
         (JOINT_LOGITS, DURATION_LOGITS, *PAIR[1:]),
     ),
-    "rnnt_decode_start": Case(_transducer_start, (LOGITS,), (PROJECTION,), constant=True),
+    "rnnt_decode_start": Case(transducer_start, (LOGITS,), (PROJECTION,), constant=True),
     "rnnt_decode_extend": Case(
         lambda state, encoder, lengths, projection: jaxctc.rnnt_decode_extend(
-            state, _joint(projection), _predictor(projection), encoder, lengths, max_symbols=2
+            state, joint(projection), predictor(projection), encoder, lengths, max_symbols=2
         ),
-        (_transducer_state(), LOGITS, FRAMES),
+        (transducer_state(), LOGITS, FRAMES),
         (PROJECTION,),
         automatic=True,
     ),
-    "rnnt_decode_finish": Case(jaxctc.rnnt_decode_finish, (_transducer_state(),)),
-    "rnnt_decode_commit": Case(jaxctc.rnnt_decode_commit, (_transducer_state(),)),
+    "rnnt_decode_finish": Case(jaxctc.rnnt_decode_finish, (transducer_state(),)),
+    "rnnt_decode_commit": Case(jaxctc.rnnt_decode_commit, (transducer_state(),)),
     "rnnt_internal_lm": Case(
-        _without_internal, (LOGITS, FRAMES), (PROJECTION, GRAMMAR), automatic=True
+        without_internal, (LOGITS, FRAMES), (PROJECTION, GRAMMAR), automatic=True
     ),
     "CTCLoss": Case(
-        _time_major(jaxctc.CTCLoss(reduction="mean")), PAIR, (), (0,), batch_rank=1, reduces=True
+        time_major(jaxctc.CTCLoss(reduction="mean")), PAIR, (), (0,), batch_rank=1, reduces=True
     ),
     "torch.ctc_loss": Case(
-        _time_major(lambda *a: torch.ctc_loss(*a, reduction="none", zero_infinity=True)),
+        time_major(lambda *a: torch.ctc_loss(*a, reduction="none", zero_infinity=True)),
         PAIR,
         (),
         (0,),
@@ -367,7 +282,7 @@ CASES = {
         keras.ctc_loss, (LABELS, LOGITS, LENGTHS, FRAMES), (), (1,), batch_rank=1
     ),
     "keras.ctc": Case(keras.ctc, (LABELS, LOGITS), (), (1,), batch_rank=1),
-    "flax.ErrorRate": Case(_flax_error_rate, (HYPOTHESES, REFERENCES), batch_rank=1, reduces=True),
+    "flax.ErrorRate": Case(flax_error_rate, (HYPOTHESES, REFERENCES), batch_rank=1, reduces=True),
 }
 
 # Built with numpy, on the host.

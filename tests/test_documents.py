@@ -19,11 +19,6 @@ def test_the_readme_shows_training(capsys):
     assert len(README[0].strip().splitlines()) <= 14
 
 
-@pytest.mark.parametrize("block", README[1:])
-def test_the_readme_runs(block):
-    exec(block, {})
-
-
 def code(page: Path) -> str:
     """The Python blocks of a page, which build on each other."""
     return "".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))

@@ -1,6 +1,7 @@
 """Draws the figures of the documentation: `python docs/draw.py [NAME …]`, into docs/figures.
 
-They have no background, and colours that can be read on light and on dark pages.
+They have no background, and colours that can be read on light and on dark pages; but for `plates`,
+made of the two pictures that `python examples/plate_train.py` leaves in runs/plates.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from PIL import Image
 
 import jaxctc
 
@@ -18,6 +20,7 @@ import matplotlib.pyplot as plt
 
 FIGURES = Path(__file__).parent / "figures"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RUN = Path("runs/plates")
 GREY, BLUE, ORANGE, GREEN = "#808080", "#2d7dd2", "#e8710a", "#2a9d5c"
 
 plt.rcParams.update(
@@ -204,12 +207,28 @@ def decoders():
     return figure
 
 
+def plates():
+    """Plates and what was read of them, and the posteriors of one, side by side."""
+    sheet, posteriors = (Image.open(RUN / name) for name in ("readings.png", "posteriors.png"))
+    # Three columns of the sheet, from the last row of wrong readings on: see plates/report.py.
+    width, height = 3 * 216, 6 * 100
+    left = sheet.crop((0, 64 + 4 * 100, width, 64 + 4 * 100 + height))
+    right = posteriors.resize((width, round(width / posteriors.width * posteriors.height)))
+    both = Image.new("RGB", (2 * width + 28, height), "white")
+    both.paste(left, (14, 14))
+    both.paste(right.convert("RGB"), (width + 14, (height - right.height) // 2))
+    both.quantize(255).save(FIGURES / "plates.png", optimize=True)
+
+
 DRAWINGS = {f.__name__: f for f in (ctc_lattice, transducer_grid, exactness, decoders)}
 
 
 def main():
     FIGURES.mkdir(exist_ok=True)
     for name in sys.argv[1:] or DRAWINGS:
+        if name == "plates":
+            plates()
+            continue
         figure = DRAWINGS[name]()
         figure.savefig(FIGURES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
         plt.close(figure)

@@ -13,6 +13,7 @@ import jaxctc
 from digits import data, models, streaming
 
 ROOM = 24  # the most digits of a hypothesis that are not handed out yet
+Array = jax.Array | np.ndarray
 THRESHOLD = 8.0  # hypotheses this far below the best, in log-probability, leave the beam
 UNIT = 2  # encodings of a piece
 PIECE = UNIT * models.STRIDE * data.HOP  # samples; 100 milliseconds
@@ -28,13 +29,11 @@ class Knowledge(NamedTuple):
 class Heard(NamedTuple):
     """The digits of each stream that are sure since the piece before."""
 
-    labels: np.ndarray  # int32 [streams, ROOM]; class d + 1 is digit d
-    frames: np.ndarray  # int32 [streams, ROOM], of `models.SECONDS_A_FRAME`
-    confidences: (
-        np.ndarray
-    )  # float32 [streams, ROOM]: 1 minus the entropy as a share of the highest
-    counts: np.ndarray  # int32 [streams]: how many digits these are
-    full: np.ndarray  # bool [streams]: were more than ROOM digits not sure? Then some are lost.
+    labels: Array  # int32 [streams, ROOM]; class d + 1 is digit d
+    frames: Array  # int32 [streams, ROOM], of `models.SECONDS_A_FRAME`
+    confidences: Array  # float32 [streams, ROOM]: 1 minus the entropy as a share of the highest
+    counts: Array  # int32 [streams]: how many digits these are
+    full: Array  # bool [streams]: were more than ROOM digits not sure? Then some are lost.
 
 
 class Rows(NamedTuple):

@@ -78,6 +78,7 @@ def _inside(start: jax.Array, size: int, lengths: jax.Array) -> jax.Array:
 
 def _convolved(conv: nnx.Conv, x: jax.Array) -> jax.Array:
     """The convolution without padding, as one product: pieces are too short for anything else."""
+    assert conv.bias is not None
     size, stride = conv.kernel.shape[0], int(conv.strides)  # pyright: ignore[reportArgumentType]
     count = (x.shape[1] - size) // stride + 1
     taps = [x[:, i : i + stride * (count - 1) + 1 : stride] for i in range(size)]

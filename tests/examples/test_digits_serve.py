@@ -52,7 +52,8 @@ def draw(model: nnx.Module) -> nnx.Module:
 
 
 def test_pieces_are_encoded_as_the_whole():
-    encoder = draw(models.Encoder(width=8, running=True, rngs=nnx.Rngs(0)))
+    build = nnx.jit(lambda: models.Encoder(width=8, running=True, rngs=nnx.Rngs(0)))
+    encoder = draw(build())
     frames = np.array([61, 104], np.int32)
     features = np.random.default_rng(1).normal(-4, 2, (2, 104, data.MELS)).astype(np.float32)
     whole, lengths = nnx.jit(lambda model, *x: model.encode(*x))(encoder, features, frames)

@@ -98,7 +98,8 @@ def test_bfloat16_leaves_weights_and_losses_in_float32(objective):
 
 
 def test_a_transducer_takes_the_encoder_of_a_ctc_run(finished, tmp_path):
-    run(tmp_path / "rnnt", "--objective=rnnt", "--init", str(finished), "--steps=1")
+    options = "--objective=rnnt", "--streaming", "--steps=1"
+    run(tmp_path / "rnnt", "--init", str(finished), *options)
     result = json.loads((tmp_path / "rnnt" / "result.json").read_text())
     assert all(np.isfinite(result[column]) for column in digits_table.COLUMNS)
     with pytest.raises(SystemExit, match="does not fit --objective mwer"):

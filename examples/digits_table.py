@@ -35,7 +35,9 @@ def options(settings: dict) -> str:
     for name, default in vars(digits_train.parse_arguments([])).items():
         value = settings.get(name, default)
         if value != default and name not in ("data", "unseen", "seed"):
-            given.append(f"--{name.replace('_', '-')} {'CTC' if name == 'init' else value}")
+            given.append(f"--{name.replace('_', '-')}")
+            if value is not True:
+                given.append("CTC" if name == "init" else str(value))
     return " ".join(given)
 
 

@@ -216,7 +216,8 @@ def serve(
         "processor_seconds": round(time.process_time() - processed, 2),
         "real_time_factor": round(spent / served.seconds, 5) if served.seconds else None,
     }
-    if (rate := error_rate(served.heard)) is not None:
+    rate = None if ended else error_rate(served.heard)  # streams that were ended lack digits
+    if rate is not None:
         report["digit_error_rate"] = round(rate, 6)
     for name, values in (("lag", served.lags), ("delay", served.delays)):
         for share in (50, 99) if values else ():

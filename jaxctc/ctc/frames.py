@@ -68,6 +68,8 @@ def skip_blanks(frames: Frame, threshold: jax.Array) -> tuple[Frame, jax.Array]:
       The frames, with those that are left out behind the others; and where each was, int32
       ``[T, B]``.
     """
+    if len(frames.blank) == 0:
+        return frames, jnp.zeros_like(frames.blank, jnp.int32)
     sure = frames.inside & (frames.blank >= jnp.log(threshold).astype(frames.blank.dtype))
     first = sure & ~jnp.concatenate([jnp.zeros_like(sure[:1]), sure[:-1]])
 

@@ -15,7 +15,7 @@ class PrefixState(NamedTuple):
 
     label: jax.Array  # [*batch, N, T]: that end in the last label
     blank: jax.Array  # [*batch, N, T]: that end in a blank
-    last: jax.Array  # int32 [*batch, N]: the last label, -1 of the empty prefix
+    last: jax.Array  # int32 [*batch, N]: the last label; -1 of the empty prefix, -2 of none
 
     def end(self) -> jax.Array:
         """The log-probability that nothing follows, ``[*batch, N]``."""
@@ -169,5 +169,6 @@ def _score(state, logits, labels, lengths, blank_id):
         jnp.moveaxis(inside, -1, 0),
     )
     (_, _, total), (label, ending) = meshes.scan(step, (nothing, nothing, nothing), frames)
-    state = PrefixState(jnp.moveaxis(label, 0, -1), jnp.moveaxis(ending, 0, -1), labels)
+    last = jnp.where(labels < 0, -2, labels)  # -1 is that of the empty prefix
+    state = PrefixState(jnp.moveaxis(label, 0, -1), jnp.moveaxis(ending, 0, -1), last)
     return never_positive(total), state

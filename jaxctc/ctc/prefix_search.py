@@ -234,17 +234,20 @@ def _winners(search: Search, x: _Ranked, width: int) -> tuple[jax.Array, ...]:
 
     scorer = search.scorer
     if x.frame.top_labels is None:
-        score = jax.vmap(jax.vmap(lambda state: extend_scores(scorer, state, every[0])))
-        grown = score(beam.scorer_state)
+        score = jax.vmap(lambda state: extend_scores(scorer, state, every[0]), axis_size=width)
+        grown = jax.vmap(score, axis_size=batch)(beam.scorer_state)
     else:
-        score = jax.vmap(lambda state, labels: extend_scores(scorer, state, labels), (0, None))
+        score = jax.vmap(
+            lambda state, labels: extend_scores(scorer, state, labels), (0, None), axis_size=width
+        )
         grown = jax.vmap(score)(beam.scorer_state, labels)
     grown = grown.astype(stay.dtype)
     allowed = grown > -jnp.inf
     grown = jnp.where(allowed, beam.scorer_score[:, :, None] + grown, 0)
     longer = jnp.where(allowed, longer + search.weight * grown, -jnp.inf)
     stay = stay + search.weight * beam.scorer_score
-    both = jnp.concatenate([stay[:, :, None], longer], axis=2).reshape(batch, -1)
+    both = jnp.concatenate([stay[:, :, None], longer], axis=2)
+    both = both.reshape(batch, width * (count + 1))
     rank, winner = selection.best(both, width)
     source, choice = winner // (count + 1), winner % (count + 1)
     return rank, choice == 0, source, jnp.maximum(choice - 1, 0)

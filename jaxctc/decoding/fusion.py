@@ -21,12 +21,13 @@ class Fusion(NamedTuple):
         """What hypotheses are ranked by."""
         return score if self.scorer is None else score + self.weight * scorer_score
 
-    def added(self, states: Any, classes: int, dtype: Any) -> jax.Array:
-        """The scorer's scores ``[N, classes]`` of every class after N states."""
+    def added(self, states: Any, like: jax.Array) -> jax.Array:
+        """The scorer's scores of every class after N states, an array like ``[N, classes]``."""
         scorer = self.scorer
         assert scorer is not None
-        every = jnp.arange(classes, dtype=jnp.int32)
-        return jax.vmap(lambda state: extend_scores(scorer, state, every))(states).astype(dtype)
+        every = jnp.arange(like.shape[1], dtype=jnp.int32)
+        score = jax.vmap(lambda state: extend_scores(scorer, state, every), axis_size=like.shape[0])
+        return score(states).astype(like.dtype)
 
 
 def weight(scorer: Scorer | None, value: checks.ArrayLike, classes: int | None = None) -> jax.Array:
@@ -51,8 +52,8 @@ def ended(scorer: Scorer | None, state: Any, score: jax.Array) -> tuple[jax.Arra
     if scorer is None:
         return score, jnp.ones_like(score, bool)
     final = scorer.final
-    for _ in range(score.ndim):
-        final = jax.vmap(final)
+    for size in reversed(score.shape):
+        final = jax.vmap(final, axis_size=size)
     last = final(state).astype(score.dtype)
     complete = last > -jnp.inf
     return jnp.where(complete, score + last, score), complete

@@ -1,6 +1,7 @@
 """Scorers as dense tables of states times classes, and small scorers turned into such tables."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
@@ -130,13 +131,13 @@ def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 10
 def _tabulate(scorer: Scorer, classes: int, max_states: int) -> Automaton:
     every = jnp.arange(classes, dtype=jnp.int32)
 
-    @jax.jit
-    def expand(states):
+    @functools.partial(jax.jit, static_argnums=1)
+    def expand(states, count):
         def one(state):
             after, _ = jax.vmap(scorer.extend, (None, 0))(state, every)
             return after, extend_scores(scorer, state, every), scorer.final(state)
 
-        return jax.vmap(one)(states)
+        return jax.vmap(one, axis_size=count)(states)
 
     first = scorer.start()
     structure = jax.tree.structure(first)
@@ -147,7 +148,7 @@ def _tabulate(scorer: Scorer, classes: int, max_states: int) -> Automaton:
         count = leaves[0].shape[0] if leaves else 1
         padded = 1 << (count - 1).bit_length()  # few sizes, since each is compiled
         batch = [np.concatenate([x, np.repeat(x[:1], padded - count, axis=0)]) for x in leaves]
-        after, score, final = jax.device_get(expand(jax.tree.unflatten(structure, batch)))
+        after, score, final = jax.device_get(expand(jax.tree.unflatten(structure, batch), padded))
         score, rows = score[:count], jax.tree.leaves(after)
         transition = np.zeros((count, classes), np.int32)
         fresh = []

@@ -88,7 +88,7 @@ def extend(
         every = jnp.arange(tokens.shape[1], dtype=jnp.int32)
         grown = jnp.zeros_like(tokens)
         if scorer is not None:
-            grown = sum_of.added(path.scorer_state, tokens.shape[1], tokens.dtype)
+            grown = sum_of.added(path.scorer_state, tokens)
             rank = jnp.where(is_label[None, :], tokens + weighted(grown, sum_of.weight), tokens)
         of_label = arcs.durations
         of_blank = jnp.where((label_frames > 0)[None, :], of_label, -jnp.inf)

@@ -184,7 +184,7 @@ def _grown(
     total = light.score[:, None] + tokens
     scorer_score = jnp.broadcast_to(light.scorer_score[:, None], tokens.shape)
     if search.fusion.scorer is not None:
-        added = search.fusion.added(scorer_states, classes, tokens.dtype)
+        added = search.fusion.added(scorer_states, tokens)
         possible &= added > -jnp.inf
         scorer_score += jnp.where(added > -jnp.inf, added, 0)
         total += search.fusion.weight * scorer_score

@@ -248,3 +248,12 @@ def test_frames_a_round_change_nothing(monkeypatch):
     got = loss_and_gradient(*arguments)
     jax.clear_caches()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, want)
+
+
+def test_no_sequence_is_nothing_to_launch():
+    logits, labels = jnp.zeros((0, 3, 9, 5)), jnp.ones((3, 2), jnp.int32)
+    with jaxctc.kernels.use("kernel"):
+        assert jax.vmap(lambda x: jaxctc.ctc_loss(x, labels))(logits).shape == (0, 3)
+        assert jaxctc.ctc_loss(logits[:, 0], labels[:0]).shape == (0,)
+    with by("tpu"):
+        assert jaxctc.ctc_loss(logits[:, 0], labels[:0]).shape == (0,)

@@ -53,6 +53,11 @@ def test_labels_that_cannot_follow():
     scores, after = jaxctc.ctc_prefix_score(state, logits, [[0, -1, 1], [9, 2, 2]])
     np.testing.assert_array_equal(np.isfinite(scores), [[False, False, True], [False, True, True]])
     assert (np.asarray(after.end())[0, :2] == -np.inf).all()
+    # What cannot follow cannot be gone on with.
+    dead = jax.tree.map(lambda x: x[0], after)
+    scores, _ = jaxctc.ctc_prefix_score(dead, logits, [[2, 3], [2, 3], [2, 3]])
+    assert (np.asarray(scores)[:2] == -np.inf).all()
+    assert np.isfinite(scores[2]).all()
 
 
 def test_one_pass_decoding_with_an_attention_decoder():

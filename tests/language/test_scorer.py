@@ -247,3 +247,46 @@ def test_a_scorer_with_too_many_states_is_not_tabulated():
         jaxctc.tabulate(counter, classes=C, max_states=50)
     with pytest.raises(ValueError, match="classes is None"):
         jaxctc.tabulate(counter)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """A scorer without a state and without arrays: each label adds its number, the end a half."""
+
+    def start(self):
+        return ()
+
+    def extend(self, state, label):
+        return (), label.astype(jnp.float32)
+
+    def final(self, state):
+        return jnp.float32(0.5)
+
+
+def test_a_scorer_may_have_no_state():
+    logits = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
+    networks = lambda frame, output: frame, lambda state, label: (label, state), ()
+    for found in (
+        jaxctc.ctc_beam_search(logits, scorer=Counting()),
+        jaxctc.ctc_beam_search(logits, scorer=Counting(), prune_classes=3),
+        jaxctc.ctc_beam_search(logits, scorer=jaxctc.combine([Counting()])),
+        jaxctc.rnnt_beam_search(*networks, logits, monotonic=True, scorer=Counting()),
+        jaxctc.rnnt_greedy_decode(*networks, logits, monotonic=True, scorer=Counting()),
+    ):
+        wanted = np.where(found.labels >= 0, found.labels, 0).sum(-1) + 0.5
+        exist = np.asarray(found.scores) > -np.inf
+        np.testing.assert_array_equal(found.scorer_scores[exist], wanted[exist])
+    table = jaxctc.tabulate(Counting(), classes=4)
+    assert jaxctc.score_sequence(table, [1, 3, 2]) == 6.5
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)])
+def test_batches_and_utterances_may_be_empty(shape):
+    scorer = jaxctc.Hotwords({(1, 2): 1.0}, classes=5).scorer()
+    found = jaxctc.ctc_beam_search(np.zeros(shape, np.float32), scorer=scorer, max_labels=3)
+    assert found.labels.shape == (shape[0], 16, 3)
+    skipping = jaxctc.ctc_beam_search(
+        np.zeros(shape, np.float32), blank_skip_threshold=0.9, max_labels=3
+    )
+    np.testing.assert_array_equal(skipping.labels, found.labels)

@@ -49,8 +49,13 @@ def applies(topology, scores, semiring: Semiring) -> bool:
         choice.current().kernel
         and semiring in (PROBABILITY, MAX_TROPICAL)
         and hasattr(topology, "entries")
-        and all(x.dtype == jnp.float32 for x in jax.tree.leaves(scores))
+        and all(x.dtype == jnp.float32 and _known(x.shape) for x in jax.tree.leaves(scores))
     )
+
+
+def _known(shape: tuple) -> bool:
+    """Whether all sizes are numbers, none of them 0: an export may have symbols for them."""
+    return all(isinstance(size, int) and size > 0 for size in shape)
 
 
 def log_partition(topology, scores, semiring: Semiring, way: Way) -> jax.Array:
@@ -103,6 +108,11 @@ def _mapped(job: _Job) -> Callable:
 
     @run.def_vmap
     def _(size, mapped, topology, scores):
+        if size == 0:  # nothing to launch
+            axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
+            scan = functools.partial(_by_scan, job=job)
+            results = jax.vmap(scan, tuple(axes), axis_size=0)(topology, scores)
+            return results, jax.tree.map(lambda _: True, results)
         batch = 1 - topology.axis
 
         def where(x, extra):

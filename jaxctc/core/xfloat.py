@@ -20,6 +20,8 @@ mantissa grows by at most a factor of the number of terms: `normalise` is needed
 only every few dozen operations.
 """
 
+import contextlib
+import contextvars
 from typing import NamedTuple
 
 import jax
@@ -27,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+_AT_ONCE = contextvars.ContextVar("derivatives at once", default=False)
 LOG2_E = float(np.log2(np.e))
 LN_2 = float(np.log(2.0))
 
@@ -142,15 +145,29 @@ def add(a: XFloat, b: XFloat) -> XFloat:
 
 @jax.custom_jvp
 def _aligned_sum(a: jax.Array, b: jax.Array, first: jax.Array, scale: jax.Array) -> jax.Array:
-    # Selecting is cheaper than two scales. In the derivative it is the reverse.
+    # Selecting is cheaper than two scales. In the derivative it is the reverse, if nothing is kept.
     return choose(first, a, b) + choose(first, b, a) * scale
 
 
 @_aligned_sum.defjvp
 def _aligned_sum_jvp(primals, tangents):
     first, scale = primals[2:]
-    tangent = tangents[0] * choose(first, 1, scale) + tangents[1] * choose(first, scale, 1)
+    a, b = tangents[:2]
+    if _AT_ONCE.get():
+        tangent = a * choose(first, 1, scale) + b * choose(first, scale, 1)
+    else:  # what is kept for the transpose is smaller
+        tangent = choose(first, a, b) + choose(first, b, a) * scale
     return _aligned_sum(*primals), tangent
+
+
+@contextlib.contextmanager
+def derivatives_at_once():
+    """Derivatives that are traced inside take fewer operations, but more memory if kept."""
+    token = _AT_ONCE.set(True)
+    try:
+        yield
+    finally:
+        _AT_ONCE.reset(token)
 
 
 def multiply(a: XFloat, b: XFloat) -> XFloat:

@@ -12,6 +12,7 @@ import jax
 
 from jaxctc.core.kernels.retarget import Rules, retarget
 from jaxctc.core.semirings import Semiring
+from jaxctc.core.xfloat import derivatives_at_once
 
 Arrays = list[jax.Array]
 
@@ -75,7 +76,8 @@ class Recursion(NamedTuple):
             arrays, weights = self.join(moving, fixed), self.join(weights, fixed_weights)
             return self.split(self.step(topology, arrays, weights))[0]
 
-        return jax.vjp(forward, moving, moving_weights)[1](cotangents)
+        with derivatives_at_once():  # a kernel keeps nothing for them
+            return jax.vjp(forward, moving, moving_weights)[1](cotangents)
 
     def pull_rescale(self, topology, arrays, cotangents) -> Arrays:
         """Cotangents of a state's moving arrays, from those of the state back in range."""

@@ -47,7 +47,8 @@ def explain(
       ['', 'labels need 3 frames, 1 of them for blanks between equal labels; there are 2.']
     """
     for name, value in (("logits", logits), ("labels", labels)):
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value)):
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value))
+        if traced or not getattr(value, "is_fully_addressable", True):
             raise TypeError(f"{name} is traced; it must be concrete: call explain outside jax.jit.")
     # Concrete arrays stay so inside someone else's `jit`, and reading them is what this is for.
     with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):

@@ -46,18 +46,6 @@ def emission(monotonic: Any, max_symbols: Any) -> Emission:
     return Emission(monotonic, None if monotonic else max_symbols)
 
 
-def duration_logits(
-    value: checks.ArrayLike, frames: Any, leading: tuple[int, ...], batch: tuple[int, ...]
-) -> tuple[jax.Array, tuple[int, ...]]:
-    """Duration logits ``[*leading, D]``, broadcast to batch axes, and the checked durations."""
-    array = checks.logits_array("duration_logits", value, ("T", "U + 1", "D"))
-    known = durations("durations", frames)
-    expected = (*leading, len(known))
-    if array.shape != expected:
-        raise ValueError(f"duration_logits has shape {array.shape}; it must be {expected}.")
-    return checks.broadcast(array, batch, 3), known
-
-
 def positions(
     name: str, value: checks.ArrayLike, leading: tuple[int, ...], spaces: int
 ) -> jax.Array:
@@ -94,6 +82,33 @@ def pair(
     logits = checks.broadcast(logits, labels.shape[:-1], 3)
     blank_id = checks.class_id("blank_id", blank_id, classes)
     return checks.SequencePair(logits, labels, ends, spoken, blank_id)
+
+
+class Timed(NamedTuple):
+    """The checked arguments of `tdt_loss`, and of functions with the same ones."""
+
+    duration_logits: jax.Array  # with all batch axes
+    pair: checks.SequencePair
+    durations: tuple[int, ...]
+
+
+def timed_pair(
+    token_logits: checks.ArrayLike,
+    duration_logits: checks.ArrayLike,
+    labels: checks.ArrayLike,
+    logit_lengths: checks.ArrayLike | None,
+    label_lengths: checks.ArrayLike | None,
+    frames: Any,
+    blank_id: Any,
+) -> Timed:
+    """Checks the arguments of `tdt_loss`; `frames` are its durations."""
+    found = pair(token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits")
+    array = checks.logits_array("duration_logits", duration_logits, ("T", "U + 1", "D"))
+    known = durations("durations", frames)
+    expected = (*jnp.shape(token_logits)[:-1], len(known))
+    if array.shape != expected:
+        raise ValueError(f"duration_logits has shape {array.shape}; it must be {expected}.")
+    return Timed(checks.broadcast(array, found.labels.shape[:-1], 3), found, known)
 
 
 class Arcs(NamedTuple):

@@ -67,12 +67,8 @@ def tdt_loss(
       Xu et al. 2023, "Efficient sequence transduction by jointly predicting tokens and
       durations", eqs. 5–8, arXiv 2304.06795.
     """
-    pair = transducer_checks.pair(
-        token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits"
-    )
-    of_durations, known = transducer_checks.duration_logits(
-        duration_logits, durations, jnp.shape(token_logits)[:-1], pair.labels.shape[:-1]
-    )
+    given = token_logits, duration_logits, labels, logit_lengths, label_lengths
+    of_durations, pair, known = transducer_checks.timed_pair(*given, durations, blank_id)
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
     of_tokens = checks.finite("sigma", sigma)
     return _tdt_loss(of_durations, *pair, known, of_tokens, penalties)

@@ -44,12 +44,8 @@ def tdt_posteriors(
       [[1. 6.]
        [1. 0.]]
     """
-    pair = transducer_checks.pair(
-        token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits"
-    )
-    of_durations, known = transducer_checks.duration_logits(
-        duration_logits, durations, jnp.shape(token_logits)[:-1], pair.labels.shape[:-1]
-    )
+    given = token_logits, duration_logits, labels, logit_lengths, label_lengths
+    of_durations, pair, known = transducer_checks.timed_pair(*given, durations, blank_id)
     return _posteriors_of_batches(of_durations, *pair, known)
 
 
@@ -130,12 +126,8 @@ def tdt_align(
       >>> print(found.frames, found.durations)
       [1] [2]
     """
-    pair = transducer_checks.pair(
-        token_logits, labels, logit_lengths, label_lengths, blank_id, "token_logits"
-    )
-    of_durations, known = transducer_checks.duration_logits(
-        duration_logits, durations, jnp.shape(token_logits)[:-1], pair.labels.shape[:-1]
-    )
+    given = token_logits, duration_logits, labels, logit_lengths, label_lengths
+    of_durations, pair, known = transducer_checks.timed_pair(*given, durations, blank_id)
     return _align(of_durations, *pair, known)
 
 

@@ -204,28 +204,29 @@ CASES = {
         (0,),
     ),
     "rnnt_greedy_decode": Case(
-        decoder(jaxctc.rnnt_greedy_decode), (LOGITS, FRAMES), (PROJECTION,), automatic=True
+        decoder(jaxctc.rnnt_greedy_decode),
+        (LOGITS, FRAMES),
+        (PROJECTION,),
     ),
     "rnnt_beam_search": Case(
-        decoder(jaxctc.rnnt_beam_search), (LOGITS, FRAMES), (PROJECTION,), automatic=True
+        decoder(jaxctc.rnnt_beam_search),
+        (LOGITS, FRAMES),
+        (PROJECTION,),
     ),
     "multi_blank_greedy_decode": Case(
         decoder(jaxctc.multi_blank_greedy_decode, big_blanks={3: 2}),
         (LOGITS, FRAMES),
         (PROJECTION,),
-        automatic=True,
     ),
     "tdt_greedy_decode": Case(
         decoder(jaxctc.tdt_greedy_decode, joint_with_durations, durations=(0, 1, 2)),
         (LOGITS, FRAMES),
         (PROJECTION,),
-        automatic=True,
     ),
     "tdt_beam_search": Case(
         decoder(jaxctc.tdt_beam_search, joint_with_durations, durations=(0, 1, 2), beam_width=3),
         (LOGITS, FRAMES),
         (PROJECTION,),
-        automatic=True,
     ),
     "tdt_posteriors": Case(
         lambda *a: jaxctc.tdt_posteriors(*a, durations=(0, 1)),
@@ -242,12 +243,13 @@ CASES = {
         ),
         (transducer_state(), LOGITS, FRAMES),
         (PROJECTION,),
-        automatic=True,
     ),
     "rnnt_decode_finish": Case(jaxctc.rnnt_decode_finish, (transducer_state(),)),
     "rnnt_decode_commit": Case(jaxctc.rnnt_decode_commit, (transducer_state(),)),
     "rnnt_internal_lm": Case(
-        without_internal, (LOGITS, FRAMES), (PROJECTION, GRAMMAR), automatic=True
+        without_internal,
+        (LOGITS, FRAMES),
+        (PROJECTION, GRAMMAR),
     ),
     "CTCLoss": Case(
         time_major(jaxctc.CTCLoss(reduction="mean")), PAIR, (), (0,), batch_rank=1, reduces=True

@@ -22,7 +22,6 @@ class Case(NamedTuple):
     batch_rank: int | None = None  # the only number of batch axes, or any
     over_classes: tuple[int, ...] = ()  # places whose last axis may be sharded over a mesh's axis
     reduces: bool = False  # whether there is one result for the whole batch
-    automatic: bool = False  # whether explicit axes of meshes are refused
     constant: bool = False  # whether only the shapes of the arrays are read
 
 

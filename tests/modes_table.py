@@ -200,14 +200,6 @@ def test_shard_map_over_some_axes_of_a_mesh(name):
     assert_same(found, wanted)
 
 
-def on_explicit_axes(name: str) -> Case:
-    """The function as it is to be called there."""
-    case = CASES[name]
-    if case.automatic:
-        case = case._replace(call=jax.sharding.auto_axes(case.call, out_sharding=P("data")))
-    return case
-
-
 def assert_sharded_like_the_batch(case, found, gradients, arrays, batch: P):
     spec = P() if case.reduces or case.constant else batch
     for x in jax.tree.leaves(found):
@@ -218,7 +210,7 @@ def assert_sharded_like_the_batch(case, found, gradients, arrays, batch: P):
 
 @EACH
 def test_explicit_mesh(name):
-    case = on_explicit_axes(name)
+    case = CASES[name]
     with jax.set_mesh(explicit_mesh(("data", 4))):
         arrays = jax.device_put(arrays_of(case), specs(case, P("data")))
         found, gradients = with_gradients(case)(*arrays)
@@ -229,7 +221,7 @@ def test_explicit_mesh(name):
 @EACH
 def test_explicit_mesh_of_two_axes_under_jit(name):
     """A batch of two axes where the function takes them, and logits sharded over classes too."""
-    case = on_explicit_axes(name)
+    case = CASES[name]
     ranks = (2, 2) if case.batch_rank is None else (4,)
     batch = P("data") if case.batch_rank is None else P(("data",))
     arrays = map_batched(case, lambda x: np.reshape(x, (*ranks, *x.shape[1:])))
@@ -257,17 +249,6 @@ def test_explicit_mesh_and_arrays_that_are_on_every_device(name):
     case = CASES[name]
     with jax.set_mesh(explicit_mesh(("data", 4))):
         jax.eval_shape(with_gradients(case), *jax.device_put(arrays_of(case), P()))
-
-
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.automatic])
-def test_explicit_axes_are_refused_where_functions_close_over_parameters(name):
-    case = CASES[name]
-    message = r"^encoder is sharded over the explicit axes \('data',\); .* jax\.sharding\.auto_axes"
-    with jax.set_mesh(explicit_mesh(("data", 4))):
-        arrays = jax.device_put(arrays_of(case), specs(case, P("data")))
-        for call in (case.call, jax.jit(case.call)):
-            with pytest.raises(ValueError, match=message):
-                call(*arrays)
 
 
 @EACH

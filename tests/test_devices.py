@@ -107,6 +107,39 @@ def test_kernels_on_eight_devices():
     run_on_eight_devices(program)
 
 
+def test_decoders_compute_functions_for_each_part_of_the_batch_on_explicit_axes():
+    """What they close over is sharded over an axis of its own; a lookup is computed everywhere."""
+    program = textwrap.dedent("""
+        import jax, jax.numpy as jnp, numpy as np, jaxctc
+        from jax.sharding import AxisType, PartitionSpec as P
+
+        batch, beam, width, classes = 8, 3, 6, 10
+        generator = np.random.default_rng(0)
+        draw = lambda *shape: generator.standard_normal(shape).astype(np.float32)
+        arrays = draw(width, classes), draw(classes, width), draw(2, batch // 2, 5, width)
+
+        def decode(projection, table, encoder):
+            joint = lambda frame, output: jnp.tanh(frame + output) @ projection
+            predictor = lambda state, label: (table[label], state)
+            search = dict(beam_width=beam, max_symbols=2, max_labels=6)
+            return jaxctc.rnnt_beam_search(joint, predictor, (), encoder, **search)
+
+        want = jax.jit(decode)(*arrays)
+        mesh = jax.make_mesh((2, 2, 2), ("a", "b", "model"), axis_types=(AxisType.Explicit,) * 3)
+        with jax.set_mesh(mesh):
+            for rows in (P("a", "b"), P(None, "b")):
+                specs = P(None, "model"), P(), rows
+                placed = [jax.device_put(x, spec) for x, spec in zip(arrays, specs)]
+                compiled = jax.jit(decode).lower(*placed).compile()
+                parts = batch * beam // int(np.prod([2 for name in rows if name]))
+                assert f"f32[{parts},{classes // 2}]" in compiled.as_text(), rows
+                for got, expected in zip(jax.tree.leaves(compiled(*placed)), jax.tree.leaves(want)):
+                    assert tuple(got.sharding.spec)[:2] == tuple(rows), got.sharding
+                    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    """)
+    run_on_eight_devices(program)
+
+
 def test_the_example_of_the_page_on_accelerators():
     page = Path(__file__).parent.parent / "docs" / "accelerators.md"
     example = "".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))

@@ -7,9 +7,12 @@ step, but its initial value is often a constant, which varies over none. `scan`,
 
 On a mesh with explicit axes the type of an array contains its sharding, and operations check it.
 `jit` leaves shardings inside a function to the compiler, and shards the results like the batch.
+`with_functions` does so for a search, but not for the functions that a user gives it: these may
+close over arrays with explicit axes.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +20,8 @@ import jax
 import jax.core
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
+from jax.extend import core
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Tree = Any  # a pytree of arrays
@@ -54,6 +59,101 @@ def jit(*, trailing: Sequence[int | None], static_argnums: int | tuple[int, ...]
         return call
 
     return decorate
+
+
+def with_functions(
+    run: Callable[[Tree, Tree], Tree],
+    functions: Tree,
+    arrays: Sequence[Tree],
+    trailing: Sequence[int | None],
+) -> Tree:
+    """``run(functions, arrays)``; explicit axes are automatic inside it, but not in the functions.
+
+    Args:
+      run: May call the functions under `jax.vmap`, the axis of the batch outermost and as one.
+      functions: A pytree of functions of arrays.
+      arrays: Pytrees of arrays.
+      trailing: As for `jit`, of each of the arrays.
+    """
+    with_batch = [(x, n) for x, n in zip(arrays, trailing, strict=True) if n is not None]
+    mesh = _explicit_mesh([x for x, _ in with_batch])
+    if mesh is None:
+        return run(functions, arrays)
+    shape = jnp.shape(jax.tree.leaves(with_batch[0][0])[0])
+    batch = math.prod(shape[: len(shape) - with_batch[0][1]])
+    spec = _batch_spec(with_batch)
+    names = tuple(x for name in spec if name for x in (name if isinstance(name, tuple) else [name]))
+    if batch % math.prod(mesh.shape[name] for name in names):
+        names = ()
+    functions = jax.tree.map(lambda f: _explicit(f, mesh, batch, names), functions)
+    return jax.sharding.auto_axes(
+        functools.partial(run, functions),
+        axes=mesh.explicit_axes,
+        out_sharding=NamedSharding(mesh, spec),
+    )(arrays)
+
+
+def explicit(function: Callable) -> Callable:
+    """A function for a `run` of `with_functions` that is not told of it."""
+    mesh = _explicit_mesh(())
+    return function if mesh is None else _explicit(function, mesh, 0, ())
+
+
+def _explicit(function: Callable, mesh: Any, batch: int, names: tuple[str, ...]) -> Callable:
+    """A function that runs with explicit axes where it is called with automatic ones.
+
+    An outermost mapped axis of size `batch` is sharded over the axes of those names, if the
+    function can be computed so; else every device computes all.
+    """
+
+    def call(*args):
+        if jax.sharding.get_abstract_mesh().explicit_axes:
+            return function(*args)
+        kinds = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), args)
+        with jax.sharding.use_abstract_mesh(mesh):
+            program, found = jax.make_jaxpr(function, return_shape=True)(*kinds)
+
+        def of_one(constants, *args):
+            # What the function closes over are the constants of its program.
+            run = core.jaxpr_as_fun(core.ClosedJaxpr(program.jaxpr, constants))
+            return jax.tree.unflatten(jax.tree.structure(found), run(*jax.tree.leaves(args)))
+
+        return _mapped(of_one, mesh, batch, names, 0)(program.consts, *args)
+
+    return call
+
+
+def _mapped(function: Callable, mesh: Any, batch: int, names: tuple[str, ...], axes: int):
+    """``function(constants, *args)`` of arguments with so many mapped axes in front.
+
+    `jax.vmap` alone would not shard its axis, since where it is applied that is automatic.
+    """
+
+    @custom_vmap
+    def run(constants, *args):
+        def sharded(spec):
+            of_args = functools.partial(function, constants)
+            of_args = jax.sharding.explicit_axes(of_args, axes=mesh.explicit_axes, in_sharding=spec)
+            return of_args(*args)
+
+        if axes and names and jax.tree.leaves(args)[0].shape[0] == batch:
+            try:
+                return sharded(PartitionSpec(names))
+            except Exception:  # a lookup at labels, for one, needs to be told its sharding
+                pass
+        return sharded(PartitionSpec())
+
+    @run.def_vmap
+    def _(size, is_mapped, constants, *args):
+        def whole(x, is_mapped):
+            return x if is_mapped else jnp.broadcast_to(x, (size, *jnp.shape(x)))
+
+        args = jax.tree.map(whole, args, tuple(is_mapped[1:]))
+        inner = jax.vmap(function, (None, *(0 for _ in args)))
+        found = _mapped(inner, mesh, batch, names, axes + 1)(constants, *args)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return run
 
 
 def _explicit_mesh(arrays: Tree) -> jax.sharding.AbstractMesh | None:

@@ -1,13 +1,13 @@
 """The checked arguments of the decoders, with one batch axis."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import wide
 from jaxctc.decoding import fusion
 from jaxctc.decoding.fusion import Fusion
@@ -22,11 +22,11 @@ class Arguments(NamedTuple):
 
     model: Transducer
     initial_state: Tree
-    encoder: jax.Array  # [B, T, D]
-    lengths: jax.Array  # int32 [B]
+    encoder: jax.Array  # [*batch, T, D], and [B, T, D] for a search
+    lengths: jax.Array  # int32 [*batch], and [B]
     bounds: Bounds
     fusion: Fusion
-    batch: tuple[int, ...]  # the axes that became B
+    batch: tuple[int, ...]  # the axes that become B
 
 
 def checked(
@@ -44,10 +44,8 @@ def checked(
 ) -> Arguments:
     """The arguments of a decoder: its functions, and the most symbols and labels, among them."""
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
-    checks.automatic("encoder", encoder)
     *batch, frames, size = encoder.shape
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
-    checks.automatic("logit_lengths", lengths)
 
     symbols = checks.positive("max_symbols", bounds[0])
     monotonic = checks.flag("monotonic", monotonic)
@@ -70,16 +68,35 @@ def checked(
     weight = fusion.weight(scorer, scorer_weight, logits.shape[0]).astype(model.dtype)
     if scorer is not None:
         language_checks.readable("scorer", scorer, blank_id)
-    encoder = encoder.reshape(math.prod(batch), frames, size)
     return Arguments(
         model,
         state,
         encoder,
-        lengths.reshape(-1),
+        lengths,
         Bounds(symbols, labels),
         Fusion(scorer, weight),
         tuple(batch),
     )
+
+
+def searched(search: Callable[..., Tree], given: Arguments, *stream: Tree) -> Tree:
+    """What ``search(given, *stream)`` returns, with one batch axis, with the axes that became B."""
+
+    def run(functions, arrays):
+        encoder, lengths, state, sum_of, stream = arrays
+        size = math.prod(given.batch)
+        flat = given._replace(
+            model=given.model._replace(joint=functions[0], predictor=functions[1]),
+            initial_state=state,
+            encoder=encoder.reshape(size, *encoder.shape[-2:]),
+            lengths=lengths.reshape(size),
+            fusion=sum_of,
+        )
+        return with_axes(search(flat, *stream), given.batch)
+
+    functions = given.model.joint, given.model.predictor
+    arrays = given.encoder, given.lengths, given.initial_state, given.fusion, stream
+    return meshes.with_functions(run, functions, arrays, (2, 0, None, None, 0 if stream else None))
 
 
 def with_axes(tree: Any, batch: tuple[int, ...]) -> Any:

@@ -165,7 +165,7 @@ def functions(
     """
     checks.function("joint", joint)
     output = state_function("predictor", predictor, initial_state)
-    logits = _traced("joint", joint, frame, output)
+    logits = jax.eval_shape(joint, frame, output)
     if durations is not None:
         if not isinstance(logits, (tuple, list)) or len(logits) != 2:
             kind = type(logits).__name__
@@ -188,7 +188,7 @@ def functions(
 def state_function(name: str, predictor: Any, state: Any) -> Any:
     """Checks a predictor by tracing it, and returns shapes and dtypes of its output."""
     checks.function(name, predictor)
-    found = _traced(name, predictor, state, jax.ShapeDtypeStruct((), jnp.int32))
+    found = jax.eval_shape(predictor, state, jax.ShapeDtypeStruct((), jnp.int32))
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         kind = type(found).__name__
         raise TypeError(f"{name} returns type {kind}; it must be a pair (output, state).")
@@ -197,15 +197,6 @@ def state_function(name: str, predictor: Any, state: Any) -> Any:
     if was != must:
         raise ValueError(f"{name} returns the state {was}; it must be {must}, like initial_state.")
     return output
-
-
-def _traced(name: str, function: Any, *arguments: Any) -> Any:
-    """Shapes and dtypes of what a function returns; what it closes over has no explicit axes."""
-    program, found = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    for array in program.consts:
-        if isinstance(array, jax.Array):
-            checks.automatic(f"An array that {name} closes over", array)
-    return found
 
 
 def _scores(name: str, value: Any, shape: str, what: str = "") -> None:

@@ -35,9 +35,6 @@ def rnnt_greedy_decode(
     as a training step: outside, each call compiles again, since JAX can not know that two
     functions are the same.
 
-    On a mesh with explicit axes, call it inside `jax.sharding.auto_axes`, also with the
-    parameters as an argument: JAX can not change the axes of an array that a function closes over.
-
     Args:
       joint: ``joint(frame [D], output) -> logits [C]``, unnormalised or log-probabilities.
         If classes tie, the first is taken.
@@ -98,7 +95,7 @@ def rnnt_greedy_decode(
         scorer=scorer,
         scorer_weight=scorer_weight,
     )
-    return greedy_search(given)
+    return arguments.searched(greedy_search, given)
 
 
 def rnnt_beam_search(
@@ -186,23 +183,27 @@ def rnnt_beam_search(
         scorer=scorer,
         scorer_weight=scorer_weight,
     )
-    return beam_search(given, checks.positive("beam_width", beam_width))
+    return arguments.searched(beam_search(checks.positive("beam_width", beam_width)), given)
 
 
 def greedy_search(given: Arguments) -> Hypotheses:
-    """The path of the best arcs."""
+    """The path of the best arcs; one batch axis."""
     begun = given.model, given.initial_state, given.lengths.size, given.bounds.labels
     stream = greedy.start(*begun, given.fusion.scorer)
     stream = greedy.extend(
         given.model, stream, given.encoder, given.lengths, given.bounds, given.fusion
     )
-    return arguments.with_axes(greedy.finish(stream, given.fusion), given.batch)
+    return greedy.finish(stream, given.fusion)
 
 
-def beam_search(given: Arguments, width: int) -> Hypotheses:
-    """The best label sequences, each summed over its paths."""
-    begun = given.model, given.initial_state, given.lengths.size, width, given.bounds.labels
-    stream = beam.start(*begun, given.fusion.scorer)
-    search = Search(given.model, given.bounds, given.fusion)
-    stream = beam.search_whole(search, stream, given.encoder, given.lengths)
-    return arguments.with_axes(beam.finish(stream, given.fusion), given.batch)
+def beam_search(width: int) -> Callable[[Arguments], Hypotheses]:
+    """The search for the best label sequences, each summed over its paths; one batch axis."""
+
+    def run(given: Arguments) -> Hypotheses:
+        begun = given.model, given.initial_state, given.lengths.size, width, given.bounds.labels
+        stream = beam.start(*begun, given.fusion.scorer)
+        search = Search(given.model, given.bounds, given.fusion)
+        stream = beam.search_whole(search, stream, given.encoder, given.lengths)
+        return beam.finish(stream, given.fusion)
+
+    return run

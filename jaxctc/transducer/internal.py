@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxctc.core import checks
+from jaxctc.core import checks, meshes
 from jaxctc.core.emissions import wide
 from jaxctc.decoding.normalise import normalised
 from jaxctc.language.scorer import Scorer
@@ -116,4 +116,6 @@ def rnnt_internal_lm(
     struct = jax.ShapeDtypeStruct(frame.shape, frame.dtype)
     logits = transducer_checks.functions(joint, predictor, state, struct)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
+    # A search calls the scorer where explicit axes are automatic.
+    joint, predictor = meshes.explicit(joint), meshes.explicit(predictor)
     return InternalLanguageModel(joint, predictor, blank_id, logits.shape[0], state, frame)

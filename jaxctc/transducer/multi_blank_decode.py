@@ -76,4 +76,4 @@ def multi_blank_greedy_decode(
         scorer=scorer,
         scorer_weight=scorer_weight,
     )
-    return greedy_search(given)
+    return arguments.searched(greedy_search, given)

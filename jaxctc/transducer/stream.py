@@ -41,8 +41,8 @@ class TransducerState(NamedTuple):
         return beam.Stream(search, found, count, full)
 
 
-def _state(stream: greedy.Stream | beam.Stream, batch: tuple[int, ...]) -> TransducerState:
-    search, found, count, full = arguments.with_axes(tuple(stream), batch)
+def _state(stream: greedy.Stream | beam.Stream) -> TransducerState:
+    search, found, count, full = stream
     return TransducerState(count, full, search, found)
 
 
@@ -100,9 +100,11 @@ def rnnt_decode_start(
     model = Transducer(_unused, predictor, blank_id, wide(dtype), False, known)
     size = math.prod(batch)
     if beam_width is None:
-        return _state(greedy.start(model, begun, size, most, scorer), batch)
+        stream = greedy.start(model, begun, size, most, scorer)
+        return arguments.with_axes(_state(stream), batch)
     width = checks.positive("beam_width", beam_width)
-    return _state(beam.start(model, begun, size, width, most, scorer), batch)
+    stream = beam.start(model, begun, size, width, most, scorer)
+    return arguments.with_axes(_state(stream), batch)
 
 
 def _unused(frame, output):
@@ -167,11 +169,11 @@ def rnnt_decode_extend(
       [ 2  3  1 -1 -1]
     """
     _check("state", state)
-    stream, most = state.flat(), state.emitted.labels.shape[-1]
-    is_path = isinstance(stream, greedy.Stream)
-    one, places = (stream.path, 1) if is_path else (stream.beams, 3)
+    one, most = state.search, state.emitted.labels.shape[-1]
+    is_path = isinstance(one, greedy.Path)
+    axes = state.frame_count.ndim + (0 if is_path else 2)
     given = arguments.checked(
-        (joint, predictor, jax.tree.map(lambda x: jnp.zeros(x.shape[places:], x.dtype), one.state)),
+        (joint, predictor, jax.tree.map(lambda x: jnp.zeros(x.shape[axes:], x.dtype), one.state)),
         encoder,
         logit_lengths,
         blank_id=blank_id,
@@ -191,17 +193,21 @@ def rnnt_decode_extend(
             "the dtype in which the logits are computed."
         )
     _check_scorer(state, scorer)
-    piece = given.encoder, given.lengths
-    if is_path:
-        after = greedy.extend(given.model, stream, *piece, given.bounds, given.fusion)
-        return _state(after, given.batch)
-    if (ahead := stream.beams.score.shape[1]) != given.model.ahead:
+    if not is_path and (ahead := one.score.shape[-2]) != given.model.ahead:
         raise ValueError(
             f"state was started with durations up to {ahead}; it must be with "
             f"those that follow, up to {given.model.ahead}."
         )
-    search = Search(given.model, given.bounds, given.fusion)
-    return _state(beam.extend(search, stream, *piece), given.batch)
+
+    def extended(given, state):
+        stream, piece = state.flat(), (given.encoder, given.lengths)
+        if is_path:
+            after = greedy.extend(given.model, stream, *piece, given.bounds, given.fusion)
+        else:
+            after = beam.extend(Search(given.model, given.bounds, given.fusion), stream, *piece)
+        return _state(after)
+
+    return arguments.searched(extended, given, state)
 
 
 def rnnt_decode_finish(
@@ -293,8 +299,7 @@ def _commit(state):
         found, after = greedy.commit(stream)
     else:
         found, after = beam.commit(stream)
-    labels, frames = arguments.with_axes((found.labels, found.frames), batch)
-    return labels, frames, _state(after, batch)
+    return arguments.with_axes((found.labels, found.frames, _state(after)), batch)
 
 
 def _check(name: str, value: Any) -> None:

@@ -87,7 +87,7 @@ def tdt_greedy_decode(
         scorer=scorer,
         scorer_weight=scorer_weight,
     )
-    return greedy_search(given)
+    return arguments.searched(greedy_search, given)
 
 
 def tdt_beam_search(
@@ -166,4 +166,4 @@ def tdt_beam_search(
         scorer=scorer,
         scorer_weight=scorer_weight,
     )
-    return beam_search(given, checks.positive("beam_width", beam_width))
+    return arguments.searched(beam_search(checks.positive("beam_width", beam_width)), given)

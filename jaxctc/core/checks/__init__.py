@@ -10,7 +10,6 @@ jax operation on a concrete array is traced.
 """
 
 from jaxctc.core.checks.arrays import ArrayLike as ArrayLike
-from jaxctc.core.checks.arrays import automatic as automatic
 from jaxctc.core.checks.arrays import concrete as concrete
 from jaxctc.core.checks.arrays import field as field
 from jaxctc.core.checks.arrays import integer_array as integer_array

@@ -84,16 +84,6 @@ def returned_logits(name: str, value: Any, leading: tuple[int, ...]) -> Any:
     return value
 
 
-def automatic(name: str, array: jax.Array) -> None:
-    """Checks that an array is not sharded over explicit axes of a mesh."""
-    axes = tuple(axis for axis in jax.typeof(array).sharding.spec if axis is not None)
-    if axes:
-        raise ValueError(
-            f"{name} is sharded over the explicit axes {axes}; it must be sharded over automatic "
-            "axes: call this within jax.sharding.auto_axes, with the parameters as an argument."
-        )
-
-
 def concrete(value: Any) -> np.ndarray | None:
     """`value` as a numpy array; None if it is traced, or if other processes hold parts of it."""
     value = stacked(value)

@@ -6,10 +6,22 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jaxlib.version
+
+if tuple(map(int, jaxlib.version.__version__.split(".")[:2])) < (0, 11):
+    # Small programs compile in a third of the time without fusion emitters. Later releases do not
+    # know the options any more, and would stop. `.ci/run` runs what uses `compile_fully` once more
+    # without them.
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", quick)
+
 import jax
 import pytest
 from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache
+
+# Optimising takes longer than running on a few examples.
+jax.config.update("jax_disable_most_optimizations", True)
 
 EXAMPLES = Path(__file__).parent / "examples"
 collect_ignore = ["tiny_training.py"]  # a script without tests, which needs the `examples` extra
@@ -38,26 +50,23 @@ def _forget_programs():
 
 @pytest.fixture(scope="module")
 def compile_once(tmp_path_factory):
-    """All runs of a training script compile the same step: only the first compiles it.
-
-    Optimising would take longer than a few steps on a few examples.
-    """
+    """All runs of a training script compile the same step: only the first compiles it."""
     yield from _configured(
         jax_compilation_cache_dir=str(tmp_path_factory.mktemp("compiled")),
         jax_persistent_cache_min_compile_time_secs=0.5,
-        jax_disable_most_optimizations=True,
     )
 
 
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """Programs are compiled without optimisation, which would take longer than running them."""
-    yield from _configured(jax_disable_most_optimizations=True)
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "compile_fully" in item.fixturenames:
+            item.add_marker("compiled_fully")
 
 
 @pytest.fixture
 def compile_fully():
-    """Programs of a test of exactness are optimised, as for users, even in a quick module."""
+    """Programs are optimised, as for users: for tests of exactness, and of what compilers make."""
     yield from _configured(jax_disable_most_optimizations=False)
 
 

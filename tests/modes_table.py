@@ -8,14 +8,10 @@
 import functools
 import os
 
-# Read when the first array is made. Small programs compile in a third of the time without fusion
-# emitters; the option is gone from later releases, which do not know it and would stop.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-import jaxlib
+from devices import flags
 
-if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
+# Read when the first array is made.
+os.environ["XLA_FLAGS"] = flags(4)
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +24,6 @@ from modes import CASES, HOST, Case
 import jaxctc
 
 pytestmark = [
-    pytest.mark.usefixtures("compile_quickly"),
     pytest.mark.filterwarnings("ignore:Some donated buffers were not usable"),
 ]
 EACH = pytest.mark.parametrize("name", CASES)

@@ -9,8 +9,6 @@ import pytest
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T, C, S = 9, 5, 3
 GENERATOR = np.random.default_rng(0)
 

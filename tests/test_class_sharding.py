@@ -2,7 +2,7 @@
 
 import pytest
 from class_sharding import CASES, messages
-from eight_devices import run_on_eight_devices
+from devices import run_on_eight_devices
 
 
 def test_messages_are_found_and_measured():

@@ -9,8 +9,6 @@ import pytest
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, T, C = 8, 20, 5
 PATH = np.repeat(np.random.default_rng(0).integers(0, C, (BATCH, T // 2)), 2, axis=1)
 SHOWN = np.eye(C, dtype=np.float32)[PATH]

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from eight_devices import run_on_eight_devices
+from devices import run_on_eight_devices
 from jax import export
 
 import jaxctc

@@ -28,6 +28,7 @@ from jaxctc.core.kernels import dispatch
 
 pytestmark = [
     pytest.mark.gpu_compile,
+    pytest.mark.usefixtures("compile_fully"),
     pytest.mark.skipif(
         not dispatch.GPU or importlib.util.find_spec("jax_cuda13_plugin") is None,
         reason="jax 0.11 for CUDA is not installed: pip install -e '.[test,gpu-compile]'",

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DATA = json.loads((published.DATA / "edit.json").read_text())
 BATCH, H, R = 10_000, 14, 12
 

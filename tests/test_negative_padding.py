@@ -8,8 +8,6 @@ import pytest
 import jaxctc
 from jaxctc.compat.flax import ErrorRate
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T, C = 7, 5
 # The second ends where a decoder's does; past the first negative label nothing counts.
 LABELS = np.array([[1, 2, 3], [4, -1, -1], [-1, 2, 3], [2, -7, 1]], np.int32)

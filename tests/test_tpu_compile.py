@@ -23,6 +23,7 @@ from benchmarks.launches import search, search_scorers
 
 pytestmark = [
     pytest.mark.tpu_compile,
+    pytest.mark.usefixtures("compile_fully"),
     pytest.mark.skipif(
         importlib.util.find_spec("libtpu") is None,
         reason="libtpu is not installed: pip install -e '.[test,tpu-compile]'",

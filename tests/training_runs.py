@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from devices import flags
 
 TESTS = Path(__file__).parent
 
@@ -54,7 +55,7 @@ def environment(compiled: Path, devices: int = 1) -> dict[str, str]:
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": flags(devices),
     }
 
 

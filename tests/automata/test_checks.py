@@ -6,8 +6,6 @@ import pytest
 import jaxctc
 from jaxctc.automata import graphs, topologies
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GOOD = jaxctc.ctc_fsa([1, 2])
 MALFORMED = [
     (TypeError, {"fsa": 3}, r"fsa has type int; it must be an Fsa"),

@@ -9,8 +9,6 @@ from oracles import scores_of, sequences
 import jaxctc
 from jaxctc.automata import graphs, topologies
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_a_graph_of_alternatives_keeps_their_weights():
     graph = jaxctc.union_fsa(

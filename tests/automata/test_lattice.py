@@ -3,14 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from conformance import Case, LatticeConformance
 from oracles import fsa_paths
 
 import jaxctc
 from jaxctc.automata import score as fsa_module
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 class FsaConformance(LatticeConformance):

@@ -13,8 +13,6 @@ from published import DATA
 import jaxctc
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PUBLISHED = json.loads((DATA / "fsa.json").read_text())["cases"]
 KIND = {name: [c for c in PUBLISHED if c["type"] == name] for name in ("fsa_score", "gtn_graph")}
 

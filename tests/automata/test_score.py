@@ -11,8 +11,6 @@ from oracles import fsa_by_enumeration
 import jaxctc
 from jaxctc.core.semirings import LOG, MAX_TROPICAL, PROBABILITY
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def random_fsa(generator, states=3, arcs=7, classes=3):
     """Any arcs at all, so that cycles, parallel arcs and dead ends are among them."""

@@ -5,12 +5,9 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from oracles import collapse
 
 import jaxctc
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_stars_stand_for_missing_labels():

@@ -9,8 +9,6 @@ from oracles import collapse, fsa_paths
 import jaxctc
 from jaxctc.automata import topologies
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 CLASSES = 6  # blank 0, labels 1 and 2; in HMMs of two states 3 more than a label is its second
 
 

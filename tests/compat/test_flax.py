@@ -8,7 +8,6 @@ import pytest
 import jaxctc
 
 nnx = pytest.importorskip("flax.nnx", reason="needs flax")
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 CLASSES = 4
 

@@ -8,8 +8,6 @@ from published import DATA
 
 from jaxctc.compat import keras
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 KERAS = dict(np.load(DATA / "keras_ctc.npz"))
 OUTPUT, TARGET, WEIGHTS = KERAS["output"], KERAS["target"], KERAS["sample_weight"]
 LENGTHS = KERAS["target_length"], KERAS["output_length"]

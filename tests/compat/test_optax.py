@@ -7,8 +7,6 @@ import pytest
 
 from jaxctc import compat
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def optax_batch():

@@ -9,9 +9,6 @@ from published import DATA
 import jaxctc
 from jaxctc import compat
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 _TORCH = np.load(DATA / "torch_ctc.npz")
 
 

@@ -8,8 +8,6 @@ from published import DATA
 
 from jaxctc.compat import torch
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 ALIGN, RNNT = (np.load(DATA / f"torchaudio_{name}.npz") for name in ("align", "rnnt"))
 
 

@@ -21,8 +21,6 @@ from jaxctc.core.kernels import choice, dispatch, tpu
 from jaxctc.core.semirings import LOG, PROBABILITY
 from jaxctc.ctc.lattice import lattice
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 # "kernel" is the scan on a CPU, but with the derivatives and the mapped axes of kernels.
 WAYS = ["kernel", *INTERPRETERS]
 

@@ -9,8 +9,6 @@ from jax import lax
 from jaxctc.core import shares
 from jaxctc.core.products import accumulated
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 KERNEL, BIAS, X = (
     np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     for shape in ((6, 8), (1, 1, 8), (5, 2, 3, 6))

@@ -3,12 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jaxctc.core import semirings
 from jaxctc.core.semirings import LOG, MAX_TROPICAL, PROBABILITY
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_scattered_sums_of_nothing_and_of_large_degree():

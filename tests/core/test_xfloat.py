@@ -8,8 +8,6 @@ import pytest
 from jaxctc.core import xfloat
 from jaxctc.core.kernels import tpu
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 ZERO = (0.0, -np.inf)
 
 

@@ -12,8 +12,6 @@ from oracles import collapse, log_softmax, viterbi
 import jaxctc
 from jaxctc.core.kernels import choice
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, T, S, C = 96, 7, 3, 4
 
 

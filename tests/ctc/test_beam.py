@@ -11,8 +11,6 @@ from oracles import confidence, log_softmax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 WIDTHS = [1, 2, 5, 40]  # more than 32, too: sets of parents are words of 32 bits
 
 

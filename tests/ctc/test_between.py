@@ -6,8 +6,6 @@ import pytest
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T, C, W = 60, 5, 4
 
 

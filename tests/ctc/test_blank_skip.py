@@ -8,7 +8,6 @@ from oracles import log_softmax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 B, T, C, W = 4, 16, 4, 6
 SKIP = 0.9
 

@@ -11,8 +11,6 @@ from oracles import ctc_by_recursion
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_ragged_batches_equal_single_pairs(ragged):
     logits, labels, frames, lengths, feasible = ragged

@@ -11,8 +11,6 @@ from ctc_searches import BATCH, BLANK, C, T
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DECODERS = {
     "greedy": functools.partial(jaxctc.ctc_greedy_decode, blank_id=BLANK),
     "beam": functools.partial(jaxctc.ctc_beam_search, beam_width=5, blank_id=BLANK),

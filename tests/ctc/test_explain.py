@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FLAT = np.zeros((6, 5), np.float32)
 
 

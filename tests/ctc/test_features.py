@@ -8,8 +8,6 @@ import pytest
 import jaxctc
 from jaxctc.core import shares
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 B, T, D, C, S = 5, 11, 6, 9, 3
 LABELS = np.array([[1, 2, 3], [4, 4, 4], [5, 0, 0], [6, 7, 0], [0, 0, 0]], np.int32)
 FRAMES = np.array([11, 4, 7, 9, 0], np.int32)  # of the second, three equal labels need five

@@ -1,13 +1,10 @@
 """CTC's greedy decoder against the collapsed best path."""
 
 import numpy as np
-import pytest
 from ctc_searches import BLANK
 from oracles import collapse, confidence, log_softmax
 
 import jaxctc
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_greedy_is_the_collapsed_best_path(logits, lengths):

@@ -10,8 +10,6 @@ from conformance import Case, KernelConformance, LatticeConformance
 
 from jaxctc.ctc import lattice
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 class CTCConformance(LatticeConformance):
     frames = 5

@@ -10,8 +10,6 @@ from oracles import ctc_by_enumeration, ctc_by_recursion, log_softmax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 # Every tiny case in one shape: T = 6, C = 4, S = 4, all of them padded from what was drawn.
 @settings(max_examples=60)

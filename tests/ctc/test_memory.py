@@ -8,8 +8,6 @@ from extras import memory_of_new_jax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SHAPES = {
     "plates": (18, 256, 68, 8),
     "OCR": (80, 64, 6625, 25),

@@ -11,8 +11,6 @@ import jaxctc
 from jaxctc.ctc import merging
 from jaxctc.decoding.hashing import prefix_hash
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_parents_by_a_table_are_those_by_pairs():
     rng = np.random.default_rng(0)

@@ -11,8 +11,6 @@ from oracles import log_softmax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T, C = 5, 4
 
 

@@ -11,8 +11,6 @@ from published import DATA
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PUBLISHED = json.loads((DATA / "ctc_loss.json").read_text())["cases"]
 DECODED = json.loads((DATA / "decode.json").read_text())
 

@@ -8,8 +8,6 @@ from ctc_searches import BATCH, BLANK, T
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize("pieces", [[T], [1] * T, [5, 5, 0, 4]], ids=str)
 def test_pieces_give_the_whole_bit_for_bit(pieces, logits, lengths, compile_fully):

@@ -8,8 +8,6 @@ from ctc_cases import loss_and_gradient
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_leading_batch_dimensions(ragged):
     logits, labels, frames, lengths, _ = ragged

@@ -5,8 +5,6 @@ import pytest
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PATH = [1, 1, 0, 2, 3, 0, 2, 2, 1, 0]  # "ab b a", with the separator at the fifth frame
 VOCABULARY = ["", "a", "b", " "]
 

@@ -7,8 +7,6 @@ import pytest
 
 from jaxctc.decoding import selection
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize("width", [1, 5, 64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -18,8 +18,6 @@ from training_runs import environment, metrics, weights_of  # noqa: E402
 
 from training import processes  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SETTINGS = ["--steps=12", "--ema=0.9", "--accumulate=2"]
 
 

@@ -11,8 +11,6 @@ from published import DATA
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_grammar_allows_what_its_templates_allow():
     letters, digits = {1, 2, 3}, {3, 4}

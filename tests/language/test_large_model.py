@@ -13,7 +13,6 @@ from published import DATA
 import jaxctc
 
 pytestmark = [
-    pytest.mark.usefixtures("compile_quickly"),
     needs_word_model,
 ]
 CASES = json.loads((DATA / "en_us_2gram_scores.json").read_text())["cases"]

@@ -11,8 +11,6 @@ from published import DATA
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SEPARATOR = 3
 SPELLED = {"a": (1,), "c": (1, 2), "zzz": (2, 2, 1), "b": (2, 2)}
 WEIGHT, BONUS = 0.75, 0.5

@@ -11,8 +11,6 @@ from published import DATA, VOCABULARY
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def kenlm_cases():

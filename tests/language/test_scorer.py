@@ -12,7 +12,6 @@ from oracles import scores_of, sequences
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 C = 4
 
 

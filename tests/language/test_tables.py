@@ -9,8 +9,6 @@ from oracles import scores_of, sequences
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_combined_scores_are_weighted_sums(model):
     grammar = jaxctc.Grammar([[{1, 2}] * n for n in range(4)], classes=6).scorer()

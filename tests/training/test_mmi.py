@@ -13,8 +13,6 @@ from published import DATA
 import jaxctc
 from jaxctc.automata import topologies
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 LABELS = [[1, 2], [2], [2, 2]]
 LENGTHS = np.array([5, 4, 2])  # the last pair needs three frames
 LOGITS = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)

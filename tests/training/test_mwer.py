@@ -12,8 +12,6 @@ from published import DATA
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def plain_mwer(scores, errors):
     """Value, and gradient with respect to the scores, of one list."""

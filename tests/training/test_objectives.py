@@ -11,8 +11,6 @@ from ctc_cases import case
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PRIORS = np.log([0.6, 0.2, 0.15, 0.05])
 
 

@@ -9,8 +9,6 @@ from ctc_cases import case
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def plain_divergence(target, log_probs):
     return (np.exp(target) * (target - log_probs)).sum((-2, -1))

@@ -8,8 +8,6 @@ from conformance import INTERPRETERS
 import jaxctc
 from jaxctc.core.kernels import choice
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_arcs_give_nan(value):

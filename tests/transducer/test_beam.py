@@ -28,8 +28,6 @@ from transducer_searches import (
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize(
     ("width", "bounds"),

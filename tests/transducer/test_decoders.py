@@ -31,8 +31,6 @@ from transducer_searches import (
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DECODERS = {
     "greedy": functools.partial(greedy, max_symbols=3),
     "beam": functools.partial(beam, beam_width=4, max_symbols=2),

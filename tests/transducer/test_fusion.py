@@ -28,7 +28,6 @@ from transducer_searches import (
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 FRAMES, WEIGHT = 3, 0.7
 BOUNDS: dict[str, Any] = {"max_symbols": 2, "max_labels": 4}
 

@@ -16,8 +16,6 @@ from transducer_searches import (
     show_greedy,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.mark.parametrize(
     "bounds",

@@ -9,8 +9,6 @@ from transducer_cases import BATCH
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_hat_sums_to_one_and_follows_its_formula():
     logits, labels, frames, lengths = BATCH

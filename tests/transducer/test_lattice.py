@@ -10,8 +10,6 @@ from oracles import duration_paths, transducer_paths
 import jaxctc
 from jaxctc.transducer import durations, lattice, tdt
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 class TransducerConformance(LatticeConformance):
     monotonic = False

@@ -21,8 +21,6 @@ from transducer_cases import BATCH, loss_and_gradient
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 # Every tiny case in one shape: T = 4, U = 3, C = 4, all of them padded from what was drawn.
 @settings(max_examples=60)

@@ -8,8 +8,6 @@ from extras import memory_of_new_jax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def temporary(loss, structs, argnums=0):
     """Bytes that the compiled loss and its gradients need besides what goes in and out."""

@@ -11,8 +11,6 @@ from transducer_searches import BLANK, LENGTHS, START, Plain, T, decoded, joint,
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BIG = {3: 2, 1: 4}  # frames of the classes 3 and 1; the blank is 4, and labels are 0 and 2
 SIGMA = 0.05
 

@@ -14,8 +14,6 @@ from oracles import (
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GENERATOR = np.random.default_rng(3)
 LABELS = np.array([[1, 2, 2], [3, 1, 9], [1, -1, -1]], np.int32)
 FRAMES, LENGTHS = np.array([4, 3, 2], np.int32), np.array([3, 2, 0], np.int32)

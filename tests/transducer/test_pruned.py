@@ -10,8 +10,6 @@ from oracles import log_softmax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GENERATOR = np.random.default_rng(5)
 ENCODER = 2 * GENERATOR.standard_normal((3, 7, 6)).astype(np.float32)
 PREDICTOR = 2 * GENERATOR.standard_normal((3, 5, 6)).astype(np.float32)

@@ -12,8 +12,6 @@ from transducer_cases import loss_and_gradient
 import jaxctc
 from jaxctc.compat import torch
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PUBLISHED = {c["name"]: c for c in json.loads((DATA / "rnnt_loss.json").read_text())["cases"]}
 
 

@@ -13,8 +13,6 @@ import jaxctc
 from jaxctc.transducer import skipping
 from jaxctc.transducer.lattice import TransducerArcs
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def paths(frames, labels, monotonic=False, skip_last=False):
     """Every path: its arcs, (t, u, is_label), and the skips ``("enter", t)``, ``("leave", t)``.

@@ -11,8 +11,6 @@ from transducer_searches import BATCH, BLANK, LENGTHS, START, C, D, T, joint, pr
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DURATIONS = (0, 1, 3)
 DURATION_WEIGHTS = np.random.default_rng(5).normal(size=(D, 3)).astype(np.float32)
 HOT = jaxctc.Hotwords({(1, 3): 0.5, (2,): 0.3}, classes=C).scorer()

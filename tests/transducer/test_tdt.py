@@ -15,8 +15,6 @@ from transducer_cases import BATCH
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PUBLISHED = json.loads((DATA / "rnnt_loss.json").read_text())["cases"]
 
 

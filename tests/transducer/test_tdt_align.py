@@ -7,8 +7,6 @@ from oracles import duration_paths, log_softmax
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DURATIONS, T, U, C, BLANK = (2, 0, 1), 5, 3, 4, 1
 RNG = np.random.default_rng(0)
 TOKENS = (2 * RNG.normal(size=(6, T, U + 1, C))).astype(np.float32)

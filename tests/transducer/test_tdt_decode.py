@@ -26,8 +26,6 @@ from transducer_searches import (
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DURATIONS = (0, 3, 1)
 DURATION_WEIGHTS = (3 * np.random.default_rng(5).normal(size=(D, 3))).astype(np.float32)
 BOUNDS: dict[str, Any] = {"max_symbols": 2, "max_labels": 3}

@@ -9,8 +9,6 @@ import pytest
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 B, T, U, C = 3, 6, 3, 5
 LOGITS = np.random.default_rng(5).standard_normal((B, T, U + 1, C))
 LABELS, FRAMES, LENGTHS = np.array([[1, 2, 2], [4, 3, 9], [1, 9, 9]]), [6, 4, 3], [3, 2, 1]

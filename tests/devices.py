@@ -1,8 +1,13 @@
-"""A CPU that looks like eight devices."""
+"""A CPU that looks like several devices."""
 
 import os
 import subprocess
 import sys
+
+
+def flags(devices: int) -> str:
+    """XLA_FLAGS of a process with so many devices, beside those of this one."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
 
 
 def run_on_eight_devices(program):
@@ -10,7 +15,7 @@ def run_on_eight_devices(program):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": flags(8),
         "PYTHONPATH": os.path.dirname(__file__),
     }
     done = subprocess.run(

@@ -244,6 +244,7 @@ def _weight(
 ):
     if scorer is not None:
         language_checks.scorer("scorer", scorer, classes)
+        language_checks.methods("scorer", scorer)
         if blank_id is not None:
             language_checks.readable("scorer", scorer, blank_id)
     return jnp.asarray(checks.finite("scorer_weight", weight))

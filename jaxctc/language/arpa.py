@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,15 @@ def read(path: str | os.PathLike, wanted: set[str]) -> tuple[dict[str, int], lis
     """The words of a file that are wanted, numbered, and its n-grams of these words.
 
     Raises:
-      ValueError: If the file is not in ARPA format, its n-grams do not match the counts in its
-        header, or a probability is above 1.
+      ValueError: If the file is not in ARPA format, is cut off or damaged, its n-grams do not match
+        the counts in its header, or a probability is above 1.
     """
     opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rb") as file:
-        return _Reader(path, wanted).read(file)
+    try:
+        with opener(path, "rb") as file:
+            return _Reader(path, wanted).read(file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}); it must be a whole gzip file.") from None
 
 
 class _Reader:
@@ -73,7 +77,13 @@ class _Reader:
         matched = re.fullmatch(rb"\\(\d+)-grams:", text)
         if matched is None:
             raise self._bad(line, number)
-        return int(matched[1])
+        if int(matched[1]) != order + 1:
+            wanted = f"\\{order + 1}-grams:"
+            raise ValueError(
+                f"{self.path}, line {number + 1}: section {text.decode()} is out of order; it must "
+                f"be {wanted}"
+            )
+        return order + 1
 
     def _rows(self, lines: list[bytes], order: int | None, first: int) -> None:
         if order is None or not lines:
@@ -106,7 +116,7 @@ class _Reader:
             backoff[has] = np.array([rows[i][-1] for i in has] or ["0"], "S").astype(np.float64)[
                 : len(has)
             ]
-            wrong = np.flatnonzero(~(log10 <= 0) | np.isnan(backoff))
+            wrong = np.flatnonzero(~(log10 <= 0) | ~(backoff < np.inf))
         except ValueError:
             wrong = [i for i, row in enumerate(rows) if not _numbers(row, order)]
         if len(wrong):
@@ -117,6 +127,7 @@ class _Reader:
     def _keep(self, order: int, rows: list, log10: np.ndarray, backoff: np.ndarray) -> None:
         self.found[order] = self.found.get(order, 0) + len(rows)
         if order == 1:
+            self._utf8([row[1] for row in rows])
             before = len(self.numbers)
             for row in rows:
                 word = b"<unk>" if row[1] == b"<UNK>" else row[1]
@@ -133,6 +144,13 @@ class _Reader:
         words = np.array(columns, np.int32).reshape(order, len(rows)).T
         kept = (words >= 0).all(axis=1)
         self._add(Section(order, words[kept], log10[kept], backoff[kept]))
+
+    def _utf8(self, words: list[bytes]) -> None:
+        try:
+            b" ".join(words).decode()
+        except UnicodeDecodeError as error:
+            place = bytes(error.object[: error.start]).count(b" ")
+            raise ValueError(f"{self.path} has {words[place]!r}; it must be UTF-8.") from None
 
     def _add(self, part: Section) -> None:
         small = part.log10.astype(np.float32), part.backoff.astype(np.float32)
@@ -157,7 +175,9 @@ class _Reader:
                 f"{self.path} has {self.found} n-grams; its header says {counts}, and it must be "
                 "right."
             )
-        if self.wanted and 1 in self.parts:
+        if 1 not in self.parts:
+            raise ValueError(f"{self.path} has no n-grams; it must have words.")
+        if self.wanted:
             self._forget()
         self.numbers.pop(b"<UNK>", None)
         words = {word.decode(): i for word, i in self.numbers.items()}
@@ -173,7 +193,7 @@ class _Reader:
 def _numbers(row: list[bytes], order: int) -> bool:
     """Whether the first field and the back-off are numbers."""
     try:
-        return float(row[0]) <= 0 and (len(row) == order + 1 or float(row[-1]) == float(row[-1]))
+        return float(row[0]) <= 0 and (len(row) == order + 1 or float(row[-1]) < np.inf)
     except ValueError:
         return False
 

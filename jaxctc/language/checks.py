@@ -1,9 +1,11 @@
 """Checks of what a search knows besides the logits."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,27 +14,91 @@ from jaxctc.core import checks
 
 def no_blank(name: str, labels: Iterable[Any], blank_id: Any) -> None:
     """Checks that no label is the blank, which a search never reads."""
+    if blank_id is None:
+        return
     blank_id = checks.at_least("blank_id", blank_id, 0)
     labels = [*labels]
     if any(label == blank_id for label in labels):
         raise ValueError(f"{name} has {labels}; it must not contain the blank, class {blank_id}.")
 
 
+def texts(name: str, value: Any, count: int | None, each: str) -> None:
+    """Checks that `value` is texts, so many if a number is given, each that of a word or class."""
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, bytes):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a sequence of texts.")
+    if count is not None and len(value) != count:
+        raise ValueError(
+            f"{name} has length {len(value)}; it must have the text of each {each}, {count}."
+        )
+    for text in value:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} has {text!r}; it must have texts.")
+
+
+def ngrams(name: str, value: Any) -> None:
+    """Checks that `value` maps n-grams, tuples of words, to two logarithms each."""
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise TypeError(f"{name} has type {kind}; it must be a mapping from n-grams to logarithms.")
+    if not value:
+        raise ValueError(f"{name} has length 0; it must have at least one n-gram.")
+    for ngram, numbers in value.items():
+        if not isinstance(ngram, tuple) or not ngram or not all(isinstance(x, str) for x in ngram):
+            raise TypeError(f"{name} has {ngram!r}; an n-gram must be a tuple of words.")
+        try:
+            log10, backoff = map(float, numbers)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} has {ngram} with {numbers!r}; it must be log10 of a probability and of a "
+                "back-off."
+            ) from None
+        if not (log10 <= 0 and np.isfinite(backoff)):
+            raise ValueError(
+                f"{name} has {ngram} with {numbers!r}; log10 of a probability must be at most 0, "
+                "and that of a back-off finite."
+            )
+
+
+def saved_tables(path: Any, arrays: Mapping[str, np.ndarray], tables: Sequence[str]) -> None:
+    """Checks that arrays of a file are those that `NGram.save` writes."""
+    kinds = {"vocabulary": "u", "names": "u", "order": "i"}
+    kinds |= {name: "f" if name in ("unigram", "log10", "backoff") else "i" for name in tables}
+    for name, kind in kinds.items():
+        axes = 0 if name == "order" else 1
+        found = arrays.get(name)
+        if found is None or found.dtype.kind != kind or found.ndim != axes:
+            what = "no" if found is None else f"a wrong array {found.dtype}{[*found.shape]} as"
+            raise ValueError(f"{path} has {what} {name}; it must be a file that NGram.save wrote.")
+
+
 def readable(name: str, value: Any, blank_id: int) -> None:
-    """Checks that a scorer with concrete values does not need the blank in every sequence."""
+    """Checks that a scorer in the host's memory does not need the blank in every sequence."""
     for i, part in enumerate(getattr(value, "scorers", ())):
         readable(f"{name}.scorers[{i}]", part, blank_id)
     if hasattr(value, "letter"):  # a lexicon's labels
-        letter = checks.concrete(value.letter)
+        letter, separator = map(_in_memory, (value.letter, value.separator))
         if letter is not None and letter[blank_id]:
             raise ValueError(f"{name} has words with the blank, class {blank_id}; it must not.")
+        if separator is not None and separator == blank_id:
+            raise ValueError(
+                f"{name} has the separator {blank_id}; it must not be the blank, class {blank_id}."
+            )
     if hasattr(value, "transition"):
         _readable_tables(name, value, blank_id)
 
 
+def _in_memory(value: Any) -> np.ndarray | None:
+    """`value` as a numpy array without a copy; None if there would be one, or it is traced."""
+    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        on_host = all(device.platform == "cpu" for device in value.devices())
+        if not (on_host and value.is_fully_replicated):
+            return None
+    return checks.concrete(value)
+
+
 def _readable_tables(name: str, value: Any, blank_id: int) -> None:
     arrays = value.transition, value.score, value.final_score
-    transition, score, final = map(checks.concrete, arrays)
+    transition, score, final = map(_in_memory, arrays)
     if transition is None or score is None or final is None:
         return
     # A final state is usually near, so only a few rows of the tables are read.
@@ -64,30 +130,117 @@ def scorer(name: str, value: Any, classes: int | None) -> None:
     if hasattr(value, "transition") and hasattr(value, "final_score"):
         tables(name, value)
     own = getattr(value, "classes", None)
+    if own is not None and not isinstance(own, (int, np.integer)):
+        raise TypeError(f"{name}.classes has type {type(own).__name__}; it must be an int.")
     if classes is not None and own is not None and own != classes:
         raise ValueError(f"{name} reads {own} classes; it must read {classes}.")
 
 
-def methods(name: str, value: Any) -> None:
-    """Checks what the methods of a scorer return, by tracing them."""
-    state = jax.eval_shape(value.start)
-    label = jax.ShapeDtypeStruct((), jnp.int32)
-    after, score = jax.eval_shape(value.extend, state, label)
-    final = jax.eval_shape(value.final, state)
+def methods(name: str, value: Any, words: int | None = None, unknown: bool = False) -> None:
+    """Checks what the methods of a scorer return, by tracing them.
 
-    def shapes(tree):
-        return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    Args:
+      name: What errors are about.
+      value: A scorer that `scorer` has checked.
+      words: Of a model of words, how many there are.
+      unknown: Whether it is asked for words that are not in the list.
+    """
+    for i, part in enumerate(getattr(value, "scorers", ())):
+        methods(f"{name}.scorers[{i}]", part, words, unknown)
+    _leaves(name, value)
+    leaves, structure = jax.tree.flatten(value)
+    kinds = tuple((np.shape(x), jax.dtypes.canonicalize_dtype(_dtype(x), True)) for x in leaves)
+    _methods(name, structure, kinds, words, unknown)
 
-    if shapes(after) != shapes(state):
-        raise ValueError(
-            f"{name}.extend returns the state {after}; it must be like that of start, {state}."
-        )
-    for method, result in (("extend", score), ("final", final)):
-        if result.shape != () or not jnp.issubdtype(result.dtype, jnp.floating):
-            raise ValueError(
-                f"{name}.{method} returns a score of shape {result.shape} and dtype "
-                f"{result.dtype}; it must be a floating-point scalar."
+
+@functools.lru_cache(maxsize=256)  # streams call this for each piece
+def _methods(name: str, structure: Any, kinds: tuple, words: int | None, unknown: bool) -> None:
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
+    value = jax.tree.unflatten(structure, arrays)
+
+    def returned(method, *arguments):
+        return jax.eval_shape(lambda x, *rest: getattr(x, method)(*rest), value, *arguments)
+
+    def labels(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+    state = returned("start")
+    _extended(f"{name}.extend", returned("extend", state, labels()), state)
+    _score(f"{name}.final", returned("final", state))
+    if hasattr(value, "extend_scores"):
+        _score(f"{name}.extend_scores", returned("extend_scores", state, labels(2)), (2,))
+    if words is not None and hasattr(value, "unigram_scores"):
+        _score(f"{name}.unigram_scores", returned("unigram_scores"), (words,))
+    if unknown and hasattr(value, "extend_unknown"):
+        _extended(f"{name}.extend_unknown", returned("extend_unknown", state), state)
+
+
+def _dtype(value: Any) -> Any:
+    return value.dtype if hasattr(value, "dtype") else np.dtype(type(value))
+
+
+def _leaves(name: str, value: Any) -> None:
+    """Checks that a scorer is a pytree of arrays, which a compiled search can take."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        if leaf is value:
+            raise TypeError(
+                f"{name} has type {type(value).__name__}, which is not a pytree; it must be one, "
+                "such as a dataclass with jax.tree_util.register_dataclass."
             )
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float)):
+            where = jax.tree_util.keystr(path)
+            raise TypeError(
+                f"{name}{where} has type {type(leaf).__name__}; it must be an array, or a field "
+                "that is static."
+            )
+
+
+def _extended(name: str, value: Any, state: Any) -> None:
+    """Checks what `extend` or `extend_unknown` returned: a state, and a score."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        kind = type(value).__name__
+        what = f"{len(value)} values" if kind in ("tuple", "list") else f"a value of type {kind}"
+        raise TypeError(f"{name} returns {what}; it must return two, a state and a score.")
+    after, score = value
+    if jax.tree.structure(after) != jax.tree.structure(state) or _kinds(after) != _kinds(state):
+        raise ValueError(
+            f"{name} returns the state {_text(after)}; it must be like that of start, "
+            f"{_text(state)}."
+        )
+    _score(name, score)
+
+
+def _kinds(tree: Any) -> list[tuple]:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def _text(tree: Any) -> str:
+    """A pytree with dtype and shape for each array."""
+    return str(jax.tree.map(_Kind, tree))
+
+
+class _Kind:
+    """Prints as an array's dtype and shape."""
+
+    def __init__(self, array: Any):
+        self.array = array
+
+    def __repr__(self) -> str:
+        return f"{self.array.dtype}{[*self.array.shape]}"
+
+
+def _score(name: str, value: Any, shape: tuple[int, ...] = ()) -> None:
+    """Checks that a method returned a score, or several."""
+    if not hasattr(value, "dtype"):
+        raise TypeError(
+            f"{name} returns a score of type {type(value).__name__}; it must be a number."
+        )
+    if value.shape != shape or not jnp.issubdtype(value.dtype, jnp.floating):
+        wanted = f"floating-point, of shape {shape}" if shape else "a floating-point scalar"
+        raise ValueError(
+            f"{name} returns a score of shape {value.shape} and dtype {value.dtype}; "
+            f"it must be {wanted}."
+        )
 
 
 def state(name: str, value: Any, scorer: Any, batch: tuple[int, ...]) -> None:
@@ -115,3 +268,6 @@ def tables(name: str, value: Any) -> None:
     checks.field(f"{name}.score", value.score, True, (states, width))
     checks.field(f"{name}.transition", value.transition, False, (states, width))
     checks.field(f"{name}.final_score", value.final_score, True, (states,))
+    for field, real in (("unknown_transition", False), ("unknown_score", True)):
+        if getattr(value, field, None) is not None:
+            checks.field(f"{name}.{field}", getattr(value, field), real, (states,))

@@ -21,7 +21,8 @@ class Grammar:
       templates: One or more sequences of sets of labels. A sequence of labels is allowed if
         it is as long as one of the templates and each label is in the set of its place.
       classes: The number of classes C.
-      blank_id: The class that is the blank, which no label may be.
+      blank_id: The class that is the blank, which no label may be. None if labels are the words of
+        a `Lexicon`.
 
     Examples:
       >>> import jaxctc
@@ -34,7 +35,7 @@ class Grammar:
 
     templates: Sequence[Sequence[Collection[int]]]
     classes: int
-    blank_id: int = 0
+    blank_id: int | None = 0
 
     def __post_init__(self):
         for template in self.templates:
@@ -61,7 +62,8 @@ class Grammar:
             following = [(label, (place + 1, tuple(fits)), 0.0) for label, fits in arcs.items()]
             return following, 0.0 if ends else FORBIDDEN
 
-        return build((0, tuple(range(len(self.templates)))), expand, self.classes)
+        start = 0, tuple(range(len(self.templates)))
+        return build(start, expand, self.classes, lambda _: None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Hotwords:
       classes: The number of classes C.
       separator: If given, words count only between separators, the start and the end, so that
         "cat" is not found in "concatenate". A word of several has separators between its parts.
-      blank_id: The class that is the blank, which no label may be.
+      blank_id: The class that is the blank, which no label may be. None if labels are the words of
+        a `Lexicon`.
 
     Examples:
       >>> import jaxctc
@@ -96,7 +99,7 @@ class Hotwords:
     words: Mapping[Sequence[int], float]
     classes: int
     separator: int | None = None
-    blank_id: int = 0
+    blank_id: int | None = 0
 
     def __post_init__(self):
         if not isinstance(self.words, Mapping):
@@ -114,6 +117,7 @@ class Hotwords:
             for label in word:  # a label that is not a class would never be read
                 checks.class_id("label", label, self.classes)
         if self.separator is not None:
+            language_checks.no_blank("separator", [self.separator], self.blank_id)
             checks.class_id("separator", self.separator, self.classes)
 
     def scorer(self) -> Automaton:
@@ -147,7 +151,10 @@ class Hotwords:
             end = read(prefix, self.separator)[1] if edge else 0.0
             return arcs, end - in_advance[prefix]
 
-        return build(edge, expand, self.classes)
+        def unknown(prefix):
+            return (), -in_advance[prefix]
+
+        return build(edge, expand, self.classes, unknown)
 
 
 def _labels(word) -> Labels:

@@ -29,7 +29,9 @@ class Lexicon:
       word_begins: Labels that begin a word and are nowhere else in it, if there are such. With
         neither, a sequence is one word.
       blank_id: The class that is the blank, which neither a label nor the separator may be.
-      names: The text of each word, for `jaxctc.words`.
+      names: The text of each word, for `jaxctc.words`. Without them a word's text is its spelling.
+      vocabulary: The text of each class, of which `jaxctc.words` spells words that are not in the
+        list.
 
     Examples:
       >>> import jaxctc
@@ -44,11 +46,29 @@ class Lexicon:
     word_begins: Collection[int] | None = None
     blank_id: int = 0
     names: Sequence[str] | None = None
+    vocabulary: Sequence[str] | None = None
 
     def __post_init__(self):
         checks.positive("classes", self.classes)
         checks.at_least("blank_id", self.blank_id, 0)
+        if self.separator is not None:
+            language_checks.no_blank("separator", [self.separator], self.blank_id)
+            checks.class_id("separator", self.separator, self.classes)
+        if self.word_begins is not None:
+            if not isinstance(self.word_begins, Collection):
+                kind = type(self.word_begins).__name__
+                raise TypeError(f"word_begins has type {kind}; it must be a set of labels.")
+            begins = self._begins
+            if not begins or self.separator in begins or self.blank_id in begins:
+                raise ValueError(
+                    f"word_begins is {sorted(begins)}; it must have labels, but not the separator "
+                    f"or the blank, class {self.blank_id}."
+                )
         _ = self._entries  # checks each word
+        if self.names is not None:
+            language_checks.texts("names", self.names, len(self.words), "word")
+        if self.vocabulary is not None:
+            language_checks.texts("vocabulary", self.vocabulary, self.classes, "class")
 
     def scorer(
         self,
@@ -75,7 +95,10 @@ class Lexicon:
             sequences are the same; a narrow beam finds better ones.
           unknown: If given, words that are not in the list are allowed, of the labels that its
             words have. Two numbers, added for such a word and for each of its labels, instead of
-            the model's score.
+            the model's score. The model goes on as it does after such a word: an n-gram after
+            ``<unk>``; hotwords of words begin anew, and what was given in advance is taken back; a
+            grammar of words forbids it; another scorer as its `extend_unknown` says, or from its
+            start.
 
         Raises:
           TypeError: If an argument is of the wrong kind.
@@ -95,6 +118,7 @@ class Lexicon:
         spellings, _ = self._entries
         if language_model is not None:
             language_checks.scorer("language_model", language_model, words)
+            language_checks.methods("language_model", language_model, words, unknown is not None)
         lookahead = checks.flag("lookahead", lookahead)
         numbers = [checks.finite("weight", weight), checks.finite("word_score", word_score)]
         if unknown is not None:
@@ -136,30 +160,38 @@ class Lexicon:
         )
 
     def name(self, labels: Sequence[int]) -> str:
-        """The text of the word with these labels, the first of several; "<unk>" if there is none.
+        """The text of the word with these labels: its name, the first of several, or its spelling.
+
+        Without a `vocabulary` to spell with, a word that is not in the list is "<unk>".
 
         Raises:
-          ValueError: If the lexicon has no names, or another number of them than of words.
+          ValueError: If the lexicon has neither names nor a vocabulary.
+
+        Examples:
+          >>> import jaxctc
+          >>> lexicon = jaxctc.Lexicon([[1], [1, 2]], 3, names=["eye", "it"], vocabulary="_it")
+          >>> lexicon.name([1]), lexicon.name([2, 1])
+          ('eye', 'ti')
         """
-        return self._named.get(tuple(labels), "<unk>")
+        if self.names is None and self.vocabulary is None:
+            raise ValueError("names is None and vocabulary too; a lexicon with text must have one.")
+        known = self._named.get(tuple(labels))
+        if known is not None or self.vocabulary is None:
+            return "<unk>" if known is None else known
+        text = "".join(self.vocabulary[label] for label in labels)
+        return text.removeprefix("▁") if self.word_begins is not None else text
 
     @functools.cached_property
     def _named(self) -> dict[tuple[int, ...], str]:
-        count = 0 if self.names is None else len(self.names)
-        if self.names is None or count != len(self.words):
-            raise ValueError(
-                f"names has length {count}; it must have the text of each of the "
-                f"{len(self.words)} words."
-            )
+        names = self.names
+        if names is None:
+            return {}
         both = [*zip(*self._entries, strict=True)]
-        return {labels: self.names[word] for labels, word in reversed(both)}
+        return {labels: names[word] for labels, word in reversed(both)}
 
     @functools.cached_property
     def _entries(self) -> tuple[list[tuple[int, ...]], list[int]]:
         """All spellings, and the word of each."""
-        if self.separator is not None:
-            language_checks.no_blank("separator", [self.separator], self.blank_id)
-            checks.class_id("separator", self.separator, self.classes)
         spellings, words = [], []
         for index, word in enumerate(self.words):
             if not isinstance(word, Collection) or isinstance(word, (str, bytes)):

@@ -153,6 +153,7 @@ class LexiconScorer:
         )
         strange = jnp.where(node > 0, strange + word_score, FORBIDDEN)
         if self.model is not None:
-            other = extend_unknown(self.model, context)
+            other, score = extend_unknown(self.model, context)
+            strange += weighted(score.astype(jnp.float32), jnp.asarray(self.weight))
             after = jax.tree.map(lambda x, y: jnp.where(known, x, y), after, other)
         return after, jnp.where(known, gain, strange)

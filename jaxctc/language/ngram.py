@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxctc.core import checks
 from jaxctc.language import arpa, mapped, ngram_tables
+from jaxctc.language import checks as language_checks
 from jaxctc.language.arpa import END, START, UNKNOWN, Section
 from jaxctc.language.ngram_scorer import NGramScorer
 from jaxctc.language.ngram_tables import Tables
@@ -30,6 +31,11 @@ class NGram:
         too, which is never read.
       unknown_log10: For words not in the model, if it has no ``<unk>``; kenlm uses -100.
 
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If there are no n-grams, a probability is above 1, a back-off is not finite, or an
+        n-gram's own context or last word is missing.
+
     Examples:
       >>> import jaxctc
       >>> listed = {("a",): (-0.5, -0.25), ("b",): (-0.75, 0.0), ("a", "b"): (-0.125, 0.0)}
@@ -45,14 +51,17 @@ class NGram:
     """
 
     def __init__(self, ngrams: NGrams, vocabulary: Sequence[str], *, unknown_log10: float = -100.0):
+        _check_words(vocabulary, unknown_log10)
         wanted = {*vocabulary, START, END, UNKNOWN}
+        language_checks.ngrams("ngrams", ngrams)
         listed = {
             tuple(UNKNOWN if word == "<UNK>" else word for word in ngram): values
             for ngram, values in ngrams.items()
         }
         for ngram in listed:
-            if ngram[:-1] and ngram[:-1] not in listed:
-                raise ValueError(f"ngrams has {ngram}; it must have {ngram[:-1]} too.")
+            for part in (ngram[:-1], ngram[-1:]):
+                if part and part not in listed:
+                    raise ValueError(f"ngrams has {ngram}; it must have {part} too.")
         kept = {ngram: values for ngram, values in listed.items() if wanted.issuperset(ngram)}
         names = {ngram[0]: i for i, ngram in enumerate(x for x in kept if len(x) == 1)}
         sections = []
@@ -97,9 +106,10 @@ class NGram:
           unknown_log10: See `NGram`.
 
         Raises:
-          ValueError: If the file is not in ARPA format, its n-grams do not match the counts in its
-            header, or a probability is above 1.
+          ValueError: If the file is not in ARPA format, is cut off or damaged, its n-grams do not
+            match the counts in its header, or a probability is above 1.
         """
+        _check_words(vocabulary, unknown_log10)
         names, sections = arpa.read(path, {*vocabulary, START, END, UNKNOWN})
         model = cls.__new__(cls)
         model._set(vocabulary, names, sections, unknown_log10, path)
@@ -126,6 +136,9 @@ class NGram:
     def load(cls, path: str | os.PathLike) -> "NGram":
         """The model that `save` wrote. Its tables are mapped from the file, and read when used.
 
+        Raises:
+          ValueError: If `save` did not write the file.
+
         Examples:
           >>> import jaxctc, tempfile
           >>> model = jaxctc.NGram({("a",): (-0.5, 0.0)}, vocabulary=["<blank>", "a"])
@@ -136,6 +149,7 @@ class NGram:
           -0.5
         """
         arrays = mapped.load(path)
+        language_checks.saved_tables(path, arrays, Tables._fields)
         model = cls.__new__(cls)
         model.vocabulary = _strings(arrays["vocabulary"])
         model.order = int(arrays["order"])
@@ -143,6 +157,7 @@ class NGram:
         model._start, model._end = model._names.get(START, -1), model._names.get(END, -1)
         model._word = np.array([model._number(word) for word in model.vocabulary], np.int32)
         model.tables = Tables(*(arrays[field] for field in Tables._fields))
+        ngram_tables.check(model.tables, len(model._names), str(path))
         return model
 
     def log10_probability(self, words: Iterable[str], *, start: bool = True, end: bool = True):
@@ -196,6 +211,14 @@ class NGram:
 
     def _first(self, start: bool) -> int:
         return 1 + self._start if start and self._start >= 0 and self.order > 1 else 0
+
+
+def _check_words(vocabulary: Sequence[str], unknown_log10) -> None:
+    language_checks.texts("vocabulary", vocabulary, None, "class")
+    if isinstance(vocabulary, str):  # its letters would be the words
+        raise TypeError("vocabulary has type str; it must be a sequence of words.")
+    if not checks.static_real("unknown_log10", unknown_log10) <= 0:
+        raise ValueError(f"unknown_log10 is {unknown_log10}; it must be at most 0.")
 
 
 def dense(model: NGram) -> Automaton:

@@ -52,8 +52,9 @@ class NGramScorer:
         score, _ = self._lookup(state, jnp.maximum(end, 0))
         return jnp.where(end >= 0, score, 0)
 
-    def extend_unknown(self, state: jax.Array) -> jax.Array:
-        return self._lookup(state, jnp.asarray(self.unknown))[1]
+    def extend_unknown(self, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # A lexicon has its own score for such a word, instead of that of <unk>.
+        return self._lookup(state, jnp.asarray(self.unknown))[1], jnp.float32(0)
 
     def unigram_scores(self) -> jax.Array:
         return jnp.asarray(self.unigram)[jnp.asarray(self.label_word)]

@@ -83,6 +83,22 @@ def build(sections: list[Section], start: int, end: int, order: int, name: str) 
     )
 
 
+def check(tables: Tables, names: int, path: str) -> None:
+    """Checks that tables from a file fit together."""
+    words, ngrams, contexts = len(tables.unigram), len(tables.word), len(tables.backoff)
+    sizes = {
+        "unigram": (names, words),
+        "log10": (ngrams, len(tables.log10)),
+        "link": (ngrams, len(tables.link)),
+        "offset": (contexts + 1, len(tables.offset)),
+    }
+    for field, (wanted, found) in sizes.items():
+        if found != wanted:
+            raise ValueError(f"{path} has {field} of length {found}; it must be {wanted}.")
+    if tables.offset[0] != 0 or tables.offset[-1] != ngrams:
+        raise ValueError(f"{path} has offset up to {tables.offset[-1]}; it must be {ngrams}.")
+
+
 def _find(key: np.ndarray, context: np.ndarray, word: np.ndarray) -> np.ndarray:
     """Where the n-grams of contexts and words are, -1 where there are none."""
     if not len(key):

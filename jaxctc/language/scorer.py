@@ -33,8 +33,9 @@ class Scorer(Protocol):
     * ``extend_scores(state, labels [K]) -> scores [K]``: the scores that `extend` gives for several
       labels, without the states. A search needs many more scores than states. Without this method
       it calls `extend` for all of the labels.
-    * ``extend_unknown(state) -> state``, of a model of words: the state after a word that
-      the model does not know. Without this method it is the start.
+    * ``extend_unknown(state) -> (state, score)``, of a model of words: the state after a word that
+      is not in the list, and its score, which is 0 where nothing has to be given or taken back;
+      ``-inf`` forbids such a word here. Without this method, the start and 0.
     * ``unigram_scores() -> scores [C]``, of a model of words: scores of words in no particular
       context, for the look-ahead of a `Lexicon`. Without this method, those at the start.
 
@@ -74,11 +75,11 @@ def extend_scores(scorer: Scorer, state: State, labels: jax.Array) -> jax.Array:
     return jax.vmap(lambda label: scorer.extend(state, label)[1])(labels)
 
 
-def extend_unknown(scorer: Scorer, state: State) -> State:
-    """The state of a model of words after a word that it does not know."""
+def extend_unknown(scorer: Scorer, state: State) -> tuple[State, jax.Array]:
+    """The state of a model of words after a word that is not in the list, and its score."""
     if hasattr(scorer, "extend_unknown"):
         return scorer.extend_unknown(state)  # type: ignore[attr-defined]
-    return scorer.start()
+    return scorer.start(), jnp.float32(0)
 
 
 def unigram_scores(scorer: Scorer, words: int) -> jax.Array:
@@ -115,8 +116,9 @@ class Combined:
         parts = zip(self.scorers, state, strict=True)
         return self._sum([extend_scores(s, x, labels) for s, x in parts])
 
-    def extend_unknown(self, state: State) -> State:
-        return tuple(extend_unknown(s, x) for s, x in zip(self.scorers, state, strict=True))
+    def extend_unknown(self, state: State) -> tuple[State, jax.Array]:
+        both = [extend_unknown(s, x) for s, x in zip(self.scorers, state, strict=True)]
+        return tuple(after for after, _ in both), self._sum([score for _, score in both])
 
     def unigram_scores(self) -> jax.Array:
         words = self.classes

@@ -96,6 +96,7 @@ def start_states(
 def _checked(scorer: Scorer, labels: checks.ArrayLike, classes: int | None) -> jax.Array:
     """Label sequences that a scorer can read."""
     language_checks.scorer("scorer", scorer, None)
+    language_checks.methods("scorer", scorer)
     labels = checks.integer_array("labels", labels)
     known, most = checks.concrete(labels), classes_of(scorer) if classes is None else classes
     if known is not None and known.size and most is not None and known.max() >= most:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxctc.core import checks
 from jaxctc.language import checks as language_checks
-from jaxctc.language.scorer import Scorer, extend_scores
+from jaxctc.language.scorer import Scorer, extend_scores, extend_unknown
 
 S = TypeVar("S", bound=Hashable)
 Array = np.ndarray | jax.Array
@@ -29,6 +29,9 @@ class Automaton:
       transition: int32 ``[states, C]``, the state after each label.
       score: float ``[states, C]``, of each label; ``-inf`` forbids it.
       final_score: float ``[states]``; ``-inf`` where no sequence may end.
+      unknown_transition: int32 ``[states]``, of an automaton of words: the state after a word that
+        a `Lexicon` does not list. Without these two, its `scorer` can not take ``unknown=``.
+      unknown_score: float ``[states]``, of such a word; ``-inf`` forbids it.
 
     Examples:
       >>> import jaxctc, numpy as np
@@ -44,6 +47,8 @@ class Automaton:
     transition: Array
     score: Array
     final_score: Array
+    unknown_transition: Array | None = None
+    unknown_score: Array | None = None
 
     @property
     def classes(self) -> int:
@@ -63,11 +68,21 @@ class Automaton:
     def extend_scores(self, state: jax.Array, labels: jax.Array) -> jax.Array:
         return jnp.asarray(self.score)[state][labels]  # a whole row is read at once
 
+    def extend_unknown(self, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.unknown_transition is None or self.unknown_score is None:
+            raise ValueError(
+                "an Automaton has no unknown_transition or unknown_score; for a Lexicon with "
+                "`unknown` it must have both, as from `tabulate` with `unknown`."
+            )
+        after = jnp.asarray(self.unknown_transition)[state].astype(jnp.int32)
+        return after, jnp.asarray(self.unknown_score)[state]
+
 
 def build(
     start: S,
     expand: Callable[[S], tuple[Iterable[tuple[int, S, float]], float]],
     classes: int,
+    unknown: Callable[[S], tuple[S, float] | None] | None = None,
 ) -> Automaton:
     """The automaton of all states that can be reached from a start.
 
@@ -75,25 +90,42 @@ def build(
       start: The first state, anything hashable.
       expand: For a state, its arcs as (label, next state, score), and its final score.
       classes: The number of classes C.
+      unknown: Of automata of words: for a state, that after a word that is not in the list, and its
+        score; it returns None where there can be none.
     """
     classes = checks.positive("classes", classes)
     number, states, rows = {start: 0}, [start], []
+
+    def number_of(state: S) -> int:
+        if state not in number:
+            number[state] = len(states)
+            states.append(state)
+        return number[state]
+
     for state in states:  # grows as states are found
         arcs, final = expand(state)
         transition = np.zeros(classes, np.int32)
         score = np.full(classes, -np.inf, np.float32)
         for label, following, weight in arcs:
             label = checks.class_id("label", label, classes)
-            if following not in number:
-                number[following] = len(states)
-                states.append(following)
-            transition[label], score[label] = number[following], weight
-        rows.append((transition, score, final))
-    transitions, scores, finals = zip(*rows, strict=True)
-    return Automaton(np.stack(transitions), np.stack(scores), np.array(finals, np.float32))
+            transition[label], score[label] = number_of(following), weight
+        after = unknown and unknown(state)
+        after = (0, -np.inf) if after is None else (number_of(after[0]), after[1])
+        rows.append((transition, score, final, *after))
+    transition, score, final, after, gained = zip(*rows, strict=True)
+    known = np.stack(transition), np.stack(score), np.array(final, np.float32)
+    if unknown is None:
+        return Automaton(*known)
+    return Automaton(*known, np.array(after, np.int32), np.array(gained, np.float32))
 
 
-def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 100_000) -> Automaton:
+def tabulate(
+    scorer: Scorer,
+    *,
+    classes: int | None = None,
+    max_states: int = 100_000,
+    unknown: bool = False,
+) -> Automaton:
     """A small scorer as dense tables, with all states that can be reached from its start.
 
     A search reads tables faster than it computes, and `graphs.from_scorer` needs them. The
@@ -104,6 +136,8 @@ def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 10
       scorer: A `Scorer`.
       classes: The number of classes C; None asks the scorer.
       max_states: An error, not a full memory, if there are more states than this.
+      unknown: Whether the tables say too what follows a word that is not in the list, for a
+        model of words in a `Lexicon` with `unknown`.
 
     Raises:
       TypeError: If `scorer` is not a scorer.
@@ -117,25 +151,32 @@ def tabulate(scorer: Scorer, *, classes: int | None = None, max_states: int = 10
       (4, 4)
     """
     language_checks.scorer("scorer", scorer, classes)
+    language_checks.methods("scorer", scorer, unknown=unknown)
     classes = getattr(scorer, "classes", None) if classes is None else classes
     if classes is None:
         raise ValueError("classes is None; it must be a number, since the scorer has none.")
     classes = checks.positive("classes", classes)
     if isinstance(scorer, Automaton):
-        arrays = scorer.transition, scorer.score, scorer.final_score
-        return Automaton(*map(np.asarray, arrays))
+        tables = jax.tree.map(np.asarray, scorer)
+        if not unknown or scorer.unknown_transition is not None:
+            return tables
     with jax.ensure_compile_time_eval():  # on the host, also within a caller's `jit`
-        return _tabulate(scorer, classes, max_states)
+        return _tabulate(scorer, classes, max_states, unknown)
 
 
-def _tabulate(scorer: Scorer, classes: int, max_states: int) -> Automaton:
+def _tabulate(scorer: Scorer, classes: int, max_states: int, unknown: bool) -> Automaton:
     every = jnp.arange(classes, dtype=jnp.int32)
 
     @functools.partial(jax.jit, static_argnums=1)
     def expand(states, count):
         def one(state):
             after, _ = jax.vmap(scorer.extend, (None, 0))(state, every)
-            return after, extend_scores(scorer, state, every), scorer.final(state)
+            score = extend_scores(scorer, state, every)
+            if unknown:  # the last column: a word that is not in the list
+                other, gained = extend_unknown(scorer, state)
+                after = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), after, other)
+                score = jnp.append(score, gained.astype(score.dtype))
+            return after, score, scorer.final(state)
 
         return jax.vmap(one, axis_size=count)(states)
 
@@ -150,7 +191,7 @@ def _tabulate(scorer: Scorer, classes: int, max_states: int) -> Automaton:
         batch = [np.concatenate([x, np.repeat(x[:1], padded - count, axis=0)]) for x in leaves]
         after, score, final = jax.device_get(expand(jax.tree.unflatten(structure, batch), padded))
         score, rows = score[:count], jax.tree.leaves(after)
-        transition = np.zeros((count, classes), np.int32)
+        transition = np.zeros(score.shape, np.int32)
         fresh = []
         for i, c in zip(*np.nonzero(score > -np.inf), strict=True):
             key = _key([x[i] for x in rows], c)
@@ -166,7 +207,12 @@ def _tabulate(scorer: Scorer, classes: int, max_states: int) -> Automaton:
         scores.append(score)
         finals.append(final[:count])
         leaves = [np.stack([x[i, c] for i, c in fresh]) if fresh else x[:0, 0] for x in rows]
-    return Automaton(np.concatenate(transitions), np.concatenate(scores), np.concatenate(finals))
+    transition, score = np.concatenate(transitions), np.concatenate(scores)
+    final = np.concatenate(finals)
+    if not unknown:
+        return Automaton(transition, score, final)
+    parts = transition[:, :-1], score[:, :-1], final, transition[:, -1], score[:, -1]
+    return Automaton(*map(np.ascontiguousarray, parts))
 
 
 def _key(leaves: list[np.ndarray], index: int) -> bytes:

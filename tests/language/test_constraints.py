@@ -132,6 +132,46 @@ class _WithModel(NamedTuple):
             r"words has \[1, 3\]; it must not contain the blank, class 3\.$",
         ),
         (
+            lambda: jaxctc.Hotwords({(1, 2): 1.0}, 4, separator=0),
+            ValueError,
+            r"separator has \[0\]; it must not contain the blank, class 0\.$",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, word_begins={0, 1}),
+            ValueError,
+            r"word_begins is \[0, 1\]; it must have labels, but not the separator or the blank, cl",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, 3, word_begins={1, 3}),
+            ValueError,
+            r"word_begins is \[1, 3\]; it must have labels, but not the separator or",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, word_begins=()),
+            ValueError,
+            r"word_begins is \[\]; it m",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, word_begins=1),
+            TypeError,
+            "word_begins has type int; it must be a set of labels",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, names=["a", "b"]),
+            ValueError,
+            "names has length 2; it must have the text of each word, 1",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 4, vocabulary=["", "a"]),
+            ValueError,
+            "vocabulary has length 2; it must have the text of each class, 4",
+        ),
+        (
+            lambda: jaxctc.Lexicon([[1]], 2, vocabulary=["", 3]),
+            TypeError,
+            "vocabulary has 3; it must have texts",
+        ),
+        (
             lambda: jaxctc.Lexicon([[1]], 4, blank_id=-1),
             ValueError,
             r"blank_id is -1; it must be at least 0\.$",
@@ -194,6 +234,11 @@ def test_a_word_with_the_blank_of_the_search_is_refused():
         jaxctc.ctc_beam_search(logits, blank_id=3, scorer=other)
     with pytest.raises(ValueError, match=sentence):
         jaxctc.ctc_beam_extend(state, logits, blank_id=3, scorer=other)
+    separated = jaxctc.Lexicon([[1, 2]], classes=4, separator=3).scorer()
+    both = jaxctc.combine([separated, jaxctc.Hotwords({(1, 2): 1.0}, 4).scorer()])
+    clash = r"scorer\.scorers\[0\] has the separator 3; it must not be the blank, class 3\.$"
+    with pytest.raises(ValueError, match=clash):
+        jaxctc.ctc_beam_search(logits, blank_id=3, scorer=both)
     tables = jaxctc.tabulate(other)
     sentence = r"^scorer reads no sequence without the blank, class 3; it must read some\.$"
     with pytest.raises(ValueError, match=sentence):

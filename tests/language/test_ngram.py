@@ -69,13 +69,106 @@ def test_files_are_checked(tmp_path, model):
         (("-0.9\t</s>", "0.9\t</s>"), "line 9: '0.9"),
         (("-0.9\t</s>", "nan\t</s>"), "line 9: 'nan"),
         (("-0.9\t</s>", "-0.9\t<s>"), "has a word twice; its n-grams must differ"),
+        (("\\2-grams:", "\\3-grams:"), r"section .3-grams: is out of order; it must be .2-grams:"),
+        (("\\1-grams:", "\\2-grams:"), r"section .2-grams: is out of order; it must be .1-grams:"),
+        (("-0.3261\td\t-0.4191", "-0.3261\td\tinf"), "line 13: '-0.3261"),
+        (("-0.3261\td\t-0.4191", "-0.3261\td\tsome"), "line 13: '-0.3261"),
+        ((text[text.index("\\1-grams") :], "\\end\\"), "has {} n-grams; its header says"),
+        ((text, "\\data\\\n\\end\\"), "has no n-grams; it must have words"),
     ]:
         assert change[0] in text
         file.write_text(text.replace(*change))
         with pytest.raises(ValueError, match=message):
             jaxctc.NGram.from_arpa(file, VOCABULARY)
-    with pytest.raises(ValueError, match="it must have"):
-        jaxctc.NGram({("a",): (0.0, 0.0), ("b", "a"): (0.0, 0.0)}, ["a"])
+    whole = (tmp_path / "small.arpa.gz").read_bytes()
+    cut = tmp_path / "cut.arpa.gz"
+    for damaged in (whole[:-40], whole[:60] + b"?" + whole[61:], text.encode()):
+        cut.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"is damaged .*; it must be a whole gzip file"):
+            jaxctc.NGram.from_arpa(cut, VOCABULARY)
+    file.write_bytes(text.replace("<unk>", "caf\xe9").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"has b'caf.xe9'; it must be UTF-8"):
+        jaxctc.NGram.from_arpa(file, VOCABULARY)
+
+
+A, B = ("a",), ("b",)
+
+
+@pytest.mark.parametrize(
+    ("ngrams", "error", "sentence"),
+    [
+        ([("a", -1.0)], TypeError, "ngrams has type list; it must be a mapping from n-grams"),
+        ({}, ValueError, "ngrams has length 0; it must have at least one n-gram"),
+        ({"a": (-1.0, 0.0)}, TypeError, "ngrams has 'a'; an n-gram must be a tuple of words"),
+        ({(1,): (-1.0, 0.0)}, TypeError, r"ngrams has \(1,\); an n-gram must be a tuple of words"),
+        ({(): (-1.0, 0.0)}, TypeError, r"ngrams has \(\); an n-gram must be a tuple of words"),
+        ({A: -1.0}, TypeError, r"ngrams has \('a',\) with -1.0; it must be log10 of a probability"),
+        ({A: (-1.0,)}, TypeError, r"ngrams has \('a',\) with \(-1.0,\); it must be log10"),
+        (
+            {A: (0.5, 0.0)},
+            ValueError,
+            r"with \(0.5, 0.0\); log10 of a probability must be at most 0",
+        ),
+        ({A: (math.nan, 0.0)}, ValueError, r"with \(nan, 0.0\); log10 of a probability must be at"),
+        ({A: (-1.0, math.inf)}, ValueError, r"with \(-1.0, inf\); .* that of a back-off finite"),
+        (
+            {A: (0.0, 0.0), B + A: (0.0, 0.0)},
+            ValueError,
+            r"has \('b', 'a'\); it must have \('b',\) too",
+        ),
+        (
+            {B: (0.0, 0.0), B + A: (0.0, 0.0)},
+            ValueError,
+            r"has \('b', 'a'\); it must have \('a',\) too",
+        ),
+    ],
+)
+def test_ngrams_are_checked(ngrams, error, sentence):
+    with pytest.raises(error, match=sentence):
+        jaxctc.NGram(ngrams, ["a"])
+
+
+def test_words_are_checked():
+    for make, *given in [
+        (jaxctc.NGram, {A: (-1, 0)}),
+        (jaxctc.NGram.from_arpa, DATA / "small.arpa"),
+    ]:
+        with pytest.raises(TypeError, match="vocabulary has type str; it must be a sequence of wo"):
+            make(*given, "ab")
+        with pytest.raises(TypeError, match="vocabulary has 3; it must have texts"):
+            make(*given, ["a", 3])
+        with pytest.raises(ValueError, match="unknown_log10 is nan; it must be at most 0"):
+            make(*given, ["a"], unknown_log10=math.nan)
+
+
+def test_saved_files_are_checked(tmp_path, model):
+    path = tmp_path / "model.npz"
+    with pytest.raises(ValueError, match=r"path is .*model.txt'; it must end in .npz"):
+        model.save(tmp_path / "model.txt")
+    model.save(path)
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+
+    def written(**changes):
+        np.savez(path, **{name: x for name, x in (arrays | changes).items() if x is not None})
+
+    for write, sentence in [
+        (lambda: path.write_bytes(whole[:-30]), "is not a file of arrays; it must be one from"),
+        (lambda: path.write_bytes(b"nothing"), "is not a file of arrays; it must be one from"),
+        (lambda: np.savez_compressed(path, **arrays), "is compressed; it must be as `save` wrote"),
+        (lambda: np.savez(path, logits=np.zeros(3)), "has no vocabulary; it must be a file that"),
+        (lambda: written(link=None), "has no link; it must be a file that NGram.save wrote"),
+        (lambda: written(word=np.zeros(3)), r"has a wrong array float64\[3\] as word; it must be"),
+        (lambda: written(link=arrays["link"][:-1]), r"has link of length 21; it must be 22"),
+        (lambda: written(names=arrays["names"][:-2]), r"has unigram of length 7; it must be 6"),
+        (lambda: written(offset=arrays["offset"] + 1), r"has offset up to 23; it must be 22"),
+    ]:
+        write()
+        with pytest.raises(ValueError, match=sentence):
+            jaxctc.NGram.load(path)
+    path.write_bytes(whole)
+    assert jaxctc.NGram.load(path).log10_probability(["a"]) == model.log10_probability(["a"])
 
 
 @pytest.mark.parametrize("word", ["\u3000", "\xa0", "\u2028"], ids=ascii)

@@ -201,33 +201,6 @@ def test_minimum_error_training_with_a_scorer():
     assert (gradient != 0).any()
 
 
-def test_errors_of_scorers_name_what_is_wrong():
-    logits = np.zeros((3, C), np.float32)
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
-    class Wrong(Bounded):
-        def final(self, state):
-            return jnp.zeros(2)
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
-    class Other(Bounded):
-        def extend(self, state, label):
-            return {"count": 1.0 * state["count"], "last": label}, jnp.float32(0)
-
-    parts = bounded().price, np.float32(0), np.int32(2)
-    with pytest.raises(ValueError, match=r"scorer.final returns a score of shape \(2,\)"):
-        jaxctc.ctc_beam_search(logits, scorer=Wrong(*parts))
-    with pytest.raises(ValueError, match=r"scorer.extend returns the state .* like that of start"):
-        jaxctc.ctc_beam_search(logits, scorer=Other(*parts))
-    with pytest.raises(TypeError, match="scorer has type int; it must be a Scorer"):
-        jaxctc.ctc_beam_search(logits, scorer=3)
-    state = jaxctc.ctc_beam_start(beam_width=2, max_labels=3)
-    with pytest.raises(ValueError, match="state was started with another scorer"):
-        jaxctc.ctc_beam_extend(state, logits, scorer=bounded())
-
-
 def test_a_scorer_with_too_many_states_is_not_tabulated():
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass(frozen=True)

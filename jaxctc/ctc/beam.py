@@ -12,9 +12,8 @@ from jaxctc.ctc import beam_state
 from jaxctc.ctc import checks as ctc_checks
 from jaxctc.ctc.beam_state import BeamState, Settings
 from jaxctc.decoding.hypotheses import Hypotheses
-from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
-from jaxctc.language.sequences import start_states
+from jaxctc.language.sequences import segment_start
 
 
 def ctc_beam_search(
@@ -58,15 +57,17 @@ def ctc_beam_search(
       scorer: What is known besides the logits, a `Scorer` such as `jaxctc.language` has.
       scorer_weight: The factor of its scores.
       scorer_state: If given, the scorer's state that each sequence begins with, arrays
-        ``[*batch, ...]``, such as `scorer_state` returns for the segment before.
+        ``[*batch, ...]``, such as `scorer_state` returns for the segment before. Scores count from
+        there, so that those of all segments add up to that of the whole.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
       scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label
       sequences without the scorer; ``scorer_scores`` are not multiplied by the weight;
       ``frames`` are the first frame of each label in the best alignment. Label sequences
-      after which the scorer may not end are not ``complete``; they come last. If a sequence's own
-      logits contain NaN or ``+inf``, it has no hypotheses and its ``scores`` are NaN.
+      after which the scorer may not end are not ``complete``; they come last. ``full`` says that
+      `max_labels` was too small. If a sequence's own logits contain NaN or ``+inf``, it has no
+      hypotheses and its ``scores`` are NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.
@@ -89,14 +90,15 @@ def ctc_beam_search(
       Hannun, Maas, Jurafsky, Ng 2014, "First-pass large vocabulary continuous speech recognition
       using bi-directional recurrent DNNs".
     """
-    logits, lengths, blank_id = _checked(logits, logit_lengths, blank_id)
+    logits, lengths = checks.logits_with_lengths(logits, logit_lengths)
     frames, classes = logits.shape[-2:]
+    blank_id = checks.class_id("blank_id", blank_id, classes)
     width = checks.positive("beam_width", beam_width)
     most = frames if max_labels is None else checks.positive("max_labels", max_labels)
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
-    weight = _weight(scorer, scorer_weight, classes, blank_id)
-    begun = _start_states(scorer, scorer_state, lengths.shape)
-    thresholds = _thresholds(beam_threshold, class_threshold, blank_skip_threshold)
+    weight = ctc_checks.weight(scorer, scorer_weight, classes, blank_id)
+    begun = _begun(scorer, scorer_state, lengths.shape)
+    thresholds = ctc_checks.thresholds(beam_threshold, class_threshold, blank_skip_threshold)
     settings = width, blank_id, most, prune
     return _beam_search(logits, lengths, scorer, begun, weight, thresholds, settings)
 
@@ -134,10 +136,9 @@ def ctc_beam_start(
     batch = checks.batch_shape("batch", batch)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
-    if scorer is not None:
-        language_checks.scorer("scorer", scorer, None)
-    begun = _flatten(_start_states(scorer, scorer_state, batch), batch)
-    return _unflatten(beam_state.start(math.prod(batch), width, most, wide(dtype), begun), batch)
+    ctc_checks.weight(scorer, 1.0)
+    begun = _flatten(_begun(scorer, scorer_state, batch), batch)
+    return _unflatten(beam_state.start(width, most, wide(dtype), begun), batch)
 
 
 def ctc_beam_extend(
@@ -171,7 +172,8 @@ def ctc_beam_extend(
       >>> bool((streamed.scores == whole.scores).all())
       True
     """
-    logits, lengths, blank_id = _checked(logits, logit_lengths, blank_id)
+    logits, lengths = checks.logits_with_lengths(logits, logit_lengths)
+    blank_id = checks.class_id("blank_id", blank_id, logits.shape[-1])
     ctc_checks.beam_state("state", state)
     if state.frame_count.shape != lengths.shape:
         raise ValueError(
@@ -183,9 +185,9 @@ def ctc_beam_extend(
             "the dtype in which the logits are computed."
         )
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
-    weight = _weight(scorer, scorer_weight, logits.shape[-1], blank_id)
-    _check_scorer_state(state, scorer)
-    thresholds = _thresholds(beam_threshold, class_threshold, blank_skip_threshold)
+    weight = ctc_checks.weight(scorer, scorer_weight, logits.shape[-1], blank_id)
+    ctc_checks.scorer_of("state", state, scorer)
+    thresholds = ctc_checks.thresholds(beam_threshold, class_threshold, blank_skip_threshold)
     return _beam_extend(state, logits, lengths, scorer, weight, thresholds, blank_id, prune)
 
 
@@ -216,56 +218,20 @@ def ctc_beam_finish(
       (4, 12)
     """
     ctc_checks.beam_state("state", state)
-    weight = _weight(scorer, scorer_weight)
-    _check_scorer_state(state, scorer)
+    weight = ctc_checks.weight(scorer, scorer_weight)
+    ctc_checks.scorer_of("state", state, scorer)
     return _beam_finish(state, scorer, weight)
 
 
-def _checked(logits, logit_lengths, blank_id):
-    logits = checks.logits_array("logits", logits)
-    *batch, frames, classes = logits.shape
-    lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
-    return logits, lengths, checks.class_id("blank_id", blank_id, classes)
-
-
-def _check_scorer_state(state: BeamState, scorer: Scorer | None) -> None:
-    if not language_checks.state_fits(state.beam.scorer_state, scorer, state.beam.last.shape):
-        raise ValueError(
-            "state was started with another scorer; `ctc_beam_start` must be given the one "
-            "that follows."
-        )
-
-
-def _weight(
-    scorer: Scorer | None,
-    weight: checks.ArrayLike,
-    classes: int | None = None,
-    blank_id: int | None = None,
-):
+def _begun(
+    scorer: Scorer | None, state: Any, batch: tuple[int, ...]
+) -> tuple[Any, checks.ArrayLike]:
+    """The scorer's states before the first label, and the scores that they begin with."""
     if scorer is not None:
-        language_checks.scorer("scorer", scorer, classes)
-        language_checks.methods("scorer", scorer)
-        if blank_id is not None:
-            language_checks.readable("scorer", scorer, blank_id)
-    return jnp.asarray(checks.finite("scorer_weight", weight))
-
-
-def _start_states(scorer: Scorer | None, state: Any, batch: tuple[int, ...]) -> Any:
-    """The scorer's states before the first label; without a scorer, nothing."""
-    if scorer is None:
-        if state is not None:
-            raise ValueError("scorer_state is given without a scorer; it must be given with one.")
-        return ()
-    language_checks.methods("scorer", scorer)
-    return start_states(scorer, batch, state)
-
-
-def _thresholds(beam, label, blank_skip) -> list[jax.Array | None]:
-    named = {"beam_threshold": beam, "class_threshold": label}
-    found = [x if x is None else checks.real_from_zero(n, x) for n, x in named.items()]
-    if blank_skip is not None:
-        blank_skip = checks.probability("blank_skip_threshold", blank_skip)
-    return [x if x is None else jnp.asarray(x) for x in (*found, blank_skip)]
+        return segment_start(scorer, batch, state)
+    if state is not None:
+        raise ValueError("scorer_state is given without a scorer; it must be given with one.")
+    return (), jnp.zeros(batch)
 
 
 @meshes.jit(trailing=(2, 0), static_argnums=6)
@@ -273,7 +239,7 @@ def _beam_search(logits, lengths, scorer, begun, weight, thresholds, settings):
     batch, frames = logits.shape[:-2], logits.shape[-2]
     width, blank_id, max_labels, prune = settings
     logits, begun = _flat_logits(logits, lengths), _flatten(begun, batch)
-    state = beam_state.start(logits.shape[0], width, max_labels, logits.dtype, begun)
+    state = beam_state.start(width, max_labels, logits.dtype, begun)
     settings = Settings(blank_id, prune, *thresholds)
     state = beam_state.extend(
         state, logits, lengths.reshape(-1), scorer, weight, settings, max_labels < frames

@@ -38,9 +38,11 @@ class Settings(NamedTuple):
     blank_skip: jax.Array | None  # a probability
 
 
-def start(batch: int, width: int, max_labels: int, dtype, scorer_state: Any) -> BeamState:
+def start(width: int, max_labels: int, dtype, begun: tuple[Any, jax.Array]) -> BeamState:
+    """A search before the first frame; `begun` has the scorer's states and scores of a batch."""
+    batch = begun[1].shape[0]
     return BeamState(
-        prefix_search.start(batch, width, dtype, scorer_state),
+        prefix_search.start(width, dtype, *begun),
         jnp.full((batch, width, max_labels), -1, jnp.int32),
         jnp.full((batch, 2 * width, max_labels), -1, jnp.int32),
         jnp.zeros(batch, jnp.int32),
@@ -72,6 +74,7 @@ def extend(
     search = prefix_search.Search(
         chosen,
         max_labels,
+        capped,
         scorer,
         weight.astype(logits.dtype),
         _as(settings.beam_threshold, logits.dtype),
@@ -175,4 +178,5 @@ def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypoth
         jnp.where(inside, runs.durations, 0),
         jnp.where(inside, runs.scores, 0),
         jnp.where(inside, runs.confidences, 0),
+        jnp.broadcast_to(beam.full[:, None], lengths.shape),
     )

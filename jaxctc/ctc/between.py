@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxctc.core import meshes
+from jaxctc.core import checks, meshes
 from jaxctc.ctc import checks as ctc_checks
 from jaxctc.ctc.beam_state import BeamState
 from jaxctc.ctc.prefix_search import NOTHING
 from jaxctc.ctc.traces import no_runs
 from jaxctc.language import checks as language_checks
-from jaxctc.language.scorer import Scorer
+from jaxctc.language.scorer import Scorer, classes_of
 from jaxctc.language.sequences import read, start_states
 
 
@@ -20,7 +20,8 @@ def ctc_beam_commit(state: BeamState) -> tuple[jax.Array, jax.Array, BeamState]:
 
     A stream without end needs no longer hypotheses than its pieces: what is committed frees its
     room among the `max_labels`. Scores and frames still count from the start. If hypotheses agree
-    on too little for too long, room runs out, and ``state.beam.full`` is True from there on.
+    on too little for too long, room runs out, and ``state.beam.full`` is True from there on: a
+    hypothesis of more labels may have been better at some frame than all that were kept.
 
     Args:
       state: What `ctc_beam_extend` returned.
@@ -102,7 +103,8 @@ def ctc_beam_rescore(state: BeamState, *, scorer: Scorer, scorer_state: Any = No
 
     Raises:
       TypeError: If `state` is not a state, or `scorer` not a scorer.
-      ValueError: If `scorer_state` does not fit.
+      ValueError: If `scorer_state` does not fit, or the scorer reads fewer classes than the beam's
+        labels.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -118,6 +120,11 @@ def ctc_beam_rescore(state: BeamState, *, scorer: Scorer, scorer_state: Any = No
     language_checks.scorer("scorer", scorer, None)
     language_checks.methods("scorer", scorer)
     begun = start_states(scorer, state.frame_count.shape, scorer_state)
+    known, classes = checks.concrete(state.labels), classes_of(scorer)
+    if known is not None and classes is not None and known.size and known.max() >= classes:
+        raise ValueError(
+            f"scorer reads {classes} classes; it must read label {known.max()}, which the beam has."
+        )
     return _rescore(state, scorer, begun)
 
 
@@ -128,7 +135,10 @@ def _rescore(state, scorer, begun):
         inside = jnp.arange(state.labels.shape[1], dtype=jnp.int32)[None, :] < beam.length[:, None]
         labels = jnp.where(inside, state.labels, -1)
         states, scores = jax.vmap(lambda labels: read(scorer, labels, begun))(labels)
-        allowed = (scores > -jnp.inf) | jnp.isnan(beam.blank)
+        allowed = scores > -jnp.inf
+        if (classes := classes_of(scorer)) is not None:
+            allowed &= jnp.all(labels < classes, axis=1)
+        allowed |= jnp.isnan(beam.blank)
 
         def kept(x, nothing=-jnp.inf):
             return jnp.where(allowed, x, nothing)
@@ -139,6 +149,7 @@ def _rescore(state, scorer, begun):
             length=kept(beam.length, NOTHING),
             scorer_state=states,
             scorer_score=kept(scores.astype(beam.blank.dtype), 0),
+            lost=jnp.full_like(beam.lost, -jnp.inf),  # it was ranked with the other scorer
         )
         return state._replace(beam=beam)
 

@@ -1,9 +1,15 @@
-"""Checks of what CTC's searches hand on."""
+"""Checks of the arguments of CTC's searches, and of what these hand on."""
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
+from jaxctc.core import checks
 from jaxctc.ctc.beam_state import BeamState
 from jaxctc.decoding.hypotheses import Hypotheses
+from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer
 
 
 def beam_state(name: str, value: Any) -> None:
@@ -16,3 +22,36 @@ def hypotheses(name: str, value: Any) -> None:
     """Checks that `value` is what a decoder returns."""
     if not isinstance(value, Hypotheses):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be Hypotheses.")
+
+
+def scorer_of(name: str, state: BeamState, scorer: Scorer | None) -> None:
+    """Checks that a search was started with such a scorer."""
+    if not language_checks.state_fits(state.beam.scorer_state, scorer, state.beam.last.shape):
+        raise ValueError(
+            f"{name} was started with another scorer; `ctc_beam_start` must be given the one "
+            "that follows."
+        )
+
+
+def weight(
+    scorer: Scorer | None,
+    value: checks.ArrayLike,
+    classes: int | None = None,
+    blank_id: int | None = None,
+) -> jax.Array:
+    """The checked factor of the scores of a scorer, which is checked too."""
+    if scorer is not None:
+        language_checks.scorer("scorer", scorer, classes)
+        language_checks.methods("scorer", scorer)
+        if blank_id is not None:
+            language_checks.readable("scorer", scorer, blank_id)
+    return jnp.asarray(checks.finite("scorer_weight", value))
+
+
+def thresholds(beam: Any, label: Any, blank_skip: Any) -> list[jax.Array | None]:
+    """The thresholds of a search, None where there is none."""
+    named = {"beam_threshold": beam, "class_threshold": label}
+    found = [x if x is None else checks.real_from_zero(n, x) for n, x in named.items()]
+    if blank_skip is not None:
+        blank_skip = checks.probability("blank_skip_threshold", blank_skip)
+    return [x if x is None else jnp.asarray(x) for x in (*found, blank_skip)]

@@ -88,6 +88,7 @@ def _greedy_decode(logits, logit_lengths, blank_id) -> Hypotheses:
         duration,
         surest,
         confidence,
+        jnp.zeros(score.shape, bool),
     )
     return jax.tree.map(lambda y: y.reshape(*batch, *y.shape[1:]), found)
 

@@ -51,7 +51,10 @@ class Beam(NamedTuple):
     parent_low: jax.Array
     scorer_state: Any  # a pytree, () without a scorer
     scorer_score: jax.Array
-    full: jax.Array  # bool [B]: did a prefix have as many labels as it may, with frames to come?
+    # Longer prefixes for which there was no room, of each prefix: an upper bound of what the best
+    # of them would have by now, as ranks are.
+    lost: jax.Array
+    full: jax.Array  # bool [B]: was such a prefix ever better than all that were kept?
 
 
 class Search(NamedTuple):
@@ -59,16 +62,18 @@ class Search(NamedTuple):
 
     chosen: np.ndarray | None  # the candidates considered; None with a scorer, which takes all
     max_labels: int
+    capped: bool  # may there be more frames than `max_labels`?
     scorer: Scorer | None
     weight: jax.Array  # of its scores
     threshold: jax.Array | None  # how far below the best a prefix may be
 
 
-def start(batch: int, width: int, dtype, scorer_state: Any) -> Beam:
+def start(width: int, dtype, scorer_state: Any, scorer_score: jax.Array) -> Beam:
     """A beam of the empty prefix and W - 1 empty places.
 
-    `scorer_state` has the batch's axis.
+    The scorer's state and score, ``[B]``, have the batch's axis.
     """
+    batch = scorer_score.shape[0]
     first = jnp.broadcast_to((jnp.arange(width, dtype=jnp.int32) == 0)[None, :], (batch, width))
     nothing = jnp.full((batch, width), -jnp.inf, dtype)
     sure = jnp.where(first, jnp.zeros((), dtype), nothing)
@@ -88,7 +93,8 @@ def start(batch: int, width: int, dtype, scorer_state: Any) -> Beam:
         scorer_state=jax.tree.map(
             lambda x: jnp.broadcast_to(x[:, None], (batch, width, *x.shape[1:])), scorer_state
         ),
-        scorer_score=jnp.zeros((batch, width), dtype),
+        scorer_score=jnp.broadcast_to(scorer_score.astype(dtype)[:, None], (batch, width)),
+        lost=nothing,
         full=jnp.zeros(batch, bool),
     )
 
@@ -139,7 +145,7 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
     stay_best_label = jnp.where(begins, best_entering, beam.best_label) + log_last
     stay_label_place = jnp.where(begins, entering_place, width + place[None, :])
 
-    rank, stays, source, choice = _winners(
+    (rank, stays, source, choice), wanted = _winners(
         search, _Ranked(beam, frame, added, total, stay, parent), width
     )
     exists = rank > -jnp.inf
@@ -173,8 +179,14 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
         parent_low=jnp.where(stays, old(beam.parent_low), low),
         scorer_state=beam.scorer_state,
         scorer_score=beam.scorer_score,
-        full=beam.full | jnp.any((beam.length >= search.max_labels) & (total > -jnp.inf), axis=1),
+        lost=beam.lost,
+        full=beam.full,
     )
+    if wanted is not None:
+        lost = jnp.logaddexp(beam.lost + _goes_on(frame, added), wanted)
+        better = jnp.any(lost > jnp.max(rank, axis=1, keepdims=True), axis=1)
+        lost = jnp.where(stays, old(lost), -jnp.inf)
+        after = after._replace(lost=lost, full=beam.full | better)
     if search.scorer is not None:
         state, score = _scored(search.scorer, beam, source, label, stays)
         after = after._replace(scorer_state=state, scorer_score=score)
@@ -190,6 +202,15 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
     return jax.tree.map(lambda x, y: _where(frame.inside, x, y), (after, trace), before)
 
 
+def _goes_on(frame: Frame, added: jax.Array) -> jax.Array:
+    """A bound of the log-probability of a frame in one label sequence, ``[B, 1]``.
+
+    At each frame an alignment has a blank, the label before, or the next.
+    """
+    label = jnp.max(added, axis=1) + np.log(2).astype(added.dtype)
+    return jnp.minimum(jnp.logaddexp(frame.blank, label), 0)[:, None]
+
+
 class _Ranked(NamedTuple):
     """What the candidates of a frame are ranked by."""
 
@@ -201,11 +222,14 @@ class _Ranked(NamedTuple):
     parent: jax.Array  # int32 [B, W]
 
 
-def _winners(search: Search, x: _Ranked, width: int) -> tuple[jax.Array, ...]:
+def _winners(
+    search: Search, x: _Ranked, width: int
+) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
     """The W best of prefixes that stay and prefixes that become longer by one label.
 
     Returns:
-      ``[B, W]``: their ranks, whether they stay, the place of each before, which label is added.
+      ``[B, W]``: their ranks, whether they stay, the place of each before, which label is added;
+      and of each prefix the best rank that would be longer than there is room for.
     """
     beam, labels = x.beam, x.frame.top_labels
     batch, count = x.added.shape
@@ -214,7 +238,6 @@ def _winners(search: Search, x: _Ranked, width: int) -> tuple[jax.Array, ...]:
     repeats = labels[:, None, :] == beam.last[:, :, None]
     before = jnp.where(repeats, beam.blank[:, :, None], x.total[:, :, None])
     longer = before + x.added[:, None, :]  # [B, W, K]
-    longer = jnp.where((beam.length >= search.max_labels)[:, :, None], -jnp.inf, longer)
     # Without those that are in the beam already.
     row = jnp.arange(batch, dtype=jnp.int32)[:, None]
     if x.frame.top_labels is None:
@@ -226,11 +249,12 @@ def _winners(search: Search, x: _Ranked, width: int) -> tuple[jax.Array, ...]:
     )
     stay = x.stay
     if search.scorer is None:
+        longer, wanted = _with_room(longer, beam, search)
         flat = longer.reshape(batch, width * count)[:, search.chosen]
         rank, winner = lax.top_k(jnp.concatenate([stay, flat], axis=1), width)
         stays = winner < width
         chosen = jnp.asarray(search.chosen, jnp.int32)[jnp.maximum(winner - width, 0)]
-        return rank, stays, jnp.where(stays, winner, chosen // count), chosen % count
+        return (rank, stays, jnp.where(stays, winner, chosen // count), chosen % count), wanted
 
     scorer = search.scorer
     if x.frame.top_labels is None:
@@ -245,12 +269,22 @@ def _winners(search: Search, x: _Ranked, width: int) -> tuple[jax.Array, ...]:
     allowed = grown > -jnp.inf
     grown = jnp.where(allowed, beam.scorer_score[:, :, None] + grown, 0)
     longer = jnp.where(allowed, longer + search.weight * grown, -jnp.inf)
+    longer, wanted = _with_room(longer, beam, search)
     stay = stay + search.weight * beam.scorer_score
     both = jnp.concatenate([stay[:, :, None], longer], axis=2)
     both = both.reshape(batch, width * (count + 1))
     rank, winner = selection.best(both, width)
     source, choice = winner // (count + 1), winner % (count + 1)
-    return rank, choice == 0, source, jnp.maximum(choice - 1, 0)
+    return (rank, choice == 0, source, jnp.maximum(choice - 1, 0)), wanted
+
+
+def _with_room(longer: jax.Array, beam: Beam, search: Search) -> tuple[jax.Array, jax.Array | None]:
+    """The ranks of longer prefixes that there is room for, and the best of the others."""
+    if not search.capped:
+        return longer, None
+    crowded = (beam.length >= search.max_labels)[:, :, None]
+    wanted = jnp.max(jnp.where(crowded, longer, -jnp.inf), axis=2)
+    return jnp.where(crowded, -jnp.inf, longer), wanted
 
 
 def _scored(scorer: Scorer, beam: Beam, source, label, stays) -> tuple[Any, jax.Array]:

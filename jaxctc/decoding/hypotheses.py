@@ -28,3 +28,5 @@ class Hypotheses(NamedTuple):
     # float [*batch, (N,) L], 0 past the length: 1 minus the entropy of the classes where the label
     # was emitted, as a share of the highest entropy, so that 1 is sure; likewise.
     confidences: jax.Array
+    # bool [*batch, (N,)], the same for all N: were there labels that `max_labels` had no room for?
+    full: jax.Array

@@ -1,7 +1,7 @@
 """Checks of what a search knows besides the logits."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,15 @@ def saved_tables(path: Any, arrays: Mapping[str, np.ndarray], tables: Sequence[s
         if found is None or found.dtype.kind != kind or found.ndim != axes:
             what = "no" if found is None else f"a wrong array {found.dtype}{[*found.shape]} as"
             raise ValueError(f"{path} has {what} {name}; it must be a file that NGram.save wrote.")
+
+
+def begins(name: str, value: Any, classes: int) -> frozenset[int]:
+    """`value` as a set of classes; empty for None."""
+    if value is None:
+        return frozenset()
+    if not isinstance(value, Collection) or isinstance(value, str):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a set of labels.")
+    return frozenset(checks.class_id(name, label, classes) for label in value)
 
 
 def readable(name: str, value: Any, blank_id: int) -> None:
@@ -169,6 +178,8 @@ def _methods(name: str, structure: Any, kinds: tuple, words: int | None, unknown
     _score(f"{name}.final", returned("final", state))
     if hasattr(value, "extend_scores"):
         _score(f"{name}.extend_scores", returned("extend_scores", state, labels(2)), (2,))
+    if hasattr(value, "next_segment"):
+        _like_start(f"{name}.next_segment", returned("next_segment", state), state)
     if words is not None and hasattr(value, "unigram_scores"):
         _score(f"{name}.unigram_scores", returned("unigram_scores"), (words,))
     if unknown and hasattr(value, "extend_unknown"):
@@ -202,12 +213,17 @@ def _extended(name: str, value: Any, state: Any) -> None:
         what = f"{len(value)} values" if kind in ("tuple", "list") else f"a value of type {kind}"
         raise TypeError(f"{name} returns {what}; it must return two, a state and a score.")
     after, score = value
+    _like_start(name, after, state)
+    _score(name, score)
+
+
+def _like_start(name: str, after: Any, state: Any) -> None:
+    """Checks that a state is like that of the start."""
     if jax.tree.structure(after) != jax.tree.structure(state) or _kinds(after) != _kinds(state):
         raise ValueError(
             f"{name} returns the state {_text(after)}; it must be like that of start, "
             f"{_text(state)}."
         )
-    _score(name, score)
 
 
 def _kinds(tree: Any) -> list[tuple]:

@@ -55,9 +55,6 @@ class Lexicon:
             language_checks.no_blank("separator", [self.separator], self.blank_id)
             checks.class_id("separator", self.separator, self.classes)
         if self.word_begins is not None:
-            if not isinstance(self.word_begins, Collection):
-                kind = type(self.word_begins).__name__
-                raise TypeError(f"word_begins has type {kind}; it must be a set of labels.")
             begins = self._begins
             if not begins or self.separator in begins or self.blank_id in begins:
                 raise ValueError(
@@ -208,9 +205,7 @@ class Lexicon:
 
     @functools.cached_property
     def _begins(self) -> frozenset[int]:
-        return frozenset(
-            checks.class_id("word_begins", x, self.classes) for x in self.word_begins or ()
-        )
+        return language_checks.begins("word_begins", self.word_begins, self.classes)
 
     def _checked(self, labels: tuple) -> tuple[int, ...]:
         for label in labels:

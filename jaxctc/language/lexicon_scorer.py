@@ -79,6 +79,10 @@ class LexiconScorer:
             end = weighted(self.model.final(done).astype(jnp.float32), jnp.asarray(self.weight))
         return jnp.where(at_start, end, gain + end)
 
+    def next_segment(self, state: State) -> State:
+        # After a separator a sequence must go on with a word, but a segment may be silent.
+        return state._replace(begun=state.begun & (state.node != 0))
+
     def _read(self, state: State, label: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The scores of labels, where they lead, and whether they end the word before them."""
         ahead = self._ahead(state.node)

@@ -36,6 +36,8 @@ class Scorer(Protocol):
     * ``extend_unknown(state) -> (state, score)``, of a model of words: the state after a word that
       is not in the list, and its score, which is 0 where nothing has to be given or taken back;
       ``-inf`` forbids such a word here. Without this method, the start and 0.
+    * ``next_segment(state) -> state``: the state with which the next segment begins, where the
+      sequence before has ended in this one; see `scorer_state`. Without this method, the same.
     * ``unigram_scores() -> scores [C]``, of a model of words: scores of words in no particular
       context, for the look-ahead of a `Lexicon`. Without this method, those at the start.
 
@@ -82,6 +84,13 @@ def extend_unknown(scorer: Scorer, state: State) -> tuple[State, jax.Array]:
     return scorer.start(), jnp.float32(0)
 
 
+def next_segment(scorer: Scorer, state: State) -> State:
+    """The state with which a segment begins after another one."""
+    if hasattr(scorer, "next_segment"):
+        return scorer.next_segment(state)  # type: ignore[attr-defined]
+    return state
+
+
 def unigram_scores(scorer: Scorer, words: int) -> jax.Array:
     """Scores ``[words]`` of words in no particular context."""
     if hasattr(scorer, "unigram_scores"):
@@ -119,6 +128,9 @@ class Combined:
     def extend_unknown(self, state: State) -> tuple[State, jax.Array]:
         both = [extend_unknown(s, x) for s, x in zip(self.scorers, state, strict=True)]
         return tuple(after for after, _ in both), self._sum([score for _, score in both])
+
+    def next_segment(self, state: State) -> State:
+        return tuple(next_segment(s, x) for s, x in zip(self.scorers, state, strict=True))
 
     def unigram_scores(self) -> jax.Array:
         words = self.classes

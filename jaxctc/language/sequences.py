@@ -1,13 +1,15 @@
 """Whole label sequences read by a scorer: their scores, and the states after them."""
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
 from jaxctc.language import checks as language_checks
-from jaxctc.language.scorer import Scorer, State, classes_of
+from jaxctc.language.scorer import Scorer, State, classes_of, next_segment
 
 
 def score_sequence(
@@ -53,6 +55,9 @@ def scorer_state(
     the `scorer_state` of `ctc_beam_search` or `ctc_beam_start`. A lexicon whose words have a
     separator between them must read it too, or the next segment would continue the word.
 
+    What such a search adds counts from the score of the labels before, with that of their end, if
+    they may end: the scores of the segments add up to that of the whole.
+
     Args:
       scorer: A `Scorer`.
       labels: integer ``[*batch, L]``; a sequence ends at its first negative label, as those
@@ -91,6 +96,37 @@ def start_states(
     state = jax.tree.map(jnp.asarray, state)
     language_checks.state(name, state, scorer, batch)
     return state
+
+
+def segment_start(scorer: Scorer, batch: tuple[int, ...], state: State | None) -> tuple[State, Any]:
+    """The states that segments begin with, and the scores that they begin with, ``[*batch]``.
+
+    The segment before has the score of its end, which is subtracted. A hotword that has begun in it
+    has been taken back there, and is given in advance again.
+    """
+    begun = start_states(scorer, batch, state)
+    if state is None:
+        return begun, jnp.zeros(batch)
+    first = jax.tree.leaves(begun)[:1]
+    return _segment_start(len(batch), *[x.ndim - len(batch) for x in first])(
+        scorer, begun, jnp.zeros(batch)
+    )
+
+
+@functools.cache
+def _segment_start(axes: int, trailing: int | None = None):
+    @meshes.jit(trailing=(None, trailing, 0))
+    def run(scorer, state, score):
+        def one(state, score):
+            state = next_segment(scorer, state)
+            end = scorer.final(state).astype(score.dtype)
+            return state, jnp.where(end > -jnp.inf, score - end, score)
+
+        for _ in range(axes):
+            one = jax.vmap(one)
+        return one(state, score)
+
+    return run
 
 
 def _checked(scorer: Scorer, labels: checks.ArrayLike, classes: int | None) -> jax.Array:

@@ -112,7 +112,7 @@ def extend(search: Search, stream: Stream, encoder: jax.Array, lengths: jax.Arra
 def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
     """The hypotheses if the utterances end here, those at frames to come included."""
 
-    def one(beams, emitted):
+    def one(beams, emitted, full):
         ahead, width = beams.score.shape
         beam = _flat(beams._replace(output=(), state=()))
         beam = beam._replace(node=jnp.arange(ahead * width, dtype=jnp.int32))
@@ -137,9 +137,10 @@ def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
             found.durations,
             found.scores,
             found.confidences,
+            jnp.broadcast_to(full, lengths.shape),
         )
 
-    return jax.vmap(one)(stream.beams, stream.emitted)
+    return jax.vmap(one)(stream.beams, stream.emitted, stream.full)
 
 
 def commit(stream: Stream) -> tuple[Emitted, Stream]:

@@ -183,6 +183,7 @@ def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
         found.durations,
         found.scores,
         found.confidences,
+        stream.full,
     )
 
 

@@ -133,8 +133,7 @@ def test_segments_share_a_context(logits):
         said = np.asarray(first.labels[b, 0, : first.lengths[b, 0]]).tolist()
         for n in range(W):
             more = np.asarray(second.labels[b, n, : second.lengths[b, n]]).tolist()
-            want = jaxctc.score_sequence(NEW, [*said, *more])
-            want -= jaxctc.score_sequence(NEW, said, final=False)
+            want = jaxctc.score_sequence(NEW, [*said, *more]) - first.scorer_scores[b, 0]
             np.testing.assert_allclose(second.scorer_scores[b, n], want, atol=1e-5)
     # A stream may begin so too.
     state = jaxctc.ctc_beam_start(
@@ -146,6 +145,80 @@ def test_segments_share_a_context(logits):
     halves = first.labels[:, 0, :2], first.labels[:, 0, 2:]
     again = jaxctc.scorer_state(NEW, halves[1], state=jaxctc.scorer_state(NEW, halves[0]))
     np.testing.assert_array_equal(again, context)
+
+
+SURE = 12.0 * np.eye(C, dtype=np.float32)
+
+
+def segments(scorer, paths, after=()):
+    """The best hypothesis of each segment of sure frames, each in the context of those before."""
+    said: list[int] = []
+    found, state = [], None
+    for path in paths:
+        best = jaxctc.ctc_beam_search(
+            SURE[path], beam_width=16, scorer=scorer, scorer_weight=0.5, scorer_state=state
+        )
+        found.append(jax.tree.map(lambda x: x[0], best))
+        labels = np.asarray(found[-1].labels[: found[-1].lengths]).tolist()
+        said += labels + (list(after) if labels else [])
+        state = jaxctc.scorer_state(scorer, np.array(said, int))
+    return found
+
+
+def test_scores_of_segments_add_up_to_that_of_the_whole():
+    """Cut within hotwords, which are gone on with or not, and with a score of the end."""
+    listed = {
+        (w,): (-0.5 - 0.1 * i, -0.2) for i, w in enumerate(["1", "2", "3", "4", "</s>", "<s>"])
+    }
+    listed |= {("1", "2"): (-0.1, 0.0), ("3", "</s>"): (-0.05, 0.0), ("<s>", "4"): (-0.3, 0.0)}
+    model = jaxctc.NGram(listed, ["", "1", "2", "3", "4"]).scorer()
+    scorer = jaxctc.combine([hotwords((1, 2, 3), (3, 4, 1), boost=6.0), model])
+    for paths in [
+        ([0, 1, 0, 2], [3, 0, 3, 0], [4, 0]),  # "12|33|4": the first is gone on with
+        ([4, 0, 1], [0, 0], [2, 0], [0, 4]),  # "41||2|4": it is not, after a silent segment
+    ]:
+        parts = segments(scorer, [np.array(path) for path in paths])
+        whole = jaxctc.ctc_beam_search(
+            SURE[np.concatenate(paths)], beam_width=16, scorer=scorer, scorer_weight=0.5
+        )
+        labels = [int(c) for part in parts for c in part.labels[: part.lengths]]
+        assert labels == [c for path in paths for c in path if c]
+        assert labels == np.asarray(whole.labels[0, : whole.lengths[0]]).tolist()
+        total = sum(float(part.scorer_scores) for part in parts)
+        np.testing.assert_allclose(total, whole.scorer_scores[0], atol=1e-5)
+        assert all(part.complete for part in parts)
+
+
+def test_a_silent_segment_after_words():
+    """Nothing is said, so nothing is added, and it may end so."""
+    listed = {("a",): (-0.3, 0.0), ("ab",): (-0.6, 0.0), ("</s>",): (-0.4, 0.0)}
+    model = jaxctc.NGram(listed, ["a", "ab"]).scorer()
+    lexicon = jaxctc.Lexicon([[1], [1, 2]], classes=C, separator=3)
+    for unknown in (None, (-2.0, -1.0)):
+        words = lexicon.scorer(language_model=model, word_score=0.5, unknown=unknown)
+        scorer = jaxctc.combine([words, hotwords((1, 2, 3, 1), boost=2.0)])
+        paths = [np.array(path) for path in ([0, 1, 2, 0], [0, 0, 0, 0], [0, 1, 0, 0])]
+        first, silent, last = segments(scorer, paths, after=[3])
+        assert first.labels.tolist() == [1, 2, -1, -1]
+        assert silent.lengths == 0
+        assert silent.complete
+        assert silent.scorer_scores == 0
+        assert last.labels.tolist() == [1, -1, -1, -1]
+        whole = jaxctc.score_sequence(scorer, [1, 2, 3, 1])
+        np.testing.assert_allclose(first.scorer_scores + last.scorer_scores, whole, atol=1e-5)
+    # Cut within a word, which does not end there.
+    begun = jaxctc.scorer_state(lexicon.scorer(), np.array([1, 2, 3], int))
+    inside = jaxctc.Lexicon([[1, 2, 4]], classes=C, separator=3).scorer()
+    within = jaxctc.scorer_state(inside, np.array([1, 2], int))
+    for scorer, state, complete in ((lexicon.scorer(), begun, True), (inside, within, False)):
+        found = jaxctc.ctc_beam_search(
+            SURE[paths[1]], beam_width=1, scorer=scorer, scorer_state=state
+        )
+        assert found.lengths == 0
+        assert found.complete == complete
+        assert found.scorer_scores == 0
+    # In one sequence a separator still wants a word after it.
+    assert jaxctc.score_sequence(lexicon.scorer(), [1, 2, 3]) == -np.inf
 
 
 def test_a_lexicon_goes_on_after_the_separator():
@@ -171,3 +244,12 @@ def test_errors_of_states_name_the_argument(logits):
         jaxctc.scorer_state(NEW, [1], state=np.float32(0))
     with pytest.raises(TypeError, match="state has type int; it must be a BeamState"):
         jaxctc.ctc_beam_rescore(3, scorer=NEW)
+    # Of another number of classes: labels that it does not know.
+    few, state = jaxctc.Hotwords({(1,): 1.0}, classes=3).scorer(), started(logits, OLD)
+    with pytest.raises(ValueError, match="scorer reads 3 classes; it must read label 4"):
+        jaxctc.ctc_beam_rescore(state, scorer=few)
+    left = jax.jit(lambda state: jaxctc.ctc_beam_rescore(state, scorer=few))(state)
+    assert (left.labels.max(axis=2) >= 3).all()
+    assert (left.beam.blank == -np.inf).all()
+    with pytest.raises(ValueError, match="scorer reads 3 classes; it must read 5"):
+        jaxctc.ctc_beam_extend(state, logits, scorer=few)

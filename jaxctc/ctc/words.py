@@ -1,7 +1,6 @@
 """Words of decoded label sequences, with times and confidences."""
 
-import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxctc.core import checks
 from jaxctc.ctc import checks as ctc_checks
 from jaxctc.ctc.align import forced_align
 from jaxctc.decoding.hypotheses import Hypotheses
+from jaxctc.language import checks as language_checks
 from jaxctc.language.lexicon import Lexicon
 
 CONFIDENCES = {"mean": np.mean, "minimum": np.min, "product": np.prod}
@@ -43,7 +43,10 @@ def words(
     Args:
       hypotheses: What a decoder of CTC or of a transducer returned, with any axes.
       vocabulary: The text of each class; a word's is that of its labels, one after another. Or a
-        `Lexicon` with `names`, whose words, separator and labels that begin words are meant.
+        `Lexicon` with `names` or a `vocabulary`, whose words, separator and labels that begin words
+        are meant. Of words spelled alike the text is that of the first, since hypotheses are labels
+        and do not say which of them a model of words chose. A word that is not in the list is
+        spelled with the lexicon's vocabulary; without one it is "<unk>".
       separator: The label between words.
       word_begins: Labels that begin words, such as tokens with "▁", which is left out of the text.
         With neither, each hypothesis is one word.
@@ -51,7 +54,7 @@ def words(
         are those of the best alignment; without, of the best one that the search found.
       logit_lengths: integer ``[*batch]``, as for the decoder.
       blank_id: The class that is the blank.
-      frame_seconds: The length of a frame.
+      frame_seconds: The length of a frame, above 0.
       confidence: How the probabilities of a word's labels become the word's: "mean", "minimum" or
         "product". A label's is ``exp(hypotheses.label_scores)``; with `logits`, the geometric mean
         over its frames.
@@ -60,8 +63,9 @@ def words(
       For each hypothesis a list of `Word`, in lists as the axes of ``hypotheses.lengths`` are.
 
     Raises:
-      TypeError: If `hypotheses` is of another type.
-      ValueError: If shapes do not fit or `confidence` is unknown.
+      TypeError: If an argument is of another type.
+      ValueError: If shapes or numbers of classes do not fit, an argument is out of range, or a
+        lexicon has no text.
 
     Examples:
       >>> import jax.numpy as jnp, jaxctc
@@ -76,17 +80,32 @@ def words(
     """
     ctc_checks.hypotheses("hypotheses", hypotheses)
     confidence = checks.one_of("confidence", confidence, tuple(CONFIDENCES))
+    if (
+        frame_seconds is not None
+        and not 0 < checks.static_real("frame_seconds", frame_seconds) < np.inf
+    ):
+        raise ValueError(f"frame_seconds is {frame_seconds}; it must be finite and above 0.")
     labels, lengths = np.asarray(hypotheses.labels), np.asarray(hypotheses.lengths)
-    classes = vocabulary.classes if isinstance(vocabulary, Lexicon) else len(vocabulary)
-    if labels.size and labels.max() >= classes:
-        raise ValueError(f"vocabulary has length {classes}; it must be above label {labels.max()}.")
-    if isinstance(vocabulary, Lexicon):
-        separator, word_begins = vocabulary.separator, vocabulary.word_begins
+    texts = _texts(vocabulary, separator, word_begins)
+    if labels.size and labels.max() >= texts.classes:
+        raise ValueError(
+            f"vocabulary has length {texts.classes}; it must be above label {labels.max()}."
+        )
     first = np.asarray(hypotheses.frames)
     last = first + np.maximum(np.asarray(hypotheses.durations), 1) - 1
     sure = np.exp(np.asarray(hypotheses.label_scores, np.float64))
     if logits is not None:
         logits, frames = checks.logits_with_lengths(logits, logit_lengths)
+        if logits.shape[-1] != texts.classes:
+            raise ValueError(
+                f"vocabulary has length {texts.classes}; it must be that of a frame of logits, "
+                f"{logits.shape[-1]}."
+            )
+        if first.size and first.max() >= logits.shape[-2]:
+            raise ValueError(
+                f"logits has {logits.shape[-2]} frames; it must have all of hypotheses, up to "
+                f"{first.max()}."
+            )
         if lengths.shape[: frames.ndim] != frames.shape or lengths.ndim > frames.ndim + 1:
             raise ValueError(
                 f"logits has batch shape {frames.shape}; it must be that of hypotheses, "
@@ -99,19 +118,12 @@ def words(
         first = np.where(aligned, found.starts, first)
         last = np.where(aligned, np.asarray(found.ends) - 1, last)
         sure = np.exp(np.asarray(found.label_scores, np.float64))
-    split = functools.partial(_split, separator=separator, begins=frozenset(word_begins or ()))
-
-    def spell(word: list[int]) -> str:
-        if isinstance(vocabulary, Lexicon):
-            return vocabulary.name(word)
-        text = "".join(str(vocabulary[label]) for label in word)
-        return text.removeprefix("▁") if word_begins is not None else text
 
     def one(place) -> list[Word]:
         row = labels[place][: lengths[place]].tolist()
         result = []
-        for begin, end in split(row):
-            text = spell(row[begin:end])
+        for begin, end in _split(row, texts.separator, texts.begins):
+            text = texts.spell(row[begin:end])
             where = int(first[place][begin]), int(last[place][end - 1])
             start = end_time = None
             if frame_seconds is not None:
@@ -126,6 +138,37 @@ def words(
         return [nested((*place, i)) for i in range(lengths.shape[len(place)])]
 
     return nested(())
+
+
+class _Texts(NamedTuple):
+    """How labels become words."""
+
+    classes: int
+    separator: int | None
+    begins: frozenset[int]
+    spell: Callable[[list[int]], str]
+
+
+def _texts(vocabulary: Any, separator: Any, word_begins: Any) -> _Texts:
+    """The checked arguments that say how labels become words."""
+    if isinstance(vocabulary, Lexicon):
+        own = {"separator": vocabulary.separator, "word_begins": vocabulary.word_begins}
+        for name, value in (("separator", separator), ("word_begins", word_begins)):
+            if value is not None and value != own[name]:
+                raise ValueError(f"{name} is {value}; with a Lexicon it must be its, {own[name]}.")
+        begins = frozenset(vocabulary.word_begins or ())
+        return _Texts(vocabulary.classes, vocabulary.separator, begins, vocabulary.name)
+    language_checks.texts("vocabulary", vocabulary, None, "class")
+    classes = len(vocabulary)
+    if separator is not None:
+        separator = checks.class_id("separator", separator, classes)
+    begins = language_checks.begins("word_begins", word_begins, classes)
+
+    def spell(word: list[int]) -> str:
+        text = "".join(vocabulary[label] for label in word)
+        return text.removeprefix("▁") if word_begins is not None else text
+
+    return _Texts(classes, separator, begins, spell)
 
 
 def _split(labels: list[int], separator: int | None, begins: frozenset[int]):

@@ -60,9 +60,16 @@ def test_words_of_a_lexicon_have_its_names(logits):
     plain = jaxctc.words(best, VOCABULARY, separator=3, logits=logits[0])
     assert [word.text for word in found] == ["first", "<unk>"]
     assert [word[1:] for word in found] == [word[1:] for word in plain]
-    bare = jaxctc.Lexicon([[1, 2], [1]], classes=4, separator=3, names=["first"])
-    with pytest.raises(ValueError, match="names has length 1; it must have the text of each of"):
-        jaxctc.words(best, bare)
+    # With the text of each class words are spelled that are not in the list, or have no names.
+    for names, text in ((["first"], "first"), (None, "ab")):
+        spelled = jaxctc.Lexicon(
+            [[1, 2]], classes=4, separator=3, names=names, vocabulary=VOCABULARY
+        )
+        assert [word.text for word in jaxctc.words(best, spelled)] == [text, "ba"]
+    begins = jaxctc.Lexicon([[1]], 4, word_begins={1, 3}, vocabulary=["", "▁a", "b", "▁c"])
+    assert [word.text for word in jaxctc.words(best, begins)] == ["ab", "cb", "a"]
+    with pytest.raises(ValueError, match="names is None and vocabulary too; a lexicon with text"):
+        jaxctc.words(best, jaxctc.Lexicon([[1, 2], [1]], classes=4, separator=3))
 
 
 def test_errors_name_the_argument(logits):
@@ -75,3 +82,34 @@ def test_errors_name_the_argument(logits):
         jaxctc.words(best.labels, VOCABULARY)
     with pytest.raises(ValueError, match=r"logits has batch shape \(1,\); it must be that"):
         jaxctc.words(best, VOCABULARY, logits=logits[:1])
+    lexicon = jaxctc.Lexicon([[1, 2]], classes=4, separator=3, names=["ab"])
+    for arguments, error, sentence in [
+        ((3,), TypeError, "vocabulary has type int; it must be a sequence of texts"),
+        (([0, 1, 2, 3],), TypeError, "vocabulary has 0; it must have texts"),
+        ((VOCABULARY, 4), ValueError, "separator is 4; it must be a class, in 0…3"),
+        ((VOCABULARY, " "), TypeError, "separator has type str; it must be an int"),
+        ((lexicon, 2), ValueError, "separator is 2; with a Lexicon it must be its, 3"),
+        ((VOCABULARY, None, 1), TypeError, "word_begins has type int; it must be a set of labels"),
+        ((VOCABULARY, None, {7}), ValueError, "word_begins is 7; it must be a class, in 0…3"),
+    ]:
+        separator, word_begins = (*arguments, None, None)[1:3]
+        with pytest.raises(error, match=sentence):
+            jaxctc.words(best, arguments[0], separator=separator, word_begins=word_begins)
+    for options, error, sentence in [
+        ({"frame_seconds": 0}, ValueError, "frame_seconds is 0; it must be finite and above 0"),
+        ({"frame_seconds": "20ms"}, TypeError, "frame_seconds has type str; it must be a number"),
+        ({"logits": logits[0, 0]}, ValueError, r"logits has shape \(4,\); it must be \[\*batch, T"),
+        ({"logits": logits[:, :5]}, ValueError, "logits has 5 frames; it must have all of hypoth"),
+        (
+            {"logits": logits[..., :3]},
+            ValueError,
+            "vocabulary has length 4; it must be that of a frame of logits, 3",
+        ),
+        (
+            {"logits": logits, "logit_lengths": [99, 1]},
+            ValueError,
+            "logit_lengths has the value 99; it must be in 0…10",
+        ),
+    ]:
+        with pytest.raises(error, match=sentence):
+            jaxctc.words(best, VOCABULARY, **options)

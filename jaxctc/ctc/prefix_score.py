@@ -28,6 +28,7 @@ def ctc_prefix_start(
     *,
     hypotheses: int = 1,
     blank_id: int = 0,
+    normalised: bool = False,
 ) -> PrefixState:
     """The state of the empty prefix, for `ctc_prefix_score`.
 
@@ -36,6 +37,7 @@ def ctc_prefix_start(
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       hypotheses: How many equal states are made, N.
       blank_id: The class that is the blank.
+      normalised: As for `ctc_prefix_score`.
 
     Returns:
       `PrefixState` of hypotheses ``[*batch, N]``.
@@ -54,12 +56,13 @@ def ctc_prefix_start(
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[-1])
     if logits.shape[-2] == 0:
         raise ValueError(f"logits has shape {logits.shape}; there must be at least one frame.")
-    return _start(logits, lengths, checks.positive("hypotheses", hypotheses), blank_id)
+    hypotheses = checks.positive("hypotheses", hypotheses)
+    return _start(logits, lengths, hypotheses, blank_id, checks.flag("normalised", normalised))
 
 
-@meshes.jit(trailing=(2, 0), static_argnums=(2, 3))
-def _start(logits, lengths, count, blank_id):
-    log_probs = jax.nn.log_softmax(widen(logits))[..., blank_id]
+@meshes.jit(trailing=(2, 0), static_argnums=(2, 3, 4))
+def _start(logits, lengths, count, blank_id, normalised):
+    log_probs = _log_probs(logits, normalised)[..., blank_id]
     inside = frames_inside(logits, lengths)
     blank = jnp.cumsum(jnp.where(inside, log_probs, 0), axis=-1)
     blank = jnp.broadcast_to(blank[..., None, :], (*lengths.shape, count, blank.shape[-1]))
@@ -75,6 +78,7 @@ def ctc_prefix_score(
     logit_lengths: checks.ArrayLike | None = None,
     *,
     blank_id: int = 0,
+    normalised: bool = False,
 ) -> tuple[jax.Array, PrefixState]:
     """How probable prefixes are that go on with each of some labels, and anything after these.
 
@@ -89,6 +93,8 @@ def ctc_prefix_score(
         ones have the score ``-inf``.
       logit_lengths: integer ``[*batch]``, the frames of each sequence; None means T.
       blank_id: The class that is the blank.
+      normalised: Whether `logits` are log-probabilities, as `jax.nn.log_softmax` gives once for all
+        steps. Otherwise each step normalises all classes of all frames.
 
     Returns:
       The log-probabilities of the prefixes, float ``[*batch, N, K]``, and their states, in
@@ -100,9 +106,9 @@ def ctc_prefix_score(
 
     Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc
-      >>> logits = jnp.log(jnp.array([[0.6, 0.3, 0.1], [0.5, 0.25, 0.25]]))  # blank, 1, 2
-      >>> state = jaxctc.ctc_prefix_start(logits)
-      >>> scores, states = jaxctc.ctc_prefix_score(state, logits, [[1, 2]])
+      >>> log_probs = jnp.log(jnp.array([[0.6, 0.3, 0.1], [0.5, 0.25, 0.25]]))  # blank, 1, 2
+      >>> state = jaxctc.ctc_prefix_start(log_probs, normalised=True)
+      >>> scores, states = jaxctc.ctc_prefix_score(state, log_probs, [[1, 2]], normalised=True)
       >>> print(np.exp(scores).round(3))  # 0.3 + 0.6 * 0.25, and 0.1 + 0.6 * 0.25
       [[0.45 0.25]]
       >>> print(np.exp(states.end()).round(3))  # "1" and "2" alone
@@ -123,12 +129,17 @@ def ctc_prefix_score(
     if labels.ndim != len(batch) + 2 or labels.shape[:-1] != state.last.shape:
         shape = ", ".join(map(str, (*state.last.shape, "K")))
         raise ValueError(f"labels has shape {labels.shape}; it must be [{shape}].")
-    return _score(state, logits, labels, lengths, checks.class_id("blank_id", blank_id, classes))
+    blank_id = checks.class_id("blank_id", blank_id, classes)
+    return _score(state, logits, labels, lengths, blank_id, checks.flag("normalised", normalised))
 
 
-@meshes.jit(trailing=(2, 2, 2, 0), static_argnums=4)
-def _score(state, logits, labels, lengths, blank_id):
-    log_probs = jax.nn.log_softmax(widen(logits))
+def _log_probs(logits: jax.Array, normalised: bool) -> jax.Array:
+    return widen(logits) if normalised else jax.nn.log_softmax(widen(logits))
+
+
+@meshes.jit(trailing=(2, 2, 2, 0), static_argnums=(4, 5))
+def _score(state, logits, labels, lengths, blank_id, normalised):
+    log_probs = _log_probs(logits, normalised)
     possible = (labels != blank_id) & (labels >= 0) & (labels < log_probs.shape[-1])
     chosen = jnp.where(possible, labels, 0)
     inside = frames_inside(logits, lengths)

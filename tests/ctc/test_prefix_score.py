@@ -1,5 +1,6 @@
 """CTC's prefix scores against all label sequences, and in a search with an attention decoder."""
 
+import functools
 import itertools
 
 import jax
@@ -106,6 +107,20 @@ def test_it_is_compiled_once_and_vectorised():
     want, _ = jaxctc.ctc_prefix_score(state, logits, labels)
     got, _ = jax.jit(jax.vmap(jaxctc.ctc_prefix_score))(state, logits, labels)
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_log_probabilities_are_not_normalised_again():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, T, C)), jnp.float32)
+    log_probs, labels = jax.nn.log_softmax(logits), np.broadcast_to([1, 2, 3], (2, 1, 3))
+    want = jaxctc.ctc_prefix_score(jaxctc.ctc_prefix_start(logits), logits, labels)
+    state = jaxctc.ctc_prefix_start(log_probs, normalised=True)
+    step = functools.partial(jaxctc.ctc_prefix_score, normalised=True)
+    got = step(state, log_probs, labels)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), got, want)
+    assert "reduce_max" not in str(jax.make_jaxpr(step)(state, log_probs, labels))
+    assert "reduce_max" in str(jax.make_jaxpr(jaxctc.ctc_prefix_score)(state, logits, labels))
+    with pytest.raises(TypeError, match="normalised is 1; it must be True or False"):
+        step(state, log_probs, labels, normalised=1)
 
 
 def test_errors_name_the_argument():

@@ -126,6 +126,11 @@ def launches(program: jax.stages.Compiled) -> Count:
     return of(part(r"^ENTRY %?([\w.-]+)", text))
 
 
+def kernels(program: jax.stages.Compiled) -> int:
+    """How many of these are kernels of Pallas (Mosaic GPU), such as those of the recursion."""
+    return (program.as_text() or "").count('custom_call_target="mosaic_gpu')
+
+
 def temporary_bytes(program: jax.stages.Compiled) -> int:
     """The memory a program takes beside its arguments and results."""
     analysis = program.memory_analysis()

@@ -69,13 +69,22 @@ def search(width: int, scorer: jaxctc.Scorer | None):
     return decode, structs
 
 
+def with_gradient(loss):
+    """Losses and the gradient of their sum."""
+
+    def run(logits, *pair):
+        losses, pullback = jax.vjp(lambda x: loss(x, *pair), logits)
+        return losses, pullback(jnp.ones_like(losses))[0]
+
+    return run
+
+
 def both(loss, way: str = "scan"):
     """Losses and the gradient of their sum; `way` says what computes the recursion."""
 
-    def run(logits, *pair):
+    def run(*arguments):
         with jaxctc.kernels.use(way):
-            losses, pullback = jax.vjp(lambda x: loss(x, *pair), logits)
-            return losses, pullback(jnp.ones_like(losses))[0]
+            return with_gradient(loss)(*arguments)
 
     return run
 

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 import jaxctc
-from benchmarks.chips import H100, compiled, h100, launches
+from benchmarks.chips import H100, compiled, h100, kernels, launches
 from benchmarks.common import SHAPES
 from benchmarks.launches import (
     SEARCH_FRAMES,
@@ -41,10 +41,6 @@ MOST_LAUNCHES = 60
 @pytest.fixture(scope="module")
 def device():
     return h100()
-
-
-def kernels(program):
-    return program.as_text().count('custom_call_target="mosaic_gpu')
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -60,7 +60,7 @@ def test_the_command_finds_each_benchmark(tmp_path):
 
 def test_the_documents_say_what_was_measured():
     results = run.last_results()
-    assert results.keys() == run.TITLES.keys()
+    assert results.keys() | run.BY_HAND == run.TITLES.keys()
     assert all(results.values())
     assert (ROOT / "docs" / "benchmarks.md").read_text() == run.document(results)
     page = (ROOT / "README.md").read_text()
@@ -94,6 +94,13 @@ def test_the_documents_show_every_machine():
     assert "| 1/" not in second  # memory was not measured there
     assert page.count("On 99 cores of abacus:") == len(speed["sections"])
     assert page.count("On 99 cores of quipu:\n\nby hand\n") == 1
+
+
+def test_the_documents_show_a_gpu_that_ran_them():
+    about = {**run.last_results()["launches"][0]["machine"], "card": "A card, driver 1"}
+    page = run.document({"gpu": [{"machine": about, "sections": {"Loss, ms": "by hand"}}]})
+    assert "## On a GPU\n\n`python -m benchmarks.gpu`, on A card, driver 1 (" in page
+    assert "### Loss, ms\n\nby hand\n" in page
 
 
 @pytest.mark.parametrize(("keep", "timed"), [(True, True), (True, False), (False, True)])

@@ -23,6 +23,7 @@ from jaxctc.ctc.lattice import lattice
 
 # "kernel" is the scan on a CPU, but with the derivatives and the mapped axes of kernels.
 WAYS = ["kernel", *INTERPRETERS]
+NEEDS_GPU_KERNELS = pytest.mark.skipif(not dispatch.GPU, reason="jax is older than 0.11")
 
 
 def by(way):
@@ -69,12 +70,22 @@ def test_the_choice_is_part_of_what_is_compiled():
     assert not has_kernel(jaxctc.ctc_loss, *arguments)
 
 
-def test_automatic_choice_takes_the_kernel_only_where_it_is_proven(monkeypatch):
+def lowered(function, platform, *arguments):
+    """The text of a program for a platform, which need not be that of this machine."""
+    traced = jax.jit(lambda *arguments: function(*arguments)).trace(*arguments)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("proven", ["tpu", pytest.param("gpu", marks=NEEDS_GPU_KERNELS)])
+def test_automatic_choice_takes_the_kernel_only_where_it_is_proven(monkeypatch, proven):
+    """It depends on the platform of the program, not on that of this machine."""
     arguments = batch(0, 2, 4, 3, 2)
     assert not choice.PROVEN  # no kernel has run on a chip yet
-    monkeypatch.setattr(choice, "PROVEN", {"cpu"})
+    monkeypatch.setattr(choice, "PROVEN", frozenset({proven}))
     jax.clear_caches()
-    assert has_kernel(jaxctc.ctc_loss, *arguments)
+    for platform, name in {"tpu": "tpu", "cuda": "gpu", "cpu": "cpu"}.items():
+        text = lowered(jaxctc.ctc_loss, platform, *arguments)
+        assert ("tpu_custom_call" in text or "mosaic_gpu" in text) == (name == proven), platform
     with jaxctc.kernels.use("scan"):
         assert not has_kernel(jaxctc.ctc_loss, *arguments)
     jax.clear_caches()
@@ -241,11 +252,25 @@ def test_frames_a_round_change_nothing(monkeypatch):
     """On GPUs the scan's inner loop takes several frames a round; here 5 frames are odd."""
     arguments = batch(7, 2, 5, 4, 2)
     want = loss_and_gradient(*arguments)
-    monkeypatch.setattr(recursion, "UNROLL", {jax.default_backend(): recursion.UNROLL["gpu"]})
+    monkeypatch.setattr(recursion, "UNROLL", {"cpu": recursion.UNROLL["cuda"]})
     jax.clear_caches()
     got = loss_and_gradient(*arguments)
     jax.clear_caches()
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, want)
+
+
+def test_frames_a_round_are_those_of_the_platform_of_the_program(monkeypatch):
+    arguments = batch(7, 2, 5, 4, 2)
+    lines = {}
+    for frames in (1, 2):
+        monkeypatch.setattr(recursion, "UNROLL", {"cuda": frames})
+        for platform in ("cuda", "cpu"):
+            jax.clear_caches()
+            lines[frames, platform] = len(
+                lowered(jaxctc.ctc_loss, platform, *arguments).split("\n")
+            )
+    assert lines[2, "cuda"] > lines[1, "cuda"]
+    assert lines[2, "cpu"] == lines[1, "cpu"]
 
 
 def test_no_sequence_is_nothing_to_launch():

@@ -15,10 +15,11 @@ from jaxctc.core import checks
 class Choice(NamedTuple):
     """The choice in force."""
 
-    kernel: bool
+    platforms: frozenset[str]  # where a program runs the kernel; elsewhere it runs the scan
     interpreter: str | None = None  # "tpu" or "gpu": interpret that kernel, for tests
 
 
+PLATFORMS = frozenset({"tpu", "gpu"})  # those that have a kernel
 # Platforms on which the kernel was tested on a real chip. There `"auto"` means the kernel.
 PROVEN: frozenset[str] = frozenset()
 
@@ -60,7 +61,7 @@ def use(which: str) -> AbstractContextManager[None]:
 
 def interpreted(platform: str) -> AbstractContextManager[None]:
     """Chooses the interpreted kernel of a platform, ``"tpu"`` or ``"gpu"``, for tests on CPUs."""
-    return _context(Choice(True, platform))
+    return _context(Choice(PLATFORMS, platform))
 
 
 def current() -> Choice:
@@ -68,4 +69,4 @@ def current() -> Choice:
     value = _context.value
     if isinstance(value, Choice):
         return value
-    return Choice(value == "kernel" or (value == "auto" and jax.default_backend() in PROVEN))
+    return Choice({"kernel": PLATFORMS, "auto": PROVEN, "scan": frozenset()}[value])

@@ -39,14 +39,14 @@ class _Job(NamedTuple):
 
     way: Way
     semiring: Semiring
-    interpreter: str | None
+    choice: choice.Choice
     gradient: bool
 
 
 def applies(topology, scores, semiring: Semiring) -> bool:
     """Whether a kernel is chosen, and this recursion is of a kind that kernels can run."""
     return (
-        choice.current().kernel
+        bool(choice.current().platforms)
         and semiring in (PROBABILITY, MAX_TROPICAL)
         and hasattr(topology, "entries")
         and all(x.dtype == jnp.float32 and _known(x.shape) for x in jax.tree.leaves(scores))
@@ -69,7 +69,7 @@ def posteriors(topology, scores, semiring: Semiring, way: Way) -> tuple[jax.Arra
 
 
 def _job(semiring: Semiring, way: Way) -> _Job:
-    return _Job(way, semiring, choice.current().interpreter, False)
+    return _Job(way, semiring, choice.current(), False)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -184,8 +184,8 @@ _run_p.multiple_results = True
 
 
 def _bind(topology, scores, job: _Job) -> tuple:
-    if job.interpreter is not None:  # now, not at lowering: interpreters may have effects
-        results = _by_kernel(topology, scores, job, job.interpreter, interpret=True)
+    if interpreter := job.choice.interpreter:  # now, not at lowering: it may have effects
+        results = _by_kernel(topology, scores, job, interpreter, interpret=True)
         return _by_scan(topology, scores, job) if results is None else results
     operands, tree = jax.tree.flatten((topology, scores))
     result = None
@@ -215,7 +215,7 @@ def _(*operands, **parameters):
 def _lower(platform: str | None, context, *operands, scan, tree, job):
     def run(*operands):
         results = None
-        if platform is not None and _is_offered(platform, context.module_context):
+        if platform in job.choice.platforms and _is_offered(platform, context.module_context):
             topology, scores = jax.tree.unflatten(tree, operands)
             results = _by_kernel(topology, scores, job, platform)
         if results is None:

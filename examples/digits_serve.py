@@ -5,12 +5,14 @@
 
 "seconds" is when the digit begins in its stream. Files are mono wav files with 16 bits at 8 kHz; a
 pipe, `-`, has such samples without a header. What can't be heard is listed on stderr, the other
-streams go on, and the exit code is then 1. Ctrl-C ends all streams, and prints what is in them.
+streams go on, and the exit code is then 1. Ctrl-C ends all streams, and prints what is in them. If
+the reader of the digits goes away, as `head` does, the service ends quietly, with 141 as exit code.
 The last line on stderr says how fast it was. See examples/README.md.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +22,9 @@ from digits import models
 from digits.listening import Knowledge, Listener
 from digits.serving import serve
 from training.stopping import StopRequest
+
+# Exit codes as shells give them to programs that a signal has ended: 128 and its number.
+INTERRUPTED, READER_GONE = 130, 141
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -32,6 +37,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", required=True, metavar="RUN", help="directory of a run of digits_train.py")
     add("--streams", type=int, default=16, help="heard at the same time; other files wait")
     add("--live", action="store_true", help="read files at the speed at which they were spoken")
+    add(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="end a pipe that has sent nothing for so long; default: wait",
+    )
     add("--beam-width", type=int, default=1, help="hypotheses; a wider beam is sure later")
     add("--language-model", metavar="ARPA", help="a model of the digits 0 to 9")
     add("--language-model-weight", type=float, default=0.5, help="its weight")
@@ -46,6 +57,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("streams", "beam_width"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.timeout is not None and not args.timeout > 0:
+        parser.error("--timeout must be above 0")
     if args.paths.count("-") > 1:
         parser.error("- may be given once")
     try:
@@ -98,6 +111,18 @@ def knowledge(args: argparse.Namespace) -> Knowledge:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    try:
+        return hear(args)
+    except KeyboardInterrupt:  # while the model is loaded, or for the second time
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads the digits any more. What Python still writes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+def hear(args: argparse.Namespace) -> int:
+    """Hears all streams, and returns the exit code."""
     streams = min(args.streams, len(args.paths))
     listener = Listener(load(args), streams, args.beam_width, knowledge(args))
     with StopRequest() as stop:
@@ -105,13 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             listener,
             args.paths,
             live=args.live,
+            timeout=args.timeout,
             stopped=lambda: stop.after(0),
             tell=lambda line: print(json.dumps(line), flush=True),
             complain=lambda name, error: print(f"{name}: {error}", file=sys.stderr, flush=True),
         )
     print(json.dumps(report), file=sys.stderr)
     if stop.after(0):
-        return 130
+        return INTERRUPTED
     return 1 if report["failed"] else 0
 
 

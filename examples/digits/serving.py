@@ -28,9 +28,9 @@ class Stream:
     name: str
     source: Source
     started: float  # when its sound begins, if it comes as it is spoken
+    arrived: float  # when the last of it came
     pieces: Pieces = field(default_factory=Pieces)
     open: bool = True  # is there more sound to come?
-    arrived: float = 0.0  # when the last of it came
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Service:
       listener: hears them.
       names: wav files, or "-" for stdin.
       live: whether files are read at the speed at which they were spoken.
+      timeout: seconds after which a pipe that sends nothing is ended; None means never.
       tell: called with each digit, a dict.
       complain: called with the name of a stream that can't be heard, and a sentence that says why.
     """
@@ -61,10 +62,11 @@ class Service:
         names: Sequence[str],
         *,
         live: bool,
+        timeout: float | None,
         tell: Callable[[dict[str, Any]], None],
         complain: Callable[[str, str], None],
     ):
-        self._listener, self._live = listener, live
+        self._listener, self._live, self._timeout = listener, live, timeout
         self._waiting = deque(names)
         self._rows: list[Stream | None] = [None] * listener.streams
         self._tell, self._complain = tell, complain
@@ -94,13 +96,13 @@ class Service:
         while self._rows[row] is None and self._waiting:
             name = self._waiting.popleft()
             try:
-                source = Pipe(sys.stdin.buffer) if name == "-" else WaveFile(name)
+                source = Pipe(sys.stdin) if name == "-" else WaveFile(name)
             except ValueError as error:
                 self._fail(name, str(error))
                 continue
             # Streams don't begin at the same time, so that their pieces don't come together.
             offset = PIECE / RATE * row / len(self._rows) if self._live else 0.0
-            self._rows[row] = Stream(name, source, now + offset)
+            self._rows[row] = Stream(name, source, now + offset, now)
             self.served.heard[name] = []
 
     def _read(self, row: int, now: float) -> None:
@@ -118,6 +120,9 @@ class Service:
             except ValueError as error:
                 self._fail(stream.name, str(error))
                 sound = None
+            if sound is not None and not len(sound) and self._silent(stream, now):
+                self._fail(stream.name, f"has sent nothing for {self._timeout:g} seconds")
+                sound = None
             if sound is None:
                 self._close(stream)
             elif len(sound):
@@ -127,6 +132,10 @@ class Service:
                 break
         if stream.pieces.over:  # too short for any digit
             self._leave(row)
+
+    def _silent(self, stream: Stream, now: float) -> bool:
+        """Whether a stream has sent nothing for too long."""
+        return self._timeout is not None and now - stream.arrived > self._timeout
 
     def _close(self, stream: Stream) -> None:
         if stream.open:
@@ -195,12 +204,13 @@ def serve(
     names: Sequence[str],
     *,
     live: bool,
+    timeout: float | None,
     stopped: Callable[[], bool],
     tell: Callable[[dict[str, Any]], None],
     complain: Callable[[str, str], None],
 ) -> dict[str, Any]:
     """Hears all streams, until `stopped` says True, and returns what was done and how fast."""
-    service = Service(listener, names, live=live, tell=tell, complain=complain)
+    service = Service(listener, names, live=live, timeout=timeout, tell=tell, complain=complain)
     begun, processed, ended = time.perf_counter(), time.process_time(), False
     while service.step():
         if stopped() and not ended:

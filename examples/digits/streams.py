@@ -3,7 +3,7 @@
 import queue
 import threading
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol, TextIO
 
 import numpy as np
 
@@ -31,6 +31,9 @@ class WaveFile:
 
     def __init__(self, path: str | Path):
         try:
+            # A named pipe would stop all streams until somebody writes to it.
+            if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+                raise ValueError("is not a file")
             if Path(path).is_file() and not Path(path).stat().st_size:
                 raise ValueError("is empty")
             self._file = data.open_wave(path)
@@ -39,7 +42,10 @@ class WaveFile:
         self._count = 0
 
     def read(self, count: int) -> np.ndarray | None:
-        found = self._file.readframes(count)
+        try:
+            found = self._file.readframes(count)
+        except OSError as error:
+            raise ValueError(f"can't be read: {error.strerror}") from None
         self._count += len(found) // 2
         if found[1:]:
             return data.samples(found[: len(found) // 2 * 2])
@@ -54,19 +60,27 @@ class WaveFile:
 class Pipe:
     """Samples of 16 bits, low byte first, from a pipe, which a thread reads as they come."""
 
-    def __init__(self, file: BinaryIO):
-        self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._file, self._rest, self._count, self._over = file, b"", 0, False
+    def __init__(self, file: TextIO | None):
+        if file is None or file.closed:
+            raise ValueError("is closed")
+        self._arrived: queue.SimpleQueue[bytes | OSError] = queue.SimpleQueue()
+        self._file, self._rest, self._count, self._over = file.buffer, b"", 0, False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        while content := self._file.read1(2 * PIECE):  # pyright: ignore[reportAttributeAccessIssue]
-            self._arrived.put(content)
-        self._arrived.put(b"")
+        try:
+            while content := self._file.read1(2 * PIECE):  # pyright: ignore[reportAttributeAccessIssue]
+                self._arrived.put(content)
+            self._arrived.put(b"")
+        except OSError as error:
+            self._arrived.put(error)
 
     def read(self, count: int) -> np.ndarray | None:
         while len(self._rest) < 2 * count and not self._over and not self._arrived.empty():
             content = self._arrived.get()
+            if isinstance(content, OSError):
+                self._over = True
+                raise ValueError(f"can't be read: {content.strerror}")
             self._rest, self._over = self._rest + content, not content
         size = min(2 * count, len(self._rest) // 2 * 2)
         found, self._rest = self._rest[:size], self._rest[size:]

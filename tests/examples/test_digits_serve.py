@@ -6,6 +6,7 @@ import os
 import signal
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,7 +153,9 @@ def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkey
         str(tmp_path / "text.wav"): "is not a wav file: file does not start with RIFF id",
         str(tmp_path / "head.wav"): "is not a wav file: it ends in its header",
         str(tmp_path / "absent.wav"): "can't be read: No such file or directory",
+        str(tmp_path / "fifo.wav"): "is not a file",
     }
+    os.mkfifo(tmp_path / "fifo.wav")
     (tmp_path / "cut.wav").write_bytes(content[: 44 + 16000])
     (tmp_path / "no.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_bytes(b"seven three one")
@@ -225,6 +228,7 @@ def test_live_files_are_heard_with_what_is_known(run, tmp_path, capsys):
 def test_bad_arguments_have_an_error_message(tmp_path, capsys):
     for option, message in [
         ("--streams=0", "--streams must be at least 1"),
+        ("--timeout=0", "--timeout must be above 0"),
         ("--hotword=7", "--hotword must be digits and a number"),
         ("--hotword=a=1", "--hotword must be digits and a number"),
     ]:
@@ -241,10 +245,66 @@ def test_bad_arguments_have_an_error_message(tmp_path, capsys):
 def test_a_pipe_gives_what_has_come():
     read, write = os.pipe()
     with open(read, "rb") as source, open(write, "wb", buffering=0) as sink:
-        pipe = Pipe(source)
+        pipe = Pipe(SimpleNamespace(closed=False, buffer=source))
         assert len(pipe.read(5)) == 0
         sink.write(np.arange(4, dtype="<i2").tobytes())
         found = []
         while len(found) < 4:
             found += list(pipe.read(3) * 2**15)
         assert found == [0, 1, 2, 3]
+
+
+def test_a_pipe_that_can_not_be_read_is_named():
+    read, write = os.pipe()
+    with open(read) as source, open(write, "wb"):
+        names, said = ["-", "-"], []
+        files = iter([source, None])
+        service = serving.Service(
+            SimpleNamespace(streams=1),
+            names,
+            live=False,
+            timeout=0.02,
+            tell=pytest.fail,
+            complain=lambda *x: said.append(x),
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serving, "Pipe", lambda _: Pipe(next(files)))
+            while service.step():
+                pass
+    assert said == [("-", "has sent nothing for 0.02 seconds"), ("-", "is closed")]
+
+    def broken(count):
+        raise OSError(5, "Input/output error")
+
+    pipe = Pipe(SimpleNamespace(closed=False, buffer=SimpleNamespace(read1=broken)))
+    with pytest.raises(ValueError, match="can't be read: Input/output error"):
+        read_all(pipe)
+
+
+def read_all(pipe: Pipe) -> None:
+    while pipe.read(1) is not None:
+        pass
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(monkeypatch, capsys):
+    monkeypatch.setattr(digits_serve, "load", lambda args: None)
+    monkeypatch.setattr(digits_serve, "Listener", lambda *args: None)
+
+    def told(listener, names, *, tell, **_):
+        for digit in range(10):
+            tell({"digit": digit})
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(digits_serve, "serve", told)
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        assert digits_serve.main(["--checkpoint=x", "a.wav"]) == 141
+        gone.write("this goes nowhere")
+        gone.flush()
+    monkeypatch.setattr(digits_serve, "load", stopped)
+    assert digits_serve.main(["--checkpoint=x", "a.wav"]) == 130
+    assert capsys.readouterr().err == ""

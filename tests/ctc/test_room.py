@@ -6,8 +6,6 @@ import pytest
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T, C = 12, 4
 PATH = np.array([0, 1, 1, 0, 2, 0, 0, 3, 3, 0, 0, 0])  # three labels
 LOGITS = (9.0 * np.eye(C)[PATH] + np.random.default_rng(0).normal(size=(T, C))).astype(np.float32)

@@ -9,8 +9,6 @@ from oracles import scores_of, sequences
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SEPARATOR, WEIGHT, UNKNOWN = 3, 0.75, (-3.0, -0.25)
 SPELLED = [(1,), (1, 2), (2, 2)]
 HOT = {(0, 1): 4.0, (1,): -0.5, (1, 0, 2): 1.5}

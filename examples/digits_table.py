@@ -37,7 +37,8 @@ def options(settings: dict) -> str:
         if value != default and name not in ("data", "unseen", "seed"):
             given.append(f"--{name.replace('_', '-')}")
             if value is not True:
-                given.append("CTC" if name == "init" else str(value))
+                value = " ".join(value) if isinstance(value, list) else str(value)
+                given.append("CTC" if name == "init" else value)
     return " ".join(given)
 
 

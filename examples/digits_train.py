@@ -14,12 +14,13 @@ import jax
 from flax import nnx
 
 import training
-from digits import data, hearing, models
+from digits import augment, data, hearing, mixing, models
 from digits.data import Recording
 from digits.objectives import OBJECTIVES, Loss, make_loss, model_name
 
 EVALUATION_SEED = 0, 20_240_101  # a pair: training seeds are single numbers
 # May change when a run continues.
+PARTS = (*mixing.PARTS, *augment.PARTS)
 UNSETTLED = ("out", "save_every", "log_every", "eval_strings", *training.WHERE)
 
 
@@ -37,8 +38,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--streaming", action="store_true", help="normalise by what was heard before, as a stream")
     add("--steps", type=int, default=1500, help="training steps")
     add("--batch-size", type=int, default=32, help="strings per step")
-    add("--learning-rate", type=float, default=4e-3, help="its highest value")
-    add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
+    add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the update rule")
+    add("--learning-rate", type=float, default=6e-3, help="its highest value")
+    add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels")
+    add("--without", nargs="+", choices=PARTS, default=[], help="what is not done to strings")
     add("--seed", type=int, default=0, help="seed of initial weights and strings")
     add("--strings", type=int, default=3000, help="strings to train on")
     add("--eval-strings", type=int, default=500, help="test strings of each kind")
@@ -57,13 +60,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@nnx.jit(static_argnames=("loss", "seed", "microbatches"))
+@nnx.jit(static_argnames=("loss", "seed", "parts", "microbatches"))
 def train_step(
-    model, optimizer, batch, loss: Loss, seed: int, microbatches: int = 1
+    model, optimizer, batch, loss: Loss, seed: int, parts: tuple[str, ...], microbatches: int = 1
 ) -> dict[str, jax.Array]:
     """Takes one step of training in place; returns the batch's loss."""
-    # The dropout of a step depends only on its number, so that a run can be continued exactly.
+    # What is drawn in a step depends only on its number, so that a run can be continued exactly.
     key = jax.random.fold_in(jax.random.key(seed), optimizer.step[...])
+    batch = augment.vary(batch, jax.random.fold_in(key, len(PARTS)), parts)
     value, _, gradients = training.value_and_gradients(
         lambda *args: (loss(*args).mean(), None), model, batch, key, microbatches
     )
@@ -113,19 +117,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train_and_judge(args: argparse.Namespace) -> None:
     model = make_model(args)
     train_recordings, known, unseen = split(args)
-    strings = data.make_strings(train_recordings, args.strings, [args.seed], augment=True)
+    parts = tuple(part for part in PARTS if part not in args.without)
+    strings = mixing.training_strings(train_recordings, args.strings, [args.seed], parts)
     loss = make_loss(args.objective, strings)
     optimizer = training.make_optimizer(
         model,
         learning_rate=args.learning_rate,
         weight_decay=args.weight_decay,
         steps=args.steps,
+        name=args.optimizer,
     )
     devices = training.Devices(args.mesh, args.batch_size, microbatches=args.accumulate)
     settings = {k: v for k, v in vars(args).items() if k not in UNSETTLED}
     training.train(
         lambda model, optimizer, batch: train_step(
-            model, optimizer, batch, loss=loss, seed=args.seed, microbatches=args.accumulate
+            model,
+            optimizer,
+            batch,
+            loss=loss,
+            seed=args.seed,
+            parts=parts,
+            microbatches=args.accumulate,
         ),
         model,
         optimizer,

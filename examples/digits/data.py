@@ -20,6 +20,7 @@ from training.devices import Rows
 
 RATE, HOP, WINDOW, MELS = 8000, 100, 200, 40  # samples; a frame every 12.5 milliseconds
 AROUND = (WINDOW - HOP) // 2  # samples of a window on either side of its frame
+FLOOR = 1e-6  # added to energies
 MOST_DIGITS, MOST_FRAMES = 7, 352  # of a training string
 TEST_INDICES = range(5)
 TONE_SPEAKERS = ("alto", "baritone", "bass", "soprano", "tenor")
@@ -114,52 +115,48 @@ def tone_recordings(count: int = 20) -> list[Recording]:
     return recordings
 
 
-def mel_bands(warp: float = 1.0) -> np.ndarray:
-    """Returns triangular bands as a matrix [bins, MELS], warped as for another vocal tract."""
+def mel_bands() -> np.ndarray:
+    """Returns triangular bands as a matrix [bins, MELS]."""
     frames = kaldi_native_fbank.FrameExtractionOptions(
         samp_freq=RATE, frame_shift_ms=1000 * HOP / RATE, frame_length_ms=1000 * WINDOW / RATE
     )
-    bands = kaldi_native_fbank.MelBanksOptions(
-        num_bins=MELS, low_freq=60, vtln_low=100, vtln_high=-200
-    )
-    matrix = kaldi_native_fbank.MelBanks(bands, frames, warp).get_matrix()
+    bands = kaldi_native_fbank.MelBanksOptions(num_bins=MELS, low_freq=60)
+    matrix = kaldi_native_fbank.MelBanks(bands, frames, 1.0).get_matrix()
     return np.ascontiguousarray(matrix.T)
 
 
 BANDS = mel_bands()
 
 
-def log_mel(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
+def log_mel(sound: np.ndarray) -> np.ndarray:
     """Returns log energies, float32[T, MELS]; frame t is centred at sample ``(t + 1/2) HOP``."""
     frames = len(sound) // HOP
-    return energies(np.pad(sound[: frames * HOP], AROUND), bands)
+    return energies(np.pad(sound[: frames * HOP], AROUND))
 
 
-def energies(sound: np.ndarray, bands: np.ndarray = BANDS) -> np.ndarray:
+def energies(sound: np.ndarray) -> np.ndarray:
     """Returns the log energies of all windows within `sound`, one every HOP: float32[..., T, MELS].
 
     `log_mel` adds `AROUND` zeros at both ends first.
     """
+    return np.log(power(sound) @ BANDS + FLOOR)
+
+
+def power(sound: np.ndarray) -> np.ndarray:
+    """Returns the power spectra of all windows within `sound`: float32[..., T, bins]."""
     windows = np.lib.stride_tricks.sliding_window_view(sound, WINDOW, axis=-1)[..., ::HOP, :]
-    size = 2 * (len(bands) - 1)
-    spectrum = np.fft.rfft(windows * np.hanning(WINDOW).astype(np.float32), size)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    return np.log(power.astype(np.float32) @ bands + 1e-6)
+    spectrum = np.fft.rfft(windows * np.hanning(WINDOW).astype(np.float32), 2 * (len(BANDS) - 1))
+    return np.square(np.abs(spectrum)).astype(np.float32)
 
 
 def glue(
-    rng: np.random.Generator,
-    recordings: Sequence[Recording],
-    most_frames: int | None = None,
-    *,
-    silence: float = 0.25,
-):
+    rng: np.random.Generator, recordings: Sequence[Recording], *, silence: float = 0.25
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a string's sound, digits and bounds: recordings with silence between them, and noise.
 
     Args:
       rng: draws silences, loudness and noise.
-      recordings: in this order; the last ones are left out if they do not fit.
-      most_frames: the length limit, in frames; None for no limit.
+      recordings: in this order.
       silence: the longest silence before and after each recording, in seconds.
     """
     pieces, digits, bounds, place = [], [], [], 0
@@ -167,8 +164,6 @@ def glue(
     for recording in recordings:
         after = np.zeros(int(rng.uniform(0.05, silence) * RATE), np.float32)
         end = place + len(before) + len(recording.sound)
-        if most_frames is not None and end + len(after) > most_frames * HOP:
-            break
         pieces += [before, recording.sound * np.float32(np.exp(rng.normal(0, 0.2)))]
         digits.append(recording.digit)
         bounds.append((end - len(recording.sound), end))
@@ -182,7 +177,7 @@ def glue(
 
 
 def make_strings(
-    recordings: Iterable[Recording], count: int, seed: Sequence[int], *, augment: bool = False
+    recordings: Iterable[Recording], count: int, seed: Sequence[int]
 ) -> list[DigitString]:
     """Returns `count` strings of 3 to 7 digits, each of one speaker.
 
@@ -190,7 +185,6 @@ def make_strings(
       recordings: the recordings to join.
       count: the number of strings.
       seed: the seed; string i depends only on it and i.
-      augment: for training: other vocal tracts and tempos, and at most `MOST_FRAMES` frames.
     """
     by_speaker: dict[str, dict[int, list[Recording]]] = {}
     for recording in recordings:
@@ -198,7 +192,6 @@ def make_strings(
             recording
         )
     speakers = sorted(by_speaker)
-    warps = [mel_bands(warp) for warp in np.linspace(0.85, 1.15, 13)] if augment else [BANDS]
 
     def make(i: int) -> DigitString:
         rng = np.random.default_rng([*seed, i])
@@ -207,29 +200,19 @@ def make_strings(
         chosen = []
         for _ in range(rng.integers(3, MOST_DIGITS + 1)):
             takes = digits[known[rng.integers(len(known))]]
-            recording = takes[rng.integers(len(takes))]
-            if augment:
-                recording = recording._replace(sound=_stretch(recording.sound, rng))
-            chosen.append(recording)
-        sound, labels, bounds = glue(rng, chosen, MOST_FRAMES if augment else None)
-        return DigitString(log_mel(sound, warps[rng.integers(len(warps))]), labels, bounds)
+            chosen.append(takes[rng.integers(len(takes))])
+        sound, labels, bounds = glue(rng, chosen)
+        return DigitString(log_mel(sound), labels, bounds)
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(make, range(count)))
 
 
-def _stretch(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns the sound faster and higher, or slower and lower."""
-    length = int(len(sound) * rng.uniform(0.85, 1.25))
-    return np.interp(np.linspace(0, len(sound) - 1, length), np.arange(len(sound)), sound).astype(
-        np.float32
-    )
-
-
 def stack(strings: Sequence[DigitString], frames: int) -> dict[str, np.ndarray]:
     """Returns a batch, padded to `frames` and `MOST_DIGITS`. Digit d is class d + 1."""
+    kind = strings[0].features.dtype
     batch = {
-        "features": np.zeros((len(strings), frames, MELS), np.float32),
+        "features": np.zeros((len(strings), frames, strings[0].features.shape[1]), kind),
         "frames": np.array([len(s.features) for s in strings], np.int32),
         "labels": np.zeros((len(strings), MOST_DIGITS), np.int32),
         "label_lengths": np.array([len(s.digits) for s in strings], np.int32),

@@ -10,9 +10,10 @@ from training.devices import Devices, Rows
 from training.loop import train
 from training.options import WHERE, add_options, check_options
 from training.processes import is_first, joined
-from training.steps import make_optimizer, value_and_gradients
+from training.steps import OPTIMIZERS, make_optimizer, value_and_gradients
 
 __all__ = [
+    "OPTIMIZERS",
     "WHERE",
     "Devices",
     "Rows",

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import nnx
 
 from training.devices import Devices
 
+OPTIMIZERS = ("adamw", "muon")
 TrainStep = Callable[..., dict[str, jax.Array]]  # (model, optimizer, batch) -> values by name
 
 
@@ -22,15 +24,49 @@ class State(NamedTuple):
 
 
 def make_optimizer(
-    model: nnx.Module, *, learning_rate: float, weight_decay: float, steps: int
+    model: nnx.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    steps: int,
+    name: str = "adamw",
 ) -> nnx.Optimizer:
-    """Returns AdamW; its rate warms up for a tenth of the steps, then falls to 0 as a cosine."""
+    """Returns an optimiser. Its rate rises for a tenth of the steps, then falls to 0 as a cosine.
+
+    Args:
+      model: what is trained.
+      learning_rate: the highest rate.
+      weight_decay: of matrices and kernels; other parameters have none.
+      steps: of the whole run.
+      name: one of `OPTIMIZERS`. With "muon" (Jordan et al. 2024) the updates of matrices and
+        kernels are made orthogonal, and have about the size that they have with "adamw", which is
+        used for other parameters.
+    """
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup_steps=steps // 10, decay_steps=steps
     )
     matrices = lambda parameters: jax.tree.map(lambda p: p.ndim > 1, parameters)  # noqa: E731
-    adamw = optax.adamw(schedule, weight_decay=weight_decay, mask=matrices)
-    return nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), adamw), wrt=nnx.Param)
+    if name == "muon":
+        rule = optax.contrib.muon(
+            schedule,
+            weight_decay=weight_decay,
+            weight_decay_mask=matrices,
+            muon_weight_dimension_numbers=_sides,
+            consistent_rms=0.2,
+        )
+    else:
+        rule = optax.adamw(schedule, weight_decay=weight_decay, mask=matrices)
+    return nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), rule), wrt=nnx.Param)
+
+
+def _sides(parameters):
+    """Which axes of a kernel are the inputs of a matrix, and which one the outputs."""
+
+    def sides(x):
+        axes = tuple(range(x.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(axes, x.ndim - 1) if axes else None
+
+    return jax.tree.map(sides, parameters)
 
 
 def value_and_gradients(

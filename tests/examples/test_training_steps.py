@@ -122,3 +122,23 @@ def test_tensorboard_has_the_metrics(tmp_path):
     assert [line["step"] for line in metrics(tmp_path)] == [5]
     restarts = [e.step for e in events(tmp_path / "tensorboard") if e.HasField("session_log")]
     assert restarts == [1, 6]
+
+
+def test_muon_makes_updates_of_kernels_orthogonal():
+    model = nnx.Conv(3, 8, 5, rngs=nnx.Rngs(0))
+    optimizer = training.make_optimizer(
+        model, learning_rate=1.0, weight_decay=0.0, steps=10, name="muon"
+    )
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), nnx.state(model, nnx.Param)
+    )
+    before = jax.tree.map(np.asarray, nnx.state(model))
+    for _ in range(2):  # the rate of the first step is 0
+        optimizer.update(model, gradients)
+    moved = jax.tree.map(lambda a, b: np.asarray(a - b), before, nnx.state(model))
+    matrix = moved["kernel"][...].reshape(15, 8)
+    sizes = np.linalg.svd(matrix, compute_uv=False)
+    assert sizes.min() / sizes.max() > 0.5
+    assert np.sqrt(np.mean(matrix**2)) == pytest.approx(0.2, rel=0.3)
+    assert np.all(np.sign(moved["bias"][...]) == np.sign(gradients["bias"][...]))

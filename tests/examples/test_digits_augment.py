@@ -1,0 +1,145 @@
+"""Training strings: voices that are mixed, and what is varied at every step."""
+
+import itertools
+
+import numpy as np
+import pytest
+from extras import import_or_skip_examples
+
+import_or_skip_examples("kaldi_native_fbank")
+
+import jax  # noqa: E402
+
+from digits import augment, data, mixing  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+RECORDINGS = data.tone_recordings(count=2)
+vary = jax.jit(augment.vary, static_argnums=2)
+bands = jax.jit(augment.bands)
+
+
+def batch_of(count: int = 4) -> dict[str, np.ndarray]:
+    strings = mixing.training_strings(RECORDINGS, count, [1])
+    return data.stack(strings, data.MOST_FRAMES)
+
+
+def power_of(features, frames) -> np.ndarray:
+    inside = np.arange(data.MOST_FRAMES) < np.asarray(frames)[:, None]
+    return (np.exp(features) * inside[:, :, None]).sum((1, 2))
+
+
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 1), (3, 4), (4, 4)])
+def test_the_warping_path_is_the_best_of_all(sizes):
+    x, y = (np.random.default_rng(size).normal(size=(size, 2)) for size in sizes)
+    y = y + 1
+
+    def paths(i, j):
+        if (i, j) == (0, 0):
+            yield [(0, 0)]
+        for a, b in ((i - 1, j - 1), (i - 1, j), (i, j - 1)):
+            if a >= 0 and b >= 0:
+                yield from ([*path, (i, j)] for path in paths(a, b))
+
+    def cost(path):
+        total = 1.5 * np.square(x[0] - y[0]).sum()
+        for before, (i, j) in itertools.pairwise(path):
+            both = before == (i - 1, j - 1)
+            total += (1.5 if both else 1) * np.square(x[i] - y[j]).sum()
+        return total
+
+    best = min(paths(*(size - 1 for size in sizes)), key=cost)
+    assert mixing.warping_path(x, y).tolist() == [list(pair) for pair in best]
+
+
+def test_a_mixture_goes_from_one_take_to_the_other():
+    x, y = (data.power(r.sound) for r in (RECORDINGS[0], RECORDINGS[2]))
+    assert len(x) != len(y)
+    for share, expected in [(0, x), (1, y)]:
+        np.testing.assert_allclose(mixing.mixture(x, y, share), expected, rtol=2e-3, atol=3e-6)
+    half, beyond = mixing.mixture(x, y, 0.5), mixing.mixture(x, y, 1.4)
+    assert len(half) == pytest.approx((len(x) + len(y)) / 2, abs=1)
+    assert np.sign(len(beyond) - len(y)) == np.sign(len(y) - len(x))
+    np.testing.assert_allclose(mixing.mixture(x, x, 1.4), x, rtol=2e-3, atol=3e-6)
+
+
+def test_a_training_string_is_a_function_of_seed_and_number_and_fits():
+    one = mixing.training_strings(RECORDINGS, 6, [1])
+    two = mixing.training_strings(RECORDINGS, 3, [1])
+    for a, b in zip(one[:3], two, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    for string in one:
+        assert len(string.features) <= data.MOST_FRAMES
+        assert 1 <= len(string.digits) == len(string.bounds) <= data.MOST_DIGITS
+        times = (np.arange(len(string.features)) + 0.5) * data.HOP / data.RATE
+        said = np.any([(times > a) & (times < b) for a, b in string.bounds], 0)
+        loud = string.features.astype(np.float32).mean(1)
+        assert loud[said].mean() > 10 * loud[~said].mean()
+
+
+def test_bands_are_those_of_the_features_and_move():
+    warps = np.array([[1, 0], [1.1, 0], [1, 0.2]], np.float32)
+    plain, higher, bent = np.asarray(bands(warps))
+    np.testing.assert_allclose(plain, data.BANDS, atol=1e-4)
+    places = np.arange(augment.BINS) / (augment.BINS - 1)
+    for band in range(5, 30):  # narrow bands have few bins
+        before, after = (places @ m[:, band] / m[:, band].sum() for m in (plain, higher))
+        assert after == pytest.approx(before / 1.1, abs=0.004)
+    low, high = (np.argmax(bent[:, band]) - np.argmax(plain[:, band]) for band in (10, 34))
+    assert low > 0 > high
+    extreme = np.array([[s, b] for s in (0.82, 1.22) for b in (-0.2, 0.2)], np.float32)
+    found = np.asarray(bands(extreme))
+    assert np.all(np.diff(np.argmax(found[:, :, 5:], 1), axis=1) >= 0)
+    assert np.all(found[:, -1] < 1e-3)  # the highest frequency stays where it is
+    assert np.all(found[:, -2, -1] > 0)
+
+
+def test_without_any_part_features_are_those_of_the_sound():
+    sound = np.random.default_rng(0).normal(0, 0.1, 3050).astype(np.float32)
+    batch = {"features": data.power(sound)[None], "frames": np.array([29], np.int32)}
+    found = vary(batch, jax.random.key(0), ())
+    np.testing.assert_allclose(found["features"][0], data.energies(sound), rtol=1e-3, atol=1e-3)
+    assert found["frames"] is not None
+    assert found["frames"].tolist() == [29]
+
+
+@pytest.mark.parametrize("part", augment.PARTS)
+def test_each_part_changes_strings_as_it_says(part):
+    batch = batch_of(8)
+    plain = vary(batch, jax.random.key(0), ())
+    found, again = (vary(batch, jax.random.key(1), (part,)) for _ in range(2))
+    np.testing.assert_array_equal(found["features"], again["features"])
+    assert np.all(np.isfinite(found["features"]))
+    assert np.abs(found["features"] - plain["features"]).mean() > 0.01
+    frames = found["frames"]
+    if part == "tempo":
+        longer = frames / batch["frames"]
+        assert np.all((longer > 0.75) & (longer < 1.3) & (frames <= data.MOST_FRAMES))
+        assert len(set(longer.tolist())) > 4
+        return
+    np.testing.assert_array_equal(frames, batch["frames"])
+    if part in ("noise", "voices"):
+        more = power_of(found["features"], frames) / power_of(plain["features"], frames) - 1
+        assert np.all(more > -1e-3)
+        assert 10**-4 < more.max() < 10**-0.75
+    if part == "reverberation":
+        assert np.all(found["features"] >= plain["features"] - 1e-4)
+
+
+def test_no_padding_is_read_and_time_goes_on():
+    batch = batch_of()
+    batch["frames"] = np.minimum(batch["frames"], 300)
+    outside = np.arange(data.MOST_FRAMES) >= batch["frames"][:, None]
+    time = np.arange(data.MOST_FRAMES, dtype=np.float16)
+    ramp = batch | {"features": batch["features"] * 0 + time[:, None] + 1}
+    poisoned = batch | {"features": batch["features"].copy()}
+    poisoned["features"][outside] = 3e4
+    one, two = (vary(b, jax.random.key(3), augment.PARTS) for b in (batch, poisoned))
+    np.testing.assert_array_equal(one["frames"], two["frames"])
+    for row, length in enumerate(one["frames"]):
+        np.testing.assert_allclose(
+            one["features"][row, :length], two["features"][row, :length], rtol=1e-4, atol=1e-4
+        )
+    found = vary(ramp, jax.random.key(4), ("tempo",))
+    for row, length in zip(found["features"], found["frames"], strict=True):
+        assert np.all(np.diff(row[:length, 20]) >= 0)

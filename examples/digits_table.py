@@ -1,6 +1,9 @@
-"""Prints a table of the results of digit runs, one line for all runs that differ only in seed.
+"""Prints a table of the results of digit runs.
 
-python examples/digits_table.py runs/digits-*
+    python examples/digits_table.py [--by-speaker] runs/digits-*
+
+A line has the mean, the lowest and the highest value of all runs that differ only in seed and in
+the speaker left out; with --by-speaker, of those that differ only in seed.
 """
 
 import argparse
@@ -20,13 +23,12 @@ COLUMNS = {
 }
 
 
-def minutes(run: Path, batch_size: int) -> float:
-    """Returns how long a run trained, without the time it was stopped."""
+def minutes(run: Path) -> float:
+    """Returns the processor time of a run's steps, however many processors and stops there were."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]
     counts = [b - a for a, b in zip([0, *steps], steps, strict=False)]
-    rates = [line["strings/s"] for line in lines]
-    return sum(n * batch_size / rate for n, rate in zip(counts, rates, strict=True)) / 60
+    return sum(n * x["processor_seconds/step"] for n, x in zip(counts, lines, strict=True)) / 60
 
 
 def options(settings: dict) -> str:
@@ -42,18 +44,18 @@ def options(settings: dict) -> str:
     return " ".join(given)
 
 
-def read(run: Path) -> tuple[str, dict[str, float]]:
-    """Returns the options of a run, without its seed, and its results."""
+def read(run: Path) -> tuple[str, str, dict[str, float]]:
+    """Returns the options of a run, the speaker left out, and its results."""
     try:
         result = json.loads((run / "result.json").read_text())
     except (OSError, ValueError):
         raise SystemExit(f"{run}: no finished run of digits_train.py there") from None
     settings = training.load_config(run)["settings"]
-    return options(settings), result | {"minutes": minutes(run, settings["batch_size"])}
+    return options(settings), settings["unseen"], result | {"minutes": minutes(run)}
 
 
 def cell(column: str, values: Sequence[float]) -> str:
-    """Returns the mean over seeds, with the lowest and the highest value."""
+    """Returns the mean over runs, with the lowest and the highest value."""
     mean = sum(values) / len(values)
     if column.endswith("rate"):
         return f"{100 * mean:.2f} % ({100 * min(values):.2f}–{100 * max(values):.2f})"
@@ -62,18 +64,22 @@ def cell(column: str, values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Print a table of runs of digits_train.py.")
+    parser.add_argument("--by-speaker", action="store_true", help="a line for each left out")
     parser.add_argument("runs", nargs="+", type=Path)
-    groups: dict[str, list[dict[str, float]]] = {}
-    for run in parser.parse_args(arguments).runs:
-        given, result = read(run)
-        groups.setdefault(given, []).append(result)
-    print(f"| options | {' | '.join(COLUMNS.values())} | seeds | minutes |")
-    print("|---|" + "---:|" * (len(COLUMNS) + 2))
-    for given, results in groups.items():
-        cells = [cell(c, [r[c] for r in results]) for c in COLUMNS]
-        took = sum(r["minutes"] for r in results) / len(results)
+    args = parser.parse_args(arguments)
+    groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    for run in args.runs:
+        given, speaker, result = read(run)
         what = f"`{given}`" if given else "none"
-        print(f"| {what} | {' | '.join(cells)} | {len(results)} | {took:.1f} |")
+        key = (what, speaker) if args.by_speaker else (what,)
+        groups.setdefault(key, []).append(result)
+    heads = ["options", "left out"][: 1 + args.by_speaker]
+    print(f"| {' | '.join([*heads, *COLUMNS.values(), 'runs', 'processor minutes'])} |")
+    print("|---|" + "---|" * args.by_speaker + "---:|" * (len(COLUMNS) + 2))
+    for names, results in groups.items():
+        cells = [*names, *(cell(c, [r[c] for r in results]) for c in COLUMNS)]
+        took = sum(r["minutes"] for r in results) / len(results)
+        print(f"| {' | '.join(cells)} | {len(results)} | {took:.1f} |")
     return 0
 
 

@@ -36,8 +36,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--objective", choices=OBJECTIVES, default="ctc", help="the loss")
     add("--init", metavar="RUN", help="start from the weights of this run")
     add("--streaming", action="store_true", help="normalise by what was heard before, as a stream")
-    add("--steps", type=int, default=1500, help="training steps")
-    add("--batch-size", type=int, default=32, help="strings per step")
+    add("--steps", type=int, default=3000, help="training steps")
+    add("--batch-size", type=int, default=16, help="strings per step")
     add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the update rule")
     add("--learning-rate", type=float, default=6e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels")
@@ -48,6 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--save-every", type=int, default=250, help="steps between checkpoints")
     add("--log-every", type=int, default=25, help="steps between lines of metrics.jsonl")
     training.add_options(parser)
+    parser.set_defaults(ema=0.995)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
     for name in ("steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"):

@@ -68,12 +68,13 @@ def train(
         bar = stack.enter_context(
             tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=not is_first())
         )
-        program, count, recent, since = None, None, [], 0.0
+        program, count, recent, since, spent = None, None, [], 0.0, 0.0
         for step in range(done + 1, steps + 1):
             batch = devices.batch(next(batches))
             if program is None:
                 program = compile_step(train_step, model, optimizer, devices, ema, state, batch)
-                count, since = flops(program, devices), time.perf_counter()
+                count = flops(program, devices)
+                since, spent = time.perf_counter(), time.process_time()
             state, values = program(state, batch)
             recent.append(values)
             bar.update()
@@ -85,9 +86,10 @@ def train(
                 means[f"{unit}/s"] = devices.batch_size / seconds
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()})
                 means["seconds/step"] = seconds
+                means["processor_seconds/step"] = (time.process_time() - spent) / len(recent)
                 if count is not None:
                     means["flop/s"] = count / seconds
-                recent, since = [], now
+                recent, since, spent = [], now, time.process_time()
                 if metrics is not None:
                     metrics.write(step, means)
             stopping = stop.after(step) and step < steps

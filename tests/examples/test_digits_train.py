@@ -53,6 +53,10 @@ def test_run_leaves_metrics_and_scores(finished, capsys):
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 3
     assert table[-1].startswith("| `--steps 4 --batch-size 4 --strings 8` |")
+    assert digits_table.main(["--by-speaker", str(finished)]) == 0
+    named = capsys.readouterr().out.splitlines()
+    assert named[-1] == table[-1].replace("` |", "` | bass |", 1)
+    assert len({line.count("|") for line in named}) == 1
 
 
 def test_ctrl_c_saves_and_the_same_command_continues(finished, tmp_path, monkeypatch, capsys):

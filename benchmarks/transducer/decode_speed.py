@@ -112,7 +112,7 @@ def label_looping(network: Network, encoder: np.ndarray, predictor: str):
     import torch
 
     rows, output, bias, recurrent = map(torch.from_numpy, network)
-    encoder = torch.from_numpy(encoder)
+    frames = torch.from_numpy(encoder)
     row = torch.arange(BATCH)
 
     def predict(state, label):
@@ -127,7 +127,7 @@ def label_looping(network: Network, encoder: np.ndarray, predictor: str):
         return 0.1 * hidden - known, (hidden, cell)
 
     def best(time, predicted):
-        frame = encoder[row, time.clamp(max=FRAMES - 1)]
+        frame = frames[row, time.clamp(max=FRAMES - 1)]
         log_probs = torch.log_softmax(torch.tanh(frame + predicted) @ output + bias, dim=1)
         return log_probs.max(dim=1)
 

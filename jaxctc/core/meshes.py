@@ -13,7 +13,7 @@ close over arrays with explicit axes.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -193,14 +193,9 @@ def alike(arrays: Tree) -> Tree:
 
 
 def scan(
-    f: Callable,
-    init: Tree,
-    xs: Tree,
-    *,
-    reverse: bool = False,
-    unroll: Mapping[str, int] | None = None,
+    f: Callable, init: Tree, xs: Tree, *, reverse: bool = False, unroll: int = 1
 ) -> tuple[Tree, Tree]:
-    """`jax.lax.scan`; `unroll` says for which platforms how many steps a round of the loop has."""
+    """`jax.lax.scan`."""
 
     def first(carry):
         return f(carry, jax.tree.map(lambda x: jnp.zeros_like(x, shape=x.shape[1:]), xs))[0]
@@ -211,14 +206,7 @@ def scan(
         carry, y = f(carry, x)
         return _vary(carry, axes), y
 
-    def rounds_of(steps):
-        return lambda init, xs: lax.scan(step, init, xs, reverse=reverse, unroll=steps)
-
-    init = _vary(init, axes)
-    if not unroll:
-        return rounds_of(1)(init, xs)
-    platforms = {name: rounds_of(steps) for name, steps in unroll.items()}
-    return lax.platform_dependent(init, xs, default=rounds_of(1), **platforms)
+    return lax.scan(step, _vary(init, axes), xs, reverse=reverse, unroll=unroll)
 
 
 def while_loop(condition: Callable, body: Callable, init: Tree) -> Tree:

@@ -215,9 +215,10 @@ def _(*operands, **parameters):
 def _lower(platform: str | None, context, *operands, scan, tree, job):
     def run(*operands):
         results = None
-        if platform in job.choice.platforms and _is_offered(platform, context.module_context):
+        chosen = platform if platform in job.choice.platforms else None
+        if chosen is not None and _is_offered(chosen, context.module_context):
             topology, scores = jax.tree.unflatten(tree, operands)
-            results = _by_kernel(topology, scores, job, platform)
+            results = _by_kernel(topology, scores, job, chosen)
         if results is None:
             return core.jaxpr_as_fun(scan)(*operands)
         return jax.tree.leaves(results)

@@ -85,6 +85,7 @@ from jaxctc.transducer import TransducerAlignment as TransducerAlignment
 from jaxctc.transducer import TransducerArcs as TransducerArcs
 from jaxctc.transducer import TransducerState as TransducerState
 from jaxctc.transducer import hat_log_probs as hat_log_probs
+from jaxctc.transducer import multi_blank_beam_search as multi_blank_beam_search
 from jaxctc.transducer import multi_blank_greedy_decode as multi_blank_greedy_decode
 from jaxctc.transducer import multi_blank_loss as multi_blank_loss
 from jaxctc.transducer import rnnt_align as rnnt_align
@@ -106,6 +107,7 @@ from jaxctc.transducer import rnnt_prune as rnnt_prune
 from jaxctc.transducer import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer import rnnt_pruned_log_probs as rnnt_pruned_log_probs
 from jaxctc.transducer import rnnt_simple_log_probs as rnnt_simple_log_probs
+from jaxctc.transducer import rnnt_with_star as rnnt_with_star
 from jaxctc.transducer import tdt_align as tdt_align
 from jaxctc.transducer import tdt_beam_search as tdt_beam_search
 from jaxctc.transducer import tdt_greedy_decode as tdt_greedy_decode

@@ -191,6 +191,12 @@ CASES = {
         (),
         (0, 1),
     ),
+    "rnnt_with_star": Case(
+        functools.partial(jaxctc.rnnt_with_star, star_weight=-0.5, star_excludes_next=True),
+        ARC_PAIR,
+        (),
+        (0, 1),
+    ),
     "w_transducer_loss": Case(
         functools.partial(jaxctc.w_transducer_loss, skip_score=-0.5, **PENALTIES),
         ARC_PAIR,
@@ -212,6 +218,12 @@ CASES = {
         decoder(jaxctc.rnnt_beam_search),
         (LOGITS, FRAMES),
         (PROJECTION,),
+    ),
+    "multi_blank_beam_search": Case(
+        decoder(jaxctc.multi_blank_beam_search, big_blanks={3: 2}, beam_width=2),
+        (LOGITS, FRAMES),
+        (PROJECTION,),
+        automatic=True,
     ),
     "multi_blank_greedy_decode": Case(
         decoder(jaxctc.multi_blank_greedy_decode, big_blanks={3: 2}),

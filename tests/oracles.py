@@ -150,18 +150,19 @@ def transducer_paths(frames, labels, monotonic=False, max_symbols=None):
     return list(onwards(0, 0, 0)) if frames or monotonic else []
 
 
-def duration_paths(frames, labels, durations):
+def duration_paths(frames, labels, durations, max_symbols=None):
     """Every path of a token-and-duration transducer: (t, u, is_label, duration) of its arcs."""
 
-    def onwards(t, u):
+    def onwards(t, u, symbols=0):
         for duration in durations:
             if duration > 0 and t + duration < frames:
                 for rest in onwards(t + duration, u):
                     yield ((t, u, False, duration), *rest)
             if duration > 0 and t + duration == frames and u == labels:
                 yield ((t, u, False, duration),)
-            if u < labels and t + duration < frames:
-                for rest in onwards(t + duration, u + 1):
+            if u < labels and t + duration < frames and symbols != max_symbols:
+                after = (t + duration, u + 1, 0 if duration else symbols + 1)
+                for rest in onwards(*after):
                     yield ((t, u, True, duration), *rest)
 
     return list(onwards(0, 0)) if frames else []

@@ -68,6 +68,7 @@ def test_nothing_that_takes_label_lengths_is_left_out():
         "rnnt_posteriors",
         "rnnt_align",
         "w_transducer_loss",
+        "rnnt_with_star",
     }  # without the labels
     known |= {"rnnt_prune", "rnnt_prune_ranges", "explain"}
     for name, value in vars(jaxctc).items():

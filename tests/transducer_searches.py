@@ -117,6 +117,28 @@ def plain_beam(plain, width, max_symbols, max_labels=math.inf, monotonic=False):
     return beam
 
 
+def enumerate_lasting(plain, max_symbols, max_labels):
+    """For each label sequence, all its paths: their scores, frames and durations.
+
+    `plain.arcs` says what may come: a label, or None for a blank; its duration; its score.
+    """
+    total = {}
+
+    def visit(t, symbols, labels, frames, lasting, score):
+        if t >= len(plain.encoder):
+            total.setdefault(labels, []).append((score, frames, lasting))
+            return
+        for c, d, gain in plain.arcs(t, labels, symbols, max_symbols, max_labels):
+            after = t + d, symbols + 1 if d == 0 else 0
+            if c is None:
+                visit(*after, labels, frames, lasting, score + gain)
+            else:
+                visit(*after, (*labels, c), (*frames, t), (*lasting, d), score + gain)
+
+    visit(0, 0, (), (), (), 0.0)
+    return total
+
+
 def assert_labels_say(plain, found, monotonic=False):
     """What is said of each label of one hypothesis is what the transducer said there."""
     labels = tuple(found.labels[: found.lengths].tolist())

@@ -11,9 +11,9 @@ from jaxctc.core.emissions import wide, widen
 from jaxctc.ctc import beam_state
 from jaxctc.ctc import checks as ctc_checks
 from jaxctc.ctc.beam_state import BeamState, Settings
+from jaxctc.decoding import fusion
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
-from jaxctc.language.sequences import segment_start
 
 
 def ctc_beam_search(
@@ -97,7 +97,7 @@ def ctc_beam_search(
     most = frames if max_labels is None else checks.positive("max_labels", max_labels)
     prune = None if prune_classes is None else checks.positive("prune_classes", prune_classes)
     weight = ctc_checks.weight(scorer, scorer_weight, classes, blank_id)
-    begun = _begun(scorer, scorer_state, lengths.shape)
+    begun = fusion.start(scorer, lengths.shape, scorer_state)
     thresholds = ctc_checks.thresholds(beam_threshold, class_threshold, blank_skip_threshold)
     settings = width, blank_id, most, prune
     return _beam_search(logits, lengths, scorer, begun, weight, thresholds, settings)
@@ -137,7 +137,7 @@ def ctc_beam_start(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
     ctc_checks.weight(scorer, 1.0)
-    begun = _flatten(_begun(scorer, scorer_state, batch), batch)
+    begun = _flatten(fusion.start(scorer, batch, scorer_state), batch)
     return _unflatten(beam_state.start(width, most, wide(dtype), begun), batch)
 
 
@@ -221,17 +221,6 @@ def ctc_beam_finish(
     weight = ctc_checks.weight(scorer, scorer_weight)
     ctc_checks.scorer_of("state", state, scorer)
     return _beam_finish(state, scorer, weight)
-
-
-def _begun(
-    scorer: Scorer | None, state: Any, batch: tuple[int, ...]
-) -> tuple[Any, checks.ArrayLike]:
-    """The scorer's states before the first label, and the scores that they begin with."""
-    if scorer is not None:
-        return segment_start(scorer, batch, state)
-    if state is not None:
-        raise ValueError("scorer_state is given without a scorer; it must be given with one.")
-    return (), jnp.zeros(batch)
 
 
 @meshes.jit(trailing=(2, 0), static_argnums=6)

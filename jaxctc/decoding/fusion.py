@@ -9,6 +9,7 @@ from jax import lax
 from jaxctc.core import checks
 from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer, extend_scores
+from jaxctc.language.sequences import segment_start
 
 
 class Fusion(NamedTuple):
@@ -38,10 +39,18 @@ def weight(scorer: Scorer | None, value: checks.ArrayLike, classes: int | None =
     return jnp.asarray(checks.finite("scorer_weight", value))
 
 
-def start(scorer: Scorer | None, *shape: int) -> Any:
-    """A scorer's start for each hypothesis of an array; without a scorer, nothing."""
-    begun = () if scorer is None else scorer.start()
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), begun)
+def start(
+    scorer: Scorer | None, batch: tuple[int, ...], state: Any = None
+) -> tuple[Any, jax.Array]:
+    """The scorer's states before the first label, and the scores that they begin with.
+
+    The states are those given as `scorer_state`, which are checked, or else the scorer's start.
+    """
+    if scorer is not None:
+        return segment_start(scorer, batch, state)
+    if state is not None:
+        raise ValueError("scorer_state is given without a scorer; it must be given with one.")
+    return (), jnp.zeros(batch)
 
 
 def ended(scorer: Scorer | None, state: Any, score: jax.Array) -> tuple[jax.Array, jax.Array]:

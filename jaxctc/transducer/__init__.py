@@ -3,6 +3,7 @@
 * `rnnt_loss`: the loss from logits; `rnnt_loss_from_joint` never holds all logits at once.
 * `rnnt_loss_simple`, `rnnt_prune_ranges`, `rnnt_prune`, `rnnt_loss_pruned`: pruned training.
 * `w_transducer_loss`: for transcripts that lack words at both ends.
+* `rnnt_with_star`: arcs for transcripts that lack words anywhere.
 * `tdt_loss`: tokens with durations; `multi_blank_loss`: blanks of several frames.
 * `rnnt_log_probs`, `hat_log_probs`, `rnnt_simple_log_probs`, `rnnt_pruned_log_probs`:
   log-probabilities on the lattice's arcs, for `rnnt_loss_from_log_probs`, `rnnt_posteriors` and
@@ -12,7 +13,7 @@
   a stream.
 * `tdt_greedy_decode`, `tdt_beam_search`, `tdt_posteriors`, `tdt_align`: of transducers with
   durations.
-* `multi_blank_greedy_decode`: of those with big blanks.
+* `multi_blank_greedy_decode`, `multi_blank_beam_search`: of those with big blanks.
 * `rnnt_internal_lm`: the language model inside a transducer, as a scorer.
 """
 
@@ -30,6 +31,9 @@ from jaxctc.transducer.loss import rnnt_loss as rnnt_loss
 from jaxctc.transducer.loss import rnnt_loss_from_log_probs as rnnt_loss_from_log_probs
 from jaxctc.transducer.multi_blank import multi_blank_loss as multi_blank_loss
 from jaxctc.transducer.multi_blank_decode import (
+    multi_blank_beam_search as multi_blank_beam_search,
+)
+from jaxctc.transducer.multi_blank_decode import (
     multi_blank_greedy_decode as multi_blank_greedy_decode,
 )
 from jaxctc.transducer.pruned import rnnt_loss_pruned as rnnt_loss_pruned
@@ -40,7 +44,8 @@ from jaxctc.transducer.pruning import rnnt_prune_ranges as rnnt_prune_ranges
 from jaxctc.transducer.simple import rnnt_loss_simple as rnnt_loss_simple
 from jaxctc.transducer.simple import rnnt_simple_log_probs as rnnt_simple_log_probs
 from jaxctc.transducer.skipping import w_transducer_loss as w_transducer_loss
-from jaxctc.transducer.stream import TransducerState as TransducerState
+from jaxctc.transducer.star import rnnt_with_star as rnnt_with_star
+from jaxctc.transducer.state import TransducerState as TransducerState
 from jaxctc.transducer.stream import rnnt_decode_commit as rnnt_decode_commit
 from jaxctc.transducer.stream import rnnt_decode_extend as rnnt_decode_extend
 from jaxctc.transducer.stream import rnnt_decode_finish as rnnt_decode_finish

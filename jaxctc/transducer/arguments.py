@@ -31,18 +31,25 @@ class Arguments(NamedTuple):
 
 def checked(
     functions: tuple[Any, Any, Any],
-    encoder: checks.ArrayLike,
-    logit_lengths: checks.ArrayLike | None,
+    sequences: tuple[checks.ArrayLike, checks.ArrayLike | None],
+    bounds: tuple[Any, Any],
+    fused: tuple[Scorer | None, checks.ArrayLike],
     *,
     blank_id: int,
-    bounds: tuple[Any, Any],
     monotonic: bool = False,
     durations: Sequence[int] | None = None,
     big_blanks: Mapping[int, int] | None = None,
-    scorer: Scorer | None,
-    scorer_weight: checks.ArrayLike,
 ) -> Arguments:
-    """The arguments of a decoder: its functions, and the most symbols and labels, among them."""
+    """The arguments of a decoder.
+
+    Args:
+      functions: Joint network, predictor, and its initial state.
+      sequences: The encoder's output and its lengths.
+      bounds: `max_symbols` and `max_labels`.
+      fused: The scorer and its weight.
+      blank_id, monotonic, durations, big_blanks: As in the decoders.
+    """
+    (encoder, logit_lengths), (scorer, scorer_weight) = sequences, fused
     encoder = checks.logits_array("encoder", encoder, ("T", "D"))
     *batch, frames, size = encoder.shape
     lengths = checks.lengths_array("logit_lengths", logit_lengths, tuple(batch), frames)
@@ -79,24 +86,33 @@ def checked(
     )
 
 
-def searched(search: Callable[..., Tree], given: Arguments, *stream: Tree) -> Tree:
-    """What ``search(given, *stream)`` returns, with one batch axis, with the axes that became B."""
+def searched(search: Callable[..., Tree], given: Arguments, *more: Tree) -> Tree:
+    """What ``search(given, *more)`` returns, with the axes that became B.
+
+    The arguments have one batch axis there, and so has `more`, whose first array is ``[*batch]``.
+    """
 
     def run(functions, arrays):
-        encoder, lengths, state, sum_of, stream = arrays
-        size = math.prod(given.batch)
-        flat = given._replace(
+        encoder, lengths, state, sum_of, more = arrays
+        encoder, lengths, more = flat((encoder, lengths, more), given.batch)
+        inside = given._replace(
             model=given.model._replace(joint=functions[0], predictor=functions[1]),
             initial_state=state,
-            encoder=encoder.reshape(size, *encoder.shape[-2:]),
-            lengths=lengths.reshape(size),
+            encoder=encoder,
+            lengths=lengths,
             fusion=sum_of,
         )
-        return with_axes(search(flat, *stream), given.batch)
+        return with_axes(search(inside, *more), given.batch)
 
     functions = given.model.joint, given.model.predictor
-    arrays = given.encoder, given.lengths, given.initial_state, given.fusion, stream
-    return meshes.with_functions(run, functions, arrays, (2, 0, None, None, 0 if stream else None))
+    arrays = given.encoder, given.lengths, given.initial_state, given.fusion, more
+    return meshes.with_functions(run, functions, arrays, (2, 0, None, None, 0))
+
+
+def flat(tree: Any, batch: tuple[int, ...]) -> Any:
+    """Arrays ``[*batch, ...]`` with one axis B in place of the batch's."""
+    size = math.prod(batch)
+    return jax.tree.map(lambda x: jnp.reshape(x, (size, *x.shape[len(batch) :])), tree)
 
 
 def with_axes(tree: Any, batch: tuple[int, ...]) -> Any:

@@ -1,6 +1,7 @@
 """The state of a transducer's beam search: its start, its extension by frames, its hypotheses."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,9 @@ from jaxctc.core.recursion import never_positive
 from jaxctc.decoding import fusion
 from jaxctc.decoding.fusion import Fusion
 from jaxctc.decoding.hypotheses import Hypotheses
-from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import emitted as emissions
 from jaxctc.transducer.emitted import Emitted, Nodes
-from jaxctc.transducer.model import Transducer, Tree
+from jaxctc.transducer.model import Tree
 from jaxctc.transducer.rounds import Beam, Search, merged, one_frame, scored
 
 
@@ -29,23 +29,33 @@ class Stream(NamedTuple):
 
 
 def start(
-    model: Transducer,
-    initial_state: Tree,
-    batch: int,
-    width: int,
-    max_labels: int,
-    scorer: Scorer | None,
+    begun: tuple[Tree, Tree],
+    scored: tuple[Any, jax.Array],
+    room: tuple[int, int],
+    beams: tuple[int, int],
+    dtype,
 ) -> Stream:
-    """Beams of the hypothesis without labels and of empty places."""
-    begun = model.predictor(initial_state, jnp.int32(model.blank_id))
-    shape = batch, model.ahead, width
+    """Beams of the hypothesis without labels and of empty places.
+
+    Args:
+      begun: The predictor's output and state after the start symbol.
+      scored: The scorer's states and scores, which begin with axis B.
+      room: B and the most labels.
+      beams: A and W.
+      dtype: That of scores.
+    """
+    batch, max_labels = room
+    shape = batch, *beams
     output, state = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), begun)
     zero, word = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.uint32)
-    score = jnp.full(shape, -jnp.inf, model.dtype).at[:, 0, 0].set(0)
-    share, heavy = jnp.zeros(shape, model.dtype), (output, state, fusion.start(scorer, *shape))
-    beams = Beam(score, score, zero, word, word, zero - 1, zero - 1, share, *heavy)
-    emitted = emissions.nothing((batch, model.ahead * width, max_labels), model.dtype)
-    return Stream(beams, emitted, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
+    score = jnp.full(shape, -jnp.inf, dtype).at[:, 0, 0].set(0)
+    known, share = jax.tree.map(
+        lambda x: jnp.broadcast_to(x[:, None, None], (*shape, *x.shape[1:])), scored
+    )
+    heavy = share.astype(dtype), output, state, known
+    every = Beam(score, score, zero, word, word, zero - 1, zero - 1, *heavy)
+    emitted = emissions.nothing((batch, math.prod(beams), max_labels), dtype)
+    return Stream(every, emitted, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
 
 
 def search_whole(search: Search, stream: Stream, encoder: jax.Array, lengths: jax.Array) -> Stream:

@@ -23,27 +23,40 @@ def durations(name: str, value: Any) -> tuple[int, ...]:
     return numbers
 
 
-def big_blanks(name: str, value: Any, classes: int, blank_id: int) -> tuple[tuple[int, int], ...]:
-    """`value` as pairs of a class, which is not the blank, and its frames, at least 2."""
+def big_blanks(
+    name: str, value: Any, classes: int | None, blank_id: int
+) -> tuple[tuple[int, int], ...]:
+    """`value` as pairs of a class, which is not the blank, and its frames, at least 2.
+
+    None means that the number of classes is not known.
+    """
     if not isinstance(value, Mapping):
         kind = type(value).__name__
         raise TypeError(f"{name} has type {kind}; it must be a dict from classes to frames.")
-    pairs = tuple((checks.class_id(name, c, classes), value[c]) for c in value)
+    pairs = []
+    for c in value:
+        known = (
+            checks.at_least(name, c, 0) if classes is None else checks.class_id(name, c, classes)
+        )
+        pairs.append((known, value[c]))
     frames = [checks.at_least(name, n, 2) for _, n in pairs]
     if blank_id in value or len(set(frames)) < len(frames):
         raise ValueError(
             f"{name} is {dict(value)}; it must map classes other than the blank, which is "
             f"{blank_id}, to different numbers of frames."
         )
-    return pairs
+    return tuple(pairs)
+
+
+def most_symbols(max_symbols: Any) -> int | None:
+    """The most labels at one frame of a loss; None means any number."""
+    return None if max_symbols is None else checks.positive("max_symbols", max_symbols)
 
 
 def emission(monotonic: Any, max_symbols: Any) -> Emission:
     """The arguments of a loss that say how many symbols a frame has."""
-    monotonic = checks.flag("monotonic", monotonic)
-    if max_symbols is not None:
-        max_symbols = checks.positive("max_symbols", max_symbols)
-    return Emission(monotonic, None if monotonic else max_symbols)
+    monotonic, most = checks.flag("monotonic", monotonic), most_symbols(max_symbols)
+    return Emission(monotonic, None if monotonic else most)
 
 
 def positions(

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxctc.core import checks
+from jaxctc.decoding import fusion
 from jaxctc.decoding.hypotheses import Hypotheses
 from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import arguments, beam, greedy
@@ -26,6 +27,7 @@ def rnnt_greedy_decode(
     monotonic: bool = False,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
+    scorer_state: Any = None,
 ) -> Hypotheses:
     """The labels on the path of best classes: each frame emits labels until the blank is best.
 
@@ -55,6 +57,9 @@ def rnnt_greedy_decode(
         its log-probability before the best class is chosen, and nothing to the blank's.
         Sums are not normalised (shallow fusion).
       scorer_weight: The factor of its scores.
+      scorer_state: If given, the scorer's state that each sequence begins with, arrays
+        ``[*batch, ...]``, such as `scorer_state` returns for the segment before. Scores count from
+        there, as those of `ctc_beam_search`. The predictor begins with `initial_state`.
 
     Returns:
       `Hypotheses` without an axis N, with L = `max_labels`. ``scores`` is the log-probability
@@ -87,15 +92,13 @@ def rnnt_greedy_decode(
     """
     given = arguments.checked(
         (joint, predictor, initial_state),
-        encoder,
-        logit_lengths,
+        (encoder, logit_lengths),
+        (max_symbols, max_labels),
+        (scorer, scorer_weight),
         blank_id=blank_id,
-        bounds=(max_symbols, max_labels),
         monotonic=monotonic,
-        scorer=scorer,
-        scorer_weight=scorer_weight,
     )
-    return arguments.searched(greedy_search, given)
+    return greedy_search(given, scorer_state)
 
 
 def rnnt_beam_search(
@@ -112,6 +115,7 @@ def rnnt_beam_search(
     monotonic: bool = False,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
+    scorer_state: Any = None,
 ) -> Hypotheses:
     """The most probable label sequences of a transducer, each summed over its alignments.
 
@@ -139,6 +143,7 @@ def rnnt_beam_search(
       scorer: What is known besides the logits, a `Scorer`, such as a language model, or
         `combine` of one and of the transducer's own (`rnnt_internal_lm`) with a negative weight.
       scorer_weight: The factor of its scores.
+      scorer_state: As for `rnnt_greedy_decode`.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
@@ -175,35 +180,39 @@ def rnnt_beam_search(
     """
     given = arguments.checked(
         (joint, predictor, initial_state),
-        encoder,
-        logit_lengths,
+        (encoder, logit_lengths),
+        (max_symbols, max_labels),
+        (scorer, scorer_weight),
         blank_id=blank_id,
-        bounds=(max_symbols, max_labels),
         monotonic=monotonic,
-        scorer=scorer,
-        scorer_weight=scorer_weight,
     )
-    return arguments.searched(beam_search(checks.positive("beam_width", beam_width)), given)
+    return beam_search(given, beam_width, scorer_state)
 
 
-def greedy_search(given: Arguments) -> Hypotheses:
-    """The path of the best arcs; one batch axis."""
-    begun = given.model, given.initial_state, given.lengths.size, given.bounds.labels
-    stream = greedy.start(*begun, given.fusion.scorer)
-    stream = greedy.extend(
-        given.model, stream, given.encoder, given.lengths, given.bounds, given.fusion
-    )
-    return greedy.finish(stream, given.fusion)
+def greedy_search(given: Arguments, scorer_state: Any) -> Hypotheses:
+    """The path of the best arcs."""
+
+    def run(given, score, state):
+        begun, room = given.model.begun(given.initial_state), (score.size, given.bounds.labels)
+        stream = greedy.start(begun, (state, score), room, given.model.dtype)
+        sequences = given.encoder, given.lengths
+        stream = greedy.extend(given.model, stream, *sequences, given.bounds, given.fusion)
+        return greedy.finish(stream, given.fusion)
+
+    state, score = fusion.start(given.fusion.scorer, given.batch, scorer_state)
+    return arguments.searched(run, given, score, state)
 
 
-def beam_search(width: int) -> Callable[[Arguments], Hypotheses]:
-    """The search for the best label sequences, each summed over its paths; one batch axis."""
+def beam_search(given: Arguments, beam_width: Any, scorer_state: Any) -> Hypotheses:
+    """The best label sequences, each summed over its paths."""
+    beams = given.model.ahead, checks.positive("beam_width", beam_width)
 
-    def run(given: Arguments) -> Hypotheses:
-        begun = given.model, given.initial_state, given.lengths.size, width, given.bounds.labels
-        stream = beam.start(*begun, given.fusion.scorer)
+    def run(given, score, state):
+        begun, room = given.model.begun(given.initial_state), (score.size, given.bounds.labels)
+        stream = beam.start(begun, (state, score), room, beams, given.model.dtype)
         search = Search(given.model, given.bounds, given.fusion)
         stream = beam.search_whole(search, stream, given.encoder, given.lengths)
         return beam.finish(stream, given.fusion)
 
-    return run
+    state, score = fusion.start(given.fusion.scorer, given.batch, scorer_state)
+    return arguments.searched(run, given, score, state)

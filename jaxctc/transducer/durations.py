@@ -3,7 +3,8 @@
 A symbol has a duration, the number of frames it advances: for a label at least 0, for a blank at
 least 1. On diagonals n = t + u a blank of duration d leads d diagonals ahead, and a label d + 1.
 The state is therefore the weights that have arrived at the current diagonal, and those on the way
-to each of the next diagonals.
+to each of the next diagonals. Where the labels of a frame are limited, all this holds of frames
+instead of diagonals.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxctc.core import recursion
 from jaxctc.core.semirings import PROBABILITY, Semiring, State, Weight, shift
-from jaxctc.transducer.lattice import TransducerTopology, cells, skew
+from jaxctc.transducer.lattice import TransducerTopology, cells, rows
 
 
 class DurationArcs(NamedTuple):
@@ -75,6 +76,47 @@ class DurationTopology:
         return self.states.finish(semiring, state[:1])
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["states"],
+    meta_fields=["of_blanks", "of_labels", "max_symbols"],
+)
+@dataclasses.dataclass(frozen=True)
+class BoundedDurationTopology(DurationTopology):
+    """A step is a frame: up to `max_symbols` labels, all but the last of duration 0, and a blank
+    if that too has it."""
+
+    max_symbols: int
+
+    def start(self, semiring: Semiring, dtype) -> tuple[State, Weight]:
+        (arrived,), scale = self.states.start(semiring, dtype)
+        nothing = semiring.zeros(jax.tree.leaves(arrived)[0].shape, dtype)
+        return (arrived, *[nothing] * (max(*self.of_blanks, *self.of_labels) - 1)), scale
+
+    def step(self, semiring: Semiring, state: State, weights: DurationArcs) -> State:
+        weight, *coming = state  # the first, of paths that have emitted so many labels here
+        dtype = jax.tree.leaves(weight)[0].dtype
+        coming.append(semiring.zeros(jax.tree.leaves(weight)[0].shape, dtype))
+
+        def leads(ahead, weight):
+            coming[ahead - 1] = semiring.plus(coming[ahead - 1], weight)
+
+        for symbols in range(self.max_symbols + 1):
+            for duration, blank in zip(self.of_blanks, weights.blank, strict=True):
+                leads(duration, semiring.times(weight, blank))
+            if symbols == self.max_symbols:
+                break
+            staying = weight
+            for duration, label in zip(self.of_labels, weights.label, strict=True):
+                moved = shift(semiring, semiring.times(weight, label), self.axis)
+                if duration:
+                    leads(duration, moved)
+                else:
+                    staying = moved
+            weight = semiring.normalise(staying) if self.max_symbols > 1 else staying
+        return tuple(coming)
+
+
 class Lattice(NamedTuple):
     """Arcs of several durations in the form the recursion reads."""
 
@@ -88,6 +130,7 @@ def lattice(
     label: Mapping[int, jax.Array],
     logit_lengths: jax.Array,
     label_lengths: jax.Array,
+    max_symbols: int | None = None,
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read.
 
@@ -96,6 +139,7 @@ def lattice(
       label: By duration those of labels, ``[B, T, U]``.
       logit_lengths: int32 ``[B]``; a path ends with a blank that ends exactly with the last frame.
       label_lengths: int32 ``[B]``.
+      max_symbols: The most labels at one frame; None means any number.
     """
     example = next(iter(blank.values()))
     size, frames, spaces = example.shape
@@ -104,23 +148,27 @@ def lattice(
     left = (logit_lengths[:, None] - jnp.arange(frames, dtype=jnp.int32)[None, :])[:, :, None]
 
     of_blanks, of_labels = tuple(sorted({*blank, 1})), tuple(sorted(label))
+    # Without a duration of 0 there is one label at most.
+    bound = max_symbols if max_symbols is not None and 0 in of_labels else spaces
+    bounded = bound < spaces - 1
     blanks, labels = [], []
     for duration in of_blanks:
         # Past the end weights wait where they are, by blanks of duration 1.
         waiting = 0.0 if duration == 1 else -jnp.inf
         score = blank.get(duration, jnp.full_like(example, -jnp.inf))
         score = jnp.where(left >= duration, score, -jnp.inf)
-        blanks.append(skew(jnp.where(inside, score, waiting), waiting, axis))
+        blanks.append(rows(jnp.where(inside, score, waiting), waiting, axis, bounded))
     for duration in of_labels:
         score = jnp.where(inside[:, :, 1:] & (left > duration), label[duration], -jnp.inf)
         score = jnp.pad(score, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
-        labels.append(skew(score, -jnp.inf, axis))
+        labels.append(rows(score, -jnp.inf, axis, bounded))
 
     possible = (logit_lengths >= 1) & (logit_lengths <= frames)
     possible &= (label_lengths >= 0) & (label_lengths < spaces)
-    topology = DurationTopology(
-        TransducerTopology(label_lengths, spaces, axis), of_blanks, of_labels
-    )
+    states = TransducerTopology(label_lengths, spaces, axis)
+    topology = DurationTopology(states, of_blanks, of_labels)
+    if bounded:
+        topology = BoundedDurationTopology(states, of_blanks, of_labels, bound)
     return Lattice(topology, DurationArcs(tuple(blanks), tuple(labels)), possible)
 
 

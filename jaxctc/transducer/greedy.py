@@ -46,14 +46,22 @@ class Stream(NamedTuple):
 
 
 def start(
-    model: Transducer, initial_state: Tree, batch: int, max_labels: int, scorer: Scorer | None
+    begun: tuple[Tree, Tree], scored: tuple[Any, jax.Array], room: tuple[int, int], dtype
 ) -> Stream:
-    begun = model.predictor(initial_state, jnp.int32(model.blank_id))
+    """The hypothesis without labels of each sequence.
+
+    Args:
+      begun: The predictor's output and state after the start symbol.
+      scored: The scorer's states and scores, which begin with axis B.
+      room: B and the most labels.
+      dtype: That of scores.
+    """
+    batch, _ = room
     output, state = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *jnp.shape(x))), begun)
-    zero = jnp.zeros(batch, jnp.int32)
-    score, scorer_state = jnp.zeros(batch, model.dtype), fusion.start(scorer, batch)
-    path = Path(zero, zero, zero, score, output, state, scorer_state, score)
-    emitted = emissions.nothing((batch, max_labels), model.dtype)
+    zero, score = jnp.zeros(batch, jnp.int32), jnp.zeros(batch, dtype)
+    known, share = scored
+    path = Path(zero, zero, zero, score, output, state, known, share.astype(dtype))
+    emitted = emissions.nothing(room, dtype)
     return Stream(path, emitted, zero, jnp.zeros(batch, bool))
 
 
@@ -81,9 +89,8 @@ def extend(
         arcs = jax.vmap(model.arcs)(encoder[row, here], path.output)
         tokens, rank = arcs.tokens, arcs.tokens
         blank_frames = np.zeros(tokens.shape[1], np.int32)  # 0 for labels
-        blank_frames[model.blank_id] = 1
-        for big, count in model.big_blanks:
-            blank_frames[big] = count
+        for blank, count in model.blanks.items():
+            blank_frames[blank] = count
         is_label = blank_frames == 0
         every = jnp.arange(tokens.shape[1], dtype=jnp.int32)
         grown = jnp.zeros_like(tokens)

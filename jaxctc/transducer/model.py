@@ -5,7 +5,7 @@ append to y, and the blank, which appends nothing (Graves 2012, arXiv 1211.3711,
 advances some frames: a blank 1 and a label 0, or 1 in the monotonic variant (Tripathi et al. 2019).
 With durations (Xu et al. 2023, arXiv 2304.06795) the network gives a distribution over these as
 well; a blank advances at least one frame. Big blanks (Xu et al. 2022, arXiv 2211.03541) are blanks
-that advance several; only greedy search knows them.
+that advance several.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ class Arcs(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How arcs of one kind advance: so many frames, by that element of `Arcs.durations`."""
+    """How arcs of one kind advance: so many frames."""
 
     frames: int
-    place: int
+    place: int  # of labels, and with durations: the element of `Arcs.durations`; else the blank
 
 
 class Transducer(NamedTuple):
@@ -61,8 +61,13 @@ class Transducer(NamedTuple):
     @property
     def blank_ways(self) -> tuple[Way, ...]:
         if self.durations is None:
-            return (Way(1, 0),)
+            return tuple(Way(frames, c) for c, frames in self.blanks.items())
         return tuple(way for way in self.label_ways if way.frames > 0)
+
+    @property
+    def blanks(self) -> dict[int, int]:
+        """All classes that are blanks, with the frames that each advances."""
+        return {self.blank_id: 1, **dict(self.big_blanks)}
 
     @property
     def stays(self) -> bool:
@@ -73,6 +78,10 @@ class Transducer(NamedTuple):
     def ahead(self) -> int:
         """The most frames that an arc advances."""
         return max(way.frames for way in self.blank_ways)
+
+    def begun(self, initial_state: Tree) -> tuple[Tree, Tree]:
+        """The predictor's output and state after the start symbol."""
+        return self.predictor(initial_state, jnp.int32(self.blank_id))
 
     def arcs(self, frame: jax.Array, output: Tree) -> Arcs:
         """The arcs after one hypothesis; the predictor's `output` is that after its labels."""

@@ -21,6 +21,7 @@ def multi_blank_loss(
     *,
     big_blanks: Mapping[int, int],
     blank_id: int = 0,
+    max_symbols: int | None = None,
     sigma: float = 0.0,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
@@ -39,6 +40,8 @@ def multi_blank_loss(
       big_blanks: For each class that is a big blank the number of frames it advances, at least 2
         and different for each, such as ``{1: 2, 2: 4, 3: 8}``.
       blank_id: The class that is the blank of one frame.
+      max_symbols: The most labels at one frame; a blank of any size follows them. None means any
+        number. Time grows with it.
       sigma: Subtracted from every log-probability, which favours big blanks (the paper's logit
         under-normalisation, 0.05 there).
       fastemit_lambda, delay_penalty: As in `rnnt_loss`.
@@ -69,15 +72,16 @@ def multi_blank_loss(
     blanks = transducer_checks.big_blanks("big_blanks", big_blanks, classes, pair.blank_id)
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
     of_all = checks.finite("sigma", sigma)
-    return _multi_blank_loss(*pair, blanks, of_all, penalties)
+    most = transducer_checks.most_symbols(max_symbols)
+    return _multi_blank_loss(*pair, blanks, most, of_all, penalties)
 
 
-@meshes.jit(trailing=(3, 1, 0, 0), static_argnums=(4, 5))
+@meshes.jit(trailing=(3, 1, 0, 0), static_argnums=(4, 5, 6))
 def _multi_blank_loss(
-    logits, labels, logit_lengths, label_lengths, blank_id, big_blanks, sigma, penalties
+    logits, labels, logit_lengths, label_lengths, blank_id, big_blanks, most, sigma, penalties
 ):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
-    found, broken = lattice(*flat, blank_id, big_blanks, sigma, penalties)
+    found, broken = lattice(*flat, blank_id, big_blanks, most, sigma, penalties)
     log_z = duration_lattice.total(found, broken).reshape(logits.shape[:-3])
     return penalty.loss_with_sigma(log_z, penalties, sigma)
 
@@ -89,6 +93,7 @@ def lattice(
     label_lengths: jax.Array,
     blank_id: int,
     big_blanks: tuple[tuple[int, int], ...],
+    max_symbols: int | None,
     sigma: float | jax.Array,
     penalties: penalty.Penalties = penalty.NONE,
 ) -> tuple[duration_lattice.Lattice, jax.Array]:
@@ -108,5 +113,6 @@ def lattice(
         {0: label - less},
         logit_lengths,
         label_lengths,
+        max_symbols,
     )
     return found, jnp.any(jnp.isnan(blanks[0]), axis=(1, 2))

@@ -2,9 +2,9 @@
 
 *Open* hypotheses are at the frame, and a round appends one more label to the best of them.
 Arcs that advance lead to the beams of the frames to come, one for each number of frames ahead;
-without durations there is one. Each has the W best hypotheses that have got there, and those with
-equal labels are merged. As in algorithm 1 of Graves 2012 (arXiv 1211.3711), a frame is over when
-no open hypothesis could get into one of these beams.
+without durations and big blanks there is one. Each has the W best hypotheses that have got there,
+and those with equal labels are merged. As in algorithm 1 of Graves 2012 (arXiv 1211.3711), a frame
+is over when no open hypothesis could get into one of these beams.
 
 * A hypothesis of a beam does not ask the predictor until it is open: so only W are asked a
   round, whatever the number of durations.
@@ -137,8 +137,10 @@ def _round(
     grown, nodes = _grown(search, light, opened.scorer_state, arcs, first_node, time, grows)
 
     before = beams.light(jnp.broadcast_to(place[None, :], (ahead, width)))
-    gain = _at_frames(arcs.durations.T, model.blank_ways, ahead)
-    gain += arcs.tokens[:, model.blank_id][None, :]
+    gain = arcs.tokens.T
+    if model.durations is not None:
+        gain = arcs.durations.T + gain[model.blank_id][None, :]
+    gain = _at_frames(gain, model.blank_ways, ahead)
     left = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (ahead, *x.shape)), light)
     parts = [before, left._replace(score=left.score + gain, best=left.best + gain)]
     onwards = [way for way in model.label_ways if way.frames > 0]
@@ -179,7 +181,7 @@ def _grown(
     """The W best hypotheses with one more label, for each duration: ``[D, W]``, and emissions."""
     model, tokens = search.model, arcs.tokens
     width, classes = tokens.shape
-    possible = (jnp.arange(classes, dtype=jnp.int32) != model.blank_id)[None, :]
+    possible = jnp.asarray(~np.isin(np.arange(classes), [*model.blanks]))[None, :]
     possible &= (grows & (light.length < search.bounds.labels))[:, None]
     total = light.score[:, None] + tokens
     scorer_score = jnp.broadcast_to(light.scorer_score[:, None], tokens.shape)

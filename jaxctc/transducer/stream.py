@@ -1,8 +1,8 @@
 """Decoding of a stream: greedy or beam search, of transducers with and without durations."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,38 +12,12 @@ from jaxctc.core.emissions import wide
 from jaxctc.decoding import fusion
 from jaxctc.decoding.fusion import Fusion
 from jaxctc.decoding.hypotheses import Hypotheses
-from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import arguments, beam, greedy
 from jaxctc.transducer import checks as transducer_checks
-from jaxctc.transducer.emitted import Emitted
-from jaxctc.transducer.model import Transducer
-from jaxctc.transducer.rounds import Beam, Search
-
-
-class TransducerState(NamedTuple):
-    """A search between two pieces of an utterance. Every array has the leading batch axes."""
-
-    frame_count: jax.Array  # int32 [*batch]
-    full: jax.Array  # bool [*batch]: did a hypothesis have all labels it may, with frames to come?
-    search: greedy.Path | Beam  # [*batch], or the beams of frames to come, [*batch, A, W]
-    emitted: Emitted  # [*batch, L], or [*batch, A * W, L]
-
-    def flat(self) -> greedy.Stream | beam.Stream:
-        """The state with one batch axis, as the search reads it."""
-        axes = self.frame_count.ndim
-        search, found, count, full = jax.tree.map(
-            lambda x: x.reshape(self.frame_count.size, *x.shape[axes:]),
-            (self.search, self.emitted, self.frame_count, self.full),
-        )
-        if isinstance(search, greedy.Path):
-            return greedy.Stream(search, found, count, full)
-        return beam.Stream(search, found, count, full)
-
-
-def _state(stream: greedy.Stream | beam.Stream) -> TransducerState:
-    search, found, count, full = stream
-    return TransducerState(count, full, search, found)
+from jaxctc.transducer import state as transducer_state
+from jaxctc.transducer.rounds import Search
+from jaxctc.transducer.state import TransducerState, state_of
 
 
 def rnnt_decode_start(
@@ -55,8 +29,10 @@ def rnnt_decode_start(
     batch: tuple[int, ...] = (),
     blank_id: int = 0,
     durations: Sequence[int] | None = None,
+    big_blanks: Mapping[int, int] | None = None,
     dtype: Any = jnp.float32,
     scorer: Scorer | None = None,
+    scorer_state: Any = None,
 ) -> TransducerState:
     """The state of a transducer's search before the first frame.
 
@@ -69,8 +45,10 @@ def rnnt_decode_start(
       blank_id: The class that is the blank.
       durations: Those of a token-and-duration transducer, as for `tdt_greedy_decode`; None means a
         transducer without durations.
+      big_blanks: Those of a multi-blank transducer, as for `multi_blank_greedy_decode`.
       dtype: The dtype of the logits to come; half precision is computed in float32.
       scorer: The scorer that `rnnt_decode_extend` will be given, if any.
+      scorer_state: As for `rnnt_greedy_decode`.
 
     Returns:
       `TransducerState`, for `rnnt_decode_extend`: a pytree of arrays with the batch's axes, which
@@ -91,24 +69,26 @@ def rnnt_decode_start(
     most = checks.positive("max_labels", max_labels)
     batch = checks.batch_shape("batch", batch)
     blank_id = checks.at_least("blank_id", blank_id, 0)
-    known = None if durations is None else transducer_checks.durations("durations", durations)
+    ahead = [1]
+    if durations is not None:
+        ahead += transducer_checks.durations("durations", durations)
+    if big_blanks is not None:
+        big = transducer_checks.big_blanks("big_blanks", big_blanks, None, blank_id)
+        ahead += [frames for _, frames in big]
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
     begun = transducer_checks.state("initial_state", initial_state)
     transducer_checks.state_function("predictor", predictor, begun)
     fusion.weight(scorer, 1.0)
-    model = Transducer(_unused, predictor, blank_id, wide(dtype), False, known)
-    size = math.prod(batch)
+    first = predictor(begun, jnp.int32(blank_id))
+    scored = arguments.flat(fusion.start(scorer, batch, scorer_state), batch)
+    room = math.prod(batch), most
     if beam_width is None:
-        stream = greedy.start(model, begun, size, most, scorer)
-        return arguments.with_axes(_state(stream), batch)
-    width = checks.positive("beam_width", beam_width)
-    stream = beam.start(model, begun, size, width, most, scorer)
-    return arguments.with_axes(_state(stream), batch)
-
-
-def _unused(frame, output):
-    raise NotImplementedError("the start of a search reads no frames.")
+        stream = greedy.start(first, scored, room, wide(dtype))
+    else:
+        beams = max(ahead), checks.positive("beam_width", beam_width)
+        stream = beam.start(first, scored, room, beams, wide(dtype))
+    return arguments.with_axes(state_of(stream), batch)
 
 
 def rnnt_decode_extend(
@@ -122,6 +102,7 @@ def rnnt_decode_extend(
     max_symbols: int | None = None,
     monotonic: bool = False,
     durations: Sequence[int] | None = None,
+    big_blanks: Mapping[int, int] | None = None,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
 ) -> TransducerState:
@@ -142,7 +123,7 @@ def rnnt_decode_extend(
       blank_id: The class that is the blank.
       max_symbols: The most labels at one frame; None means 10 in greedy search, else 4.
       monotonic: As for `rnnt_greedy_decode`.
-      durations: Those that were given to `rnnt_decode_start`.
+      durations, big_blanks: Those that were given to `rnnt_decode_start`.
       scorer: The scorer that was given to `rnnt_decode_start`.
       scorer_weight: The factor of its scores.
 
@@ -168,20 +149,19 @@ def rnnt_decode_extend(
       >>> print(jaxctc.rnnt_decode_finish(state).labels)
       [ 2  3  1 -1 -1]
     """
-    _check("state", state)
+    transducer_state.check("state", state)
     one, most = state.search, state.emitted.labels.shape[-1]
     is_path = isinstance(one, greedy.Path)
     axes = state.frame_count.ndim + (0 if is_path else 2)
     given = arguments.checked(
         (joint, predictor, jax.tree.map(lambda x: jnp.zeros(x.shape[axes:], x.dtype), one.state)),
-        encoder,
-        logit_lengths,
+        (encoder, logit_lengths),
+        ((10 if is_path else 4) if max_symbols is None else max_symbols, most),
+        (scorer, scorer_weight),
         blank_id=blank_id,
-        bounds=((10 if is_path else 4) if max_symbols is None else max_symbols, most),
         monotonic=monotonic,
         durations=durations,
-        scorer=scorer,
-        scorer_weight=scorer_weight,
+        big_blanks=big_blanks,
     )
     if state.frame_count.shape != given.batch:
         raise ValueError(
@@ -192,7 +172,7 @@ def rnnt_decode_extend(
             f"state has dtype {one.score.dtype}; it must be {given.model.dtype}, "
             "the dtype in which the logits are computed."
         )
-    _check_scorer(state, scorer)
+    transducer_state.check_scorer(state, scorer)
     if not is_path and (ahead := one.score.shape[-2]) != given.model.ahead:
         raise ValueError(
             f"state was started with durations up to {ahead}; it must be with "
@@ -200,12 +180,12 @@ def rnnt_decode_extend(
         )
 
     def extended(given, state):
-        stream, piece = state.flat(), (given.encoder, given.lengths)
+        stream, piece = state.stream, (given.encoder, given.lengths)
         if is_path:
             after = greedy.extend(given.model, stream, *piece, given.bounds, given.fusion)
         else:
             after = beam.extend(Search(given.model, given.bounds, given.fusion), stream, *piece)
-        return _state(after)
+        return state_of(after)
 
     return arguments.searched(extended, given, state)
 
@@ -241,15 +221,18 @@ def rnnt_decode_finish(
       >>> so_far.labels.shape
       (4, 8)
     """
-    _check("state", state)
+    transducer_state.check("state", state)
     weight = fusion.weight(scorer, scorer_weight)
-    _check_scorer(state, scorer)
+    transducer_state.check_scorer(state, scorer)
     return _finish(state, scorer, weight)
 
 
 @meshes.jit(trailing=(0,))
 def _finish(state, scorer, weight):
-    stream, sum_of = state.flat(), Fusion(scorer, weight.astype(state.emitted.scores.dtype))
+    stream, sum_of = (
+        arguments.flat(state, state.frame_count.shape).stream,
+        Fusion(scorer, weight.astype(state.emitted.scores.dtype)),
+    )
     if isinstance(stream, greedy.Stream):
         found = greedy.finish(stream, sum_of)
     else:
@@ -288,29 +271,15 @@ def rnnt_decode_commit(state: TransducerState) -> tuple[jax.Array, jax.Array, Tr
       >>> print(jaxctc.rnnt_decode_finish(state).lengths)
       0
     """
-    _check("state", state)
+    transducer_state.check("state", state)
     return _commit(state)
 
 
 @meshes.jit(trailing=(0,))
 def _commit(state):
-    stream, batch = state.flat(), state.frame_count.shape
+    stream, batch = arguments.flat(state, state.frame_count.shape).stream, state.frame_count.shape
     if isinstance(stream, greedy.Stream):
         found, after = greedy.commit(stream)
     else:
         found, after = beam.commit(stream)
-    return arguments.with_axes((found.labels, found.frames, _state(after)), batch)
-
-
-def _check(name: str, value: Any) -> None:
-    if not isinstance(value, TransducerState):
-        raise TypeError(f"{name} has type {type(value).__name__}; it must be a TransducerState.")
-
-
-def _check_scorer(state: TransducerState, scorer: Scorer | None) -> None:
-    search = state.search
-    if not language_checks.state_fits(search.scorer_state, scorer, search.score.shape):
-        raise ValueError(
-            "state was started with another scorer; `rnnt_decode_start` must be given the one "
-            "that follows."
-        )
+    return arguments.with_axes((found.labels, found.frames, state_of(after)), batch)

@@ -23,6 +23,7 @@ def tdt_loss(
     *,
     durations: Sequence[int] = (0, 1, 2, 3, 4),
     blank_id: int = 0,
+    max_symbols: int | None = None,
     sigma: float = 0.0,
     fastemit_lambda: float = 0.0,
     delay_penalty: float = 0.0,
@@ -42,6 +43,8 @@ def tdt_loss(
       durations: The number of frames that each class of `duration_logits` advances. Blanks of
         duration 0 do not exist.
       blank_id: The class that is the blank.
+      max_symbols: The most labels at one frame, if there is a duration of 0, as in
+        `tdt_greedy_decode`; None means any number. Time grows with it.
       sigma: Subtracted from every token's log-probability, which favours long durations
         (Xu et al.'s logit under-normalisation).
       fastemit_lambda, delay_penalty: As in `rnnt_loss`, on tokens that are labels, of every
@@ -71,10 +74,11 @@ def tdt_loss(
     of_durations, pair, known = transducer_checks.timed_pair(*given, durations, blank_id)
     penalties = penalty.checked(fastemit_lambda, delay_penalty)
     of_tokens = checks.finite("sigma", sigma)
-    return _tdt_loss(of_durations, *pair, known, of_tokens, penalties)
+    most = transducer_checks.most_symbols(max_symbols)
+    return _tdt_loss(of_durations, *pair, known, most, of_tokens, penalties)
 
 
-@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6))
+@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6, 7))
 def _tdt_loss(
     duration_logits,
     logits,
@@ -83,13 +87,14 @@ def _tdt_loss(
     label_lengths,
     blank_id,
     durations,
+    max_symbols,
     sigma,
     penalties,
 ):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     duration_logits = duration_logits.reshape(*flat[0].shape[:-1], len(durations))
     found, broken = lattice(
-        flat[0], duration_logits, *flat[1:], blank_id, durations, sigma, penalties
+        flat[0], duration_logits, *flat[1:], blank_id, durations, max_symbols, sigma, penalties
     )
     log_z = duration_lattice.total(found, broken).reshape(logits.shape[:-3])
     return penalty.loss_with_sigma(log_z, penalties, sigma)
@@ -103,6 +108,7 @@ def lattice(
     label_lengths: jax.Array,
     blank_id: int,
     durations: tuple[int, ...],
+    max_symbols: int | None,
     sigma: float | jax.Array,
     penalties: Penalties = penalty.NONE,
 ) -> tuple[duration_lattice.Lattice, jax.Array]:
@@ -118,6 +124,7 @@ def lattice(
         {d: label + score[:, :, :-1] for d, score in by_duration.items()},
         logit_lengths,
         label_lengths,
+        max_symbols,
     )
     return found, broken
 

@@ -25,6 +25,7 @@ def tdt_posteriors(
     *,
     durations: Sequence[int] = (0, 1, 2, 3, 4),
     blank_id: int = 0,
+    max_symbols: int | None = None,
 ) -> TransducerArcs:
     """Posterior probability of every arc of the lattice and of each duration, given the labels.
 
@@ -46,16 +47,17 @@ def tdt_posteriors(
     """
     given = token_logits, duration_logits, labels, logit_lengths, label_lengths
     of_durations, pair, known = transducer_checks.timed_pair(*given, durations, blank_id)
-    return _posteriors_of_batches(of_durations, *pair, known)
+    most = transducer_checks.most_symbols(max_symbols)
+    return _posteriors_of_batches(of_durations, *pair, known, most)
 
 
-@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6))
+@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6, 7))
 def _posteriors_of_batches(
-    duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations
+    duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations, most
 ):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     duration_logits = duration_logits.reshape(*flat[0].shape[:-1], len(durations))
-    found = _posteriors(duration_logits, *flat, blank_id, durations, PROBABILITY)
+    found = _posteriors(duration_logits, *flat, blank_id, durations, most, PROBABILITY)
     return unflatten(found.arcs, logits.shape[:-3])
 
 
@@ -66,7 +68,15 @@ class _Posteriors(NamedTuple):
 
 
 def _posteriors(
-    duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations, semiring
+    duration_logits,
+    logits,
+    labels,
+    logit_lengths,
+    label_lengths,
+    blank_id,
+    durations,
+    max_symbols,
+    semiring,
 ) -> _Posteriors:
     """``log Z`` of flat batches, and its gradient in any semiring."""
     lengths = logit_lengths, label_lengths
@@ -76,7 +86,7 @@ def _posteriors(
     def log_z(blank, label):
         by_blank = {d: blank[..., i] for d, i in places.items() if d > 0}
         by_label = {d: label[..., i] for d, i in places.items()}
-        found = duration_lattice.lattice(by_blank, by_label, *lengths)
+        found = duration_lattice.lattice(by_blank, by_label, *lengths, max_symbols)
         return duration_lattice.total(found, broken, semiring)
 
     of_blanks = tokens.blank[..., None] + log_probs
@@ -109,6 +119,7 @@ def tdt_align(
     *,
     durations: Sequence[int] = (0, 1, 2, 3, 4),
     blank_id: int = 0,
+    max_symbols: int | None = None,
 ) -> TDTAlignment:
     """The most probable path of the labels through the lattice, with durations (Viterbi).
 
@@ -128,14 +139,17 @@ def tdt_align(
     """
     given = token_logits, duration_logits, labels, logit_lengths, label_lengths
     of_durations, pair, known = transducer_checks.timed_pair(*given, durations, blank_id)
-    return _align(of_durations, *pair, known)
+    most = transducer_checks.most_symbols(max_symbols)
+    return _align(of_durations, *pair, known, most)
 
 
-@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6))
-def _align(duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations):
+@meshes.jit(trailing=(3, 3, 1, 0, 0), static_argnums=(5, 6, 7))
+def _align(
+    duration_logits, logits, labels, logit_lengths, label_lengths, blank_id, durations, most
+):
     flat = flat_pair(logits, labels, logit_lengths, label_lengths)
     duration_logits = duration_logits.reshape(*flat[0].shape[:-1], len(durations))
-    found = _posteriors(duration_logits, *flat, blank_id, durations, MAX_TROPICAL)
+    found = _posteriors(duration_logits, *flat, blank_id, durations, most, MAX_TROPICAL)
     taken = found.arcs.label > 0
     place = lax.broadcasted_iota(jnp.int32, taken.shape, 1)
     lasting = jnp.broadcast_to(jnp.asarray(np.array(durations, np.int32)), taken.shape)

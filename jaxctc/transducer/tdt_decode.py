@@ -27,6 +27,7 @@ def tdt_greedy_decode(
     max_labels: int | None = None,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
+    scorer_state: Any = None,
 ) -> Hypotheses:
     """The labels on the path of best pairs of a token and a duration.
 
@@ -49,6 +50,7 @@ def tdt_greedy_decode(
         ``T * max_symbols``, or T if no duration is 0.
       scorer: As for `rnnt_greedy_decode`.
       scorer_weight: Likewise.
+      scorer_state: Likewise.
 
     Returns:
       `Hypotheses` without an axis N, with L = `max_labels`. ``scores`` is the log-probability
@@ -79,15 +81,13 @@ def tdt_greedy_decode(
     """
     given = arguments.checked(
         (joint, predictor, initial_state),
-        encoder,
-        logit_lengths,
+        (encoder, logit_lengths),
+        (max_symbols, max_labels),
+        (scorer, scorer_weight),
         blank_id=blank_id,
-        bounds=(max_symbols, max_labels),
         durations=durations,
-        scorer=scorer,
-        scorer_weight=scorer_weight,
     )
-    return arguments.searched(greedy_search, given)
+    return greedy_search(given, scorer_state)
 
 
 def tdt_beam_search(
@@ -104,6 +104,7 @@ def tdt_beam_search(
     max_labels: int | None = None,
     scorer: Scorer | None = None,
     scorer_weight: checks.ArrayLike = 1.0,
+    scorer_state: Any = None,
 ) -> Hypotheses:
     """The most probable label sequences of a token-and-duration transducer.
 
@@ -126,6 +127,7 @@ def tdt_beam_search(
       max_labels: As for `tdt_greedy_decode`.
       scorer: As for `rnnt_beam_search`.
       scorer_weight: Likewise.
+      scorer_state: Likewise.
 
     Returns:
       `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
@@ -158,12 +160,10 @@ def tdt_beam_search(
     """
     given = arguments.checked(
         (joint, predictor, initial_state),
-        encoder,
-        logit_lengths,
+        (encoder, logit_lengths),
+        (max_symbols, max_labels),
+        (scorer, scorer_weight),
         blank_id=blank_id,
-        bounds=(max_symbols, max_labels),
         durations=durations,
-        scorer=scorer,
-        scorer_weight=scorer_weight,
     )
-    return arguments.searched(beam_search(checks.positive("beam_width", beam_width)), given)
+    return beam_search(given, beam_width, scorer_state)

@@ -24,6 +24,7 @@ from transducer_searches import (
     joint,
     one,
     predictor,
+    same,
 )
 
 import jaxctc
@@ -105,9 +106,9 @@ def test_a_wide_beam_with_a_scorer_finds_all_it_allows_in_order(encoder, automat
         np.testing.assert_allclose(ranks, best, atol=5e-5)
 
 
-def plain_greedy_with(plain, automaton, max_symbols, max_labels):
+def plain_greedy_with(plain, automaton, place, max_symbols, max_labels):
     table, score, final = (np.asarray(x, np.float64) for x in jax.tree.leaves(automaton))
-    labels, frames, total, share, place = (), (), 0.0, 0.0, 0
+    labels, frames, total, share = (), (), 0.0, 0.0
     for t in range(len(plain.encoder)):
         for symbols in range(max_symbols + 1):
             log_probs = plain.log_probs(t, labels)
@@ -123,17 +124,60 @@ def plain_greedy_with(plain, automaton, max_symbols, max_labels):
     return labels, frames, total, share + (final[place] if complete else 0), complete
 
 
-def test_greedy_with_a_scorer_takes_the_best_sums(encoder, automaton):
-    def search(encoder, automaton):
-        return greedy(encoder, scorer=automaton, scorer_weight=WEIGHT, **BOUNDS)
+BEFORE = np.array([[2, 3], [-1, -1], [3, -1], [0, 2], [2, 2], [0, -1], [3, 3], [2, 0]])
 
-    found = decoded(search, encoder, automaton)
+
+def test_greedy_with_a_scorer_takes_the_best_sums(encoder, automaton):
+    """Each sequence goes on from the labels of a segment before, or has none."""
+
+    def search(encoder, automaton, state):
+        options = {"scorer": automaton, "scorer_weight": WEIGHT, "scorer_state": state}
+        return greedy(encoder, **options, **BOUNDS)
+
+    state = jaxctc.scorer_state(automaton, BEFORE)
+    found = decoded(search, encoder, automaton, state)
     for b in range(len(encoder)):
-        got, want = one(found, b), plain_greedy_with(Plain(encoder[b]), automaton, **BOUNDS)
+        plain = Plain(encoder[b])
+        got, want = one(found, b), plain_greedy_with(plain, automaton, int(state[b]), **BOUNDS)
         n = int(got.lengths)
         assert (tuple(got.labels[:n].tolist()), tuple(got.frames[:n].tolist())) == want[:2]
         np.testing.assert_allclose([got.scores, got.scorer_scores], want[2:4], rtol=1e-5)
         assert got.complete == want[4]
+
+
+def test_a_beam_goes_on_in_the_context_of_the_segment_before(encoder):
+    hot = jaxctc.Hotwords({(3, 2): 1.5, (2, 2, 0): 2.0}, classes=C, blank_id=BLANK).scorer()
+    known = {"scorer": hot, "scorer_state": jaxctc.scorer_state(hot, BEFORE)}
+    options = {"blank_id": BLANK, "beam_width": 4, "max_labels": 6}
+
+    @jax.jit
+    def whole(encoder):
+        functions = joint, predictor, START
+        return jaxctc.rnnt_beam_search(*functions, encoder, monotonic=True, **known, **options)
+
+    @jax.jit
+    def stream(encoder):
+        batch = (len(encoder),)
+        state = jaxctc.rnnt_decode_start(predictor, START, batch=batch, **known, **options)
+        end = {"blank_id": BLANK, "scorer": hot, "monotonic": True}
+        state = jaxctc.rnnt_decode_extend(state, joint, predictor, encoder, **end)
+        return jaxctc.rnnt_decode_finish(state, scorer=hot)
+
+    found = jax.tree.map(np.asarray, whole(encoder))
+    rows, places = np.nonzero(found.scores > -np.inf)
+    sequences = [
+        [y for y in (*BEFORE[b], *found.labels[b, n]) if y >= 0]
+        for b, n in zip(rows, places, strict=True)
+    ]
+    before = np.asarray(jaxctc.score_sequence(hot, BEFORE, final=False))
+    want = np.array(scores_of(hot, sequences)) - before[rows]
+    np.testing.assert_allclose(found.scorer_scores[rows, places], want, atol=1e-6)
+    assert len(set(found.scorer_scores[rows, places].round(3))) > 3
+    same(stream(encoder), found)
+    with pytest.raises(ValueError, match="scorer_state is given without a scorer; it must be gi"):
+        beam(encoder, scorer_state=known["scorer_state"])
+    with pytest.raises(ValueError, match="scorer_state does not fit; it must have a state of the"):
+        greedy(encoder[:2], **known)
 
 
 def test_labels_are_not_normalised_again():

@@ -1,5 +1,7 @@
 """Multi-blank transducers against all of their paths."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import log_softmax
-from transducer_searches import BLANK, LENGTHS, START, Plain, T, decoded, joint, predictor
+from transducer_searches import (
+    BLANK,
+    LENGTHS,
+    START,
+    Plain,
+    T,
+    as_dict,
+    decoded,
+    enumerate_lasting,
+    joint,
+    one,
+    predictor,
+)
 
 import jaxctc
 
@@ -15,21 +29,21 @@ BIG = {3: 2, 1: 4}  # frames of the classes 3 and 1; the blank is 4, and labels 
 SIGMA = 0.05
 
 
-@jax.jit
-def loss_and_gradient(logits, labels, frames, lengths):
+@functools.partial(jax.jit, static_argnums=4)
+def loss_and_gradient(logits, labels, frames, lengths, most):
     def loss(x):
         penalties = {"fastemit_lambda": 0.25, "delay_penalty": 0.5}
-        shape = {"big_blanks": BIG, "blank_id": 4, "sigma": SIGMA}
+        shape = {"big_blanks": BIG, "blank_id": 4, "sigma": SIGMA, "max_symbols": most}
         return jaxctc.multi_blank_loss(x, labels, frames, lengths, **shape, **penalties)
 
     losses, pullback = jax.vjp(loss, logits)
     return losses, pullback(jnp.ones_like(losses))[0]
 
 
-def paths(frames, labels):
+def paths(frames, labels, most):
     """Every path: the (t, u, class) of its arcs."""
 
-    def onwards(t, u):
+    def onwards(t, u, symbols=0):
         if t == frames:
             if u == len(labels):
                 yield ()
@@ -38,30 +52,31 @@ def paths(frames, labels):
             if t + duration <= frames:
                 for rest in onwards(t + duration, u):
                     yield ((t, u, blank), *rest)
-        if u < len(labels):
-            for rest in onwards(t, u + 1):
+        if u < len(labels) and symbols != most:
+            for rest in onwards(t, u + 1, symbols + 1):
                 yield ((t, u, labels[u]), *rest)
 
     return list(onwards(0, 0)) if frames else []
 
 
-@settings(max_examples=30)
+@pytest.mark.parametrize("most", [None, 2])
+@settings(max_examples=20)
 @given(data=st.data())
-def test_losses_and_gradients_are_those_of_all_paths(data):
+def test_losses_and_gradients_are_those_of_all_paths(most, data):
     frames = data.draw(st.integers(0, 5), "frames")
-    labels = data.draw(st.lists(st.sampled_from([0, 2]), max_size=2), "labels")
+    labels = data.draw(st.lists(st.sampled_from([0, 2]), max_size=3), "labels")
     generator = np.random.default_rng(data.draw(st.integers(0, 2**16), "seed"))
-    logits = np.full((1, 5, 3, 5), np.nan, np.float32)  # poison
+    logits = np.full((1, 5, 4, 5), np.nan, np.float32)  # poison
     cells = np.s_[0, :frames, : len(labels) + 1]
     logits[cells] = 2 * generator.standard_normal((frames, len(labels) + 1, 5))
-    padded = np.array([labels + [9] * (2 - len(labels))])
+    padded = np.array([labels + [9] * (3 - len(labels))])
     losses, gradient = loss_and_gradient(
-        logits, padded, np.array([frames]), np.array([len(labels)])
+        logits, padded, np.array([frames]), np.array([len(labels)]), most
     )
 
     log_probs = log_softmax(logits[cells])
     total, used = 0.0, np.zeros(log_probs.shape)
-    for path in paths(frames, labels):
+    for path in paths(frames, labels, most):
         early = [0.5 * ((frames - 1) / 2 - t) for t, _, c in path if c in (0, 2)]
         weight = np.exp(sum(log_probs[arc] - SIGMA for arc in path) + sum(early))
         total += weight
@@ -135,6 +150,40 @@ def test_greedy_decoding_is_the_path_of_best_classes(big, encoder):
         assert found.frames[b].tolist() == emitted + [-1] * (2 * T - n)
         np.testing.assert_allclose(found.scores[b], score, rtol=1e-5, atol=1e-5)
     assert jumps > 5
+
+
+BIG_OF_BEAMS = {3: 3}
+BOUNDS = {"max_symbols": 2, "max_labels": 3}
+
+
+class PlainMultiBlank(Plain):
+    def arcs(self, t, labels, symbols, max_symbols, max_labels):
+        """All that may come: label or None, frames, log-probability."""
+        log_probs = self.log_probs(t, labels)
+        for blank, frames in {BLANK: 1, **BIG_OF_BEAMS}.items():
+            yield None, frames, log_probs[blank]
+        if symbols < max_symbols and len(labels) < max_labels:
+            for c in (0, 2):
+                yield c, 0, log_probs[c]
+
+
+def beam(encoder, lengths, **options):
+    options |= {"big_blanks": BIG_OF_BEAMS, "blank_id": BLANK}
+    return jaxctc.multi_blank_beam_search(joint, predictor, START, encoder, lengths, **options)
+
+
+def test_with_a_wide_beam_all_scores_are_exact(encoder):
+    frames, lengths = encoder[:4, :4], np.array([4, 2, 3, 0])
+    found = decoded(beam, frames, lengths, beam_width=15, **BOUNDS)
+    for b, n in enumerate(lengths):
+        want = enumerate_lasting(PlainMultiBlank(frames[b, :n]), **BOUNDS)
+        got = as_dict(one(found, b))
+        assert got.keys() == want.keys()
+        exact = [np.logaddexp.reduce([path[0] for path in want[y]]) for y in got]
+        np.testing.assert_allclose(list(got.values()), exact, atol=2e-5)
+        for place, y in enumerate(got):
+            best = max(want[y])
+            assert tuple(found.frames[b, place, : len(y)].tolist()) == best[1]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 
 FUSION = {"scorer": HOT, "scorer_weight": 0.8}
-LASTING = {"durations": DURATIONS}
+LASTING, BIG = {"durations": DURATIONS}, {"big_blanks": {3: 3}}
 KINDS = {
     "greedy": Kind(
         jaxctc.rnnt_greedy_decode, joint, {"scorer": HOT}, {"max_symbols": 3, **FUSION}, FUSION
@@ -43,6 +43,13 @@ KINDS = {
     ),
     "TDT greedy": Kind(
         jaxctc.tdt_greedy_decode, joint_with_durations, LASTING, {"max_symbols": 3, **LASTING}, {}
+    ),
+    "multi-blank beam": Kind(
+        jaxctc.multi_blank_beam_search,
+        joint,
+        {"beam_width": 3, **BIG},
+        {"max_symbols": 2, **BIG},
+        {},
     ),
     "TDT beam": Kind(
         jaxctc.tdt_beam_search,

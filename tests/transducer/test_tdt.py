@@ -33,25 +33,29 @@ def test_the_published_durations():
     np.testing.assert_allclose(gradient, case["expected"]["grad"], atol=1e-6)
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 3), (3, 0, 2), (1, 2, 4)], ids=str)
-@settings(max_examples=25)
+@pytest.mark.parametrize(
+    ("durations", "most"),
+    [((0, 1, 3), None), ((3, 0, 2), 1), ((0, 1, 2), 2), ((1, 2, 4), 1)],
+    ids=str,
+)
+@settings(max_examples=20)
 @given(data=st.data())
-def test_durations_are_those_of_all_paths(durations, data):
+def test_durations_are_those_of_all_paths(durations, most, data):
     frames = data.draw(st.integers(0, 4), "frames")
-    labels = data.draw(st.lists(st.integers(1, 3), max_size=2), "labels")
+    labels = data.draw(st.lists(st.integers(1, 3), max_size=3), "labels")
     generator = np.random.default_rng(data.draw(st.integers(0, 2**16), "seed"))
-    tokens = np.full((1, 4, 3, 4), np.nan, np.float32)
-    lasting = np.full((1, 4, 3, 3), np.nan, np.float32)
+    tokens = np.full((1, 4, 4, 4), np.nan, np.float32)
+    lasting = np.full((1, 4, 4, 3), np.nan, np.float32)
     cells = np.s_[:frames, : len(labels) + 1]
     for x in (tokens, lasting):
         x[0][cells] = 2 * generator.standard_normal((frames, len(labels) + 1, x.shape[-1]))
-    padded = np.array([labels + [9] * (2 - len(labels))])
+    padded = np.array([labels + [9] * (3 - len(labels))])
     losses, gradients = losses_and_gradients(
-        (tokens, lasting), padded, np.array([frames]), np.array([len(labels)]), durations
+        (tokens, lasting), padded, np.array([frames]), np.array([len(labels)]), durations, most
     )
     log_tokens, log_lasting = (log_softmax(x[0][cells]) for x in (tokens, lasting))
     total = 0.0
-    for path in duration_paths(frames, len(labels), durations):
+    for path in duration_paths(frames, len(labels), durations, most):
         total += np.exp(
             sum(
                 log_tokens[t, u, labels[u] if is_label else 0]
@@ -69,10 +73,11 @@ def test_durations_are_those_of_all_paths(durations, data):
         np.testing.assert_array_equal(rest, 0)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def losses_and_gradients(logits, labels, frames, lengths, durations):
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def losses_and_gradients(logits, labels, frames, lengths, durations, most):
+    options = {"durations": durations, "max_symbols": most}
     losses, pullback = jax.vjp(
-        lambda x: jaxctc.tdt_loss(*x, labels, frames, lengths, durations=durations), logits
+        lambda x: jaxctc.tdt_loss(*x, labels, frames, lengths, **options), logits
     )
     return losses, pullback(jnp.ones_like(losses))[0]
 

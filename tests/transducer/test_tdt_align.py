@@ -14,14 +14,14 @@ LASTING = (2 * RNG.normal(size=(6, T, U + 1, 3))).astype(np.float32)
 LABELS = np.array([[0, 2, 2], [3, 0, 2], [2, 3, 0], [3, 3, 3], [0, 0, 2], [2, 2, 2]])
 FRAMES, LENGTHS = np.array([5, 4, 3, 0, 5, 1]), np.array([3, 2, 1, 1, 0, 3])
 ARGS = TOKENS, LASTING, LABELS, FRAMES, LENGTHS
-OPTIONS = {"durations": DURATIONS, "blank_id": BLANK}
+OPTIONS = {"durations": DURATIONS, "blank_id": BLANK, "max_symbols": 2}
 
 
 def enumerated(b):
     """All paths of a sequence, with their log-probabilities."""
     tokens, lasting = log_softmax(TOKENS[b]), log_softmax(LASTING[b])
     paths = []
-    for path in duration_paths(FRAMES[b], LENGTHS[b], DURATIONS):
+    for path in duration_paths(FRAMES[b], LENGTHS[b], DURATIONS, 2):
         score = 0.0
         for t, u, is_label, d in path:
             label = LABELS[b, u] if is_label else BLANK

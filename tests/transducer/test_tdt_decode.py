@@ -19,6 +19,7 @@ from transducer_searches import (
     Plain,
     as_dict,
     decoded,
+    enumerate_lasting,
     joint,
     one,
     predictor,
@@ -95,31 +96,12 @@ def test_greedy_takes_the_best_pairs(bounds, encoder):
     assert skipped > 5
 
 
-def enumerate_paths(plain, max_symbols, max_labels):
-    """For each label sequence, all its paths: their scores, frames and durations."""
-    total = {}
-
-    def visit(t, symbols, labels, frames, lasting, score):
-        if t >= len(plain.encoder):
-            total.setdefault(labels, []).append((score, frames, lasting))
-            return
-        for c, d, gain in plain.arcs(t, labels, symbols, max_symbols, max_labels):
-            after = t + d, symbols + 1 if d == 0 else 0
-            if c is None:
-                visit(*after, labels, frames, lasting, score + gain)
-            else:
-                visit(*after, (*labels, c), (*frames, t), (*lasting, d), score + gain)
-
-    visit(0, 0, (), (), (), 0.0)
-    return total
-
-
 def test_with_a_wide_beam_all_scores_are_exact(encoder):
     frames, lengths = encoder[:4, :3], np.array([3, 2, 3, 0])
     found = decoded(beam, frames, lengths, beam_width=41, **BOUNDS)
     for b, n in enumerate(lengths):
         plain = PlainTDT(frames[b, :n])
-        want, got = enumerate_paths(plain, **BOUNDS), as_dict(one(found, b))
+        want, got = enumerate_lasting(plain, **BOUNDS), as_dict(one(found, b))
         assert got.keys() == want.keys()
         exact = [np.logaddexp.reduce([path[0] for path in want[y]]) for y in got]
         np.testing.assert_allclose(list(got.values()), exact, atol=2e-5)

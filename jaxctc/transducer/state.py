@@ -1,0 +1,50 @@
+"""The state of a transducer's stream, between two pieces."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxctc.language import checks as language_checks
+from jaxctc.language.scorer import Scorer
+from jaxctc.transducer import beam, greedy
+from jaxctc.transducer.emitted import Emitted
+from jaxctc.transducer.rounds import Beam
+
+
+class TransducerState(NamedTuple):
+    """A search between two pieces of an utterance. Every array has the leading batch axes."""
+
+    frame_count: jax.Array  # int32 [*batch]
+    full: jax.Array  # bool [*batch]: did a hypothesis have all labels it may, with frames to come?
+    search: greedy.Path | Beam  # [*batch], or the beams of frames to come, [*batch, A, W]
+    emitted: Emitted  # [*batch, L], or [*batch, A * W, L]
+
+    @property
+    def stream(self) -> greedy.Stream | beam.Stream:
+        """The same as the search reads it, if there is one batch axis."""
+        rest = self.emitted, self.frame_count, self.full
+        if isinstance(self.search, greedy.Path):
+            return greedy.Stream(self.search, *rest)
+        return beam.Stream(self.search, *rest)
+
+
+def state_of(stream: greedy.Stream | beam.Stream) -> TransducerState:
+    """The state of a search."""
+    search, found, count, full = stream
+    return TransducerState(count, full, search, found)
+
+
+def check(name: str, value: Any) -> None:
+    """Checks that `value` is a state."""
+    if not isinstance(value, TransducerState):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a TransducerState.")
+
+
+def check_scorer(state: TransducerState, scorer: Scorer | None) -> None:
+    """Checks that a state was started with a scorer, or with none."""
+    search = state.search
+    if not language_checks.state_fits(search.scorer_state, scorer, search.score.shape):
+        raise ValueError(
+            "state was started with another scorer; `rnnt_decode_start` must be given the one "
+            "that follows."
+        )

@@ -229,15 +229,13 @@ def rnnt_decode_finish(
 
 @meshes.jit(trailing=(0,))
 def _finish(state, scorer, weight):
-    stream, sum_of = (
-        arguments.flat(state, state.frame_count.shape).stream,
-        Fusion(scorer, weight.astype(state.emitted.scores.dtype)),
-    )
+    batch, dtype = state.frame_count.shape, state.emitted.scores.dtype
+    stream, sum_of = arguments.flat(state, batch).stream, Fusion(scorer, weight.astype(dtype))
     if isinstance(stream, greedy.Stream):
         found = greedy.finish(stream, sum_of)
     else:
         found = beam.finish(stream, sum_of)
-    return arguments.with_axes(found, state.frame_count.shape)
+    return arguments.with_axes(found, batch)
 
 
 def rnnt_decode_commit(state: TransducerState) -> tuple[jax.Array, jax.Array, TransducerState]:
@@ -277,7 +275,8 @@ def rnnt_decode_commit(state: TransducerState) -> tuple[jax.Array, jax.Array, Tr
 
 @meshes.jit(trailing=(0,))
 def _commit(state):
-    stream, batch = arguments.flat(state, state.frame_count.shape).stream, state.frame_count.shape
+    batch = state.frame_count.shape
+    stream = arguments.flat(state, batch).stream
     if isinstance(stream, greedy.Stream):
         found, after = greedy.commit(stream)
     else:

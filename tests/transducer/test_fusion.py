@@ -108,7 +108,8 @@ def test_a_wide_beam_with_a_scorer_finds_all_it_allows_in_order(encoder, automat
 
 def plain_greedy_with(plain, automaton, place, max_symbols, max_labels):
     table, score, final = (np.asarray(x, np.float64) for x in jax.tree.leaves(automaton))
-    labels, frames, total, share = (), (), 0.0, 0.0
+    labels, frames, total = (), (), 0.0
+    share = -final[place] if final[place] > -np.inf else 0.0  # of the end of the segment before
     for t in range(len(plain.encoder)):
         for symbols in range(max_symbols + 1):
             log_probs = plain.log_probs(t, labels)
@@ -169,7 +170,7 @@ def test_a_beam_goes_on_in_the_context_of_the_segment_before(encoder):
         [y for y in (*BEFORE[b], *found.labels[b, n]) if y >= 0]
         for b, n in zip(rows, places, strict=True)
     ]
-    before = np.asarray(jaxctc.score_sequence(hot, BEFORE, final=False))
+    before = np.asarray(jaxctc.score_sequence(hot, BEFORE))
     want = np.array(scores_of(hot, sequences)) - before[rows]
     np.testing.assert_allclose(found.scorer_scores[rows, places], want, atol=1e-6)
     assert len(set(found.scorer_scores[rows, places].round(3))) > 3

@@ -44,12 +44,16 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 def h100(config: str = H100):
     """The device, or one with another `config`, as the compiler knows it."""
+    return h100s(1, config)[0]
+
+
+def h100s(count: int, config: str = H100):
+    """Several of them in one machine."""
     # Else jax's plugin would look for a GPU, and not be loaded where there is none.
     jax.config.update("jax_platforms", "cpu")
-    description = topologies.get_topology_desc(
-        "h100", "cuda", target_config=config, topology="1x1x1"
-    )
-    return description.devices[0]
+    return topologies.get_topology_desc(
+        "h100", "cuda", target_config=config, topology=f"1x1x{count}"
+    ).devices
 
 
 def v5e():

@@ -71,20 +71,33 @@ def test_eight_devices_give_the_same_as_one_and_gather_nothing():
 
 
 def test_kernels_on_eight_devices():
-    """Within `shard_map` each device runs its kernel; elsewhere the compiler splits the scan."""
+    """Each device runs a kernel for its sequences: within `shard_map`, and where the compiler
+    splits the program. If that is exported, or for a TPU, or over explicit axes, it has the scan.
+    """
     program = textwrap.dedent("""
         import jax, numpy as np, jaxctc
+        from jax import export
         from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-        from jaxctc.core.kernels import choice
+        from jaxctc.core.kernels import choice, dispatch
         from test_devices import ARGUMENTS, loss_and_gradient
 
         spec = PartitionSpec("batch")
         mesh = Mesh(np.array(jax.devices()), ("batch",))
+        explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
         want = jax.jit(loss_and_gradient)(*ARGUMENTS)
+        by_kernel, shapes = dispatch._by_kernel, []
 
-        def check(function, mesh):
+        def spied(topology, scores, *rest):
+            shapes.append(scores.shape)
+            return by_kernel(topology, scores, *rest)
+
+        dispatch._by_kernel = spied
+
+        def check(function, mesh, kernels):
             arguments = [jax.device_put(x, NamedSharding(mesh, spec)) for x in ARGUMENTS]
+            shapes.clear()
             compiled = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
+            assert [shape[1:] for shape in shapes] == [(1, 16)] * kernels, shapes
             for collective in ("all-", "collective-", "reduce-scatter"):
                 assert f" {collective}" not in compiled.as_text(), collective
             for got, expected in zip(compiled(*arguments), want):
@@ -95,14 +108,34 @@ def test_kernels_on_eight_devices():
             specs = dict(mesh=mesh, in_specs=spec, out_specs=spec)
             return jax.shard_map(loss_and_gradient, **specs, **options)
 
+        def views(logits, *pair):
+            of_view = lambda x: loss_and_gradient(x, *pair)
+            losses, gradients = jax.vmap(of_view, 1, 1)(jax.numpy.stack([logits, logits], 1))
+            return losses[:, 0], gradients[:, 1]
+
         with jaxctc.kernels.use("kernel"):
-            check(loss_and_gradient, mesh)
-            check(mapped(), mesh)
-            explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
+            check(loss_and_gradient, mesh, 0)
+            check(mapped(), mesh, 0)
             with jax.set_mesh(explicit):
-                check(loss_and_gradient, explicit)
+                check(loss_and_gradient, explicit, 0)
+            arguments = [jax.device_put(x, NamedSharding(mesh, spec)) for x in ARGUMENTS]
+            jitted = jax.jit(loss_and_gradient)
+            text = export.export(jitted, platforms=("cuda", "tpu"))(*arguments).mlir_module()
+            for call in ("CustomSPMDPartitioning", "mosaic_gpu", "tpu_custom_call"):
+                assert call not in text, call
+            text = jitted.trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+            assert "CustomSPMDPartitioning" not in text
         with choice.interpreted("tpu"):
-            check(mapped(check_vma=False), mesh)  # Pallas' interpreter fails with its check on
+            check(loss_and_gradient, mesh, 1)
+            with jax.set_mesh(explicit):
+                check(loss_and_gradient, explicit, 0)
+            check(mapped(check_vma=False), mesh, 1)  # Pallas' interpreter fails with its check on
+            shapes.clear()
+            compiled = jax.jit(views).lower(*arguments).compile()
+            assert [shape[1:] for shape in shapes] == [(2, 16)], shapes
+            assert " all-gather" not in compiled.as_text()
+            for got, expected in zip(compiled(*arguments), want):
+                np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
     """)
     run_on_eight_devices(program)
 

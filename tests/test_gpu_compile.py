@@ -9,11 +9,12 @@ import importlib.util
 import re
 
 import jax
+import numpy as np
 import pytest
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import jaxctc
-from benchmarks.chips import H100, compiled, h100, kernels, launches
+from benchmarks.chips import H100, compiled, h100, h100s, kernels, launches
 from benchmarks.common import SHAPES
 from benchmarks.launches import (
     SEARCH_FRAMES,
@@ -82,6 +83,22 @@ def test_a_frame_of_the_beam_search_is_few_launches(device):
     found = launches(compiled(decode, device, structs))
     assert all(not inside.loops for _, inside in found.loops)  # none as long as the model is large
     assert found.total <= 45 * SEARCH_FRAMES
+
+
+def test_each_gpu_has_kernels_for_its_sequences():
+    mesh = Mesh(np.array(h100s(4)).reshape(2, 2), ("batch", "model"))
+    specs = [PartitionSpec("batch", None, "model"), *[PartitionSpec("batch")] * 3]
+    structs = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+        for x, spec in zip(ctc_structs("BPE speech"), specs, strict=True)
+    ]
+    program = jax.jit(both(jaxctc.ctc_loss, "kernel")).lower(*structs).compile()
+    text = program.as_text()
+    assert kernels(program) == 2
+    assert "f32[400,8,128]" in next(x for x in text.splitlines() if "mosaic_gpu" in x)
+    # The normaliser and the labels' logits are added up over classes; the rest stays where it is.
+    assert not re.search(r" (all-gather|all-to-all|collective-permute)", text)
+    assert launches(program).total <= MOST_LAUNCHES
 
 
 def test_gpus_before_hopper_get_the_scan():

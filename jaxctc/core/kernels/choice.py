@@ -33,7 +33,7 @@ def use(which: str) -> AbstractContextManager[None]:
     for GPUs from Hopper on. They compute the same as the scan, in the same extended-range floats,
     with posteriors as the derivative of the same step. The scan runs if no kernel applies: on
     other platforms and older GPUs, for float64, for other lattices and sizes, for second
-    derivatives, and if the compiler splits a program over several devices. See
+    derivatives, and on TPUs if the compiler splits a program over several devices. See
     `docs/accelerators.md`.
 
     The choice holds for functions that are traced inside the block; a function that was jitted

@@ -4,7 +4,7 @@
   the posteriors is computed by the scan (`jax.custom_jvp`).
 * An axis of `jax.vmap` becomes part of the batch (`jax.custom_batching.custom_vmap`).
 * The kernel, or the scan, is chosen when a program is lowered for a platform. A compiler that
-  splits a program over devices cannot split a kernel: then the scan runs too.
+  splits a program over GPUs gives each a kernel (`shards`); on other platforms it splits the scan.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jax.interpreters import mlir
 
-from jaxctc.core.kernels import choice, plans
+from jaxctc.core.kernels import choice, plans, shards
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring
 
 # From jax 0.11 on, Pallas has what the GPU kernels need, and can interpret them.
@@ -115,19 +115,16 @@ def _mapped(job: _Job) -> Callable:
             return results, jax.tree.map(lambda _: True, results)
         batch = 1 - topology.axis
 
-        def where(x, extra):
-            """The batch axis of the lengths, or of a weight, after `extra` axes."""
-            return extra + batch if x.ndim - 1 == 2 + extra else extra
-
         def joined(extra, x, is_mapped):
             x = x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
-            axis = where(x, extra)
-            x = jnp.moveaxis(x, 0, axis)
+            axis = _batch_axis(topology, x.ndim - 1, extra)
+            # Behind the sequences, which may be sharded: then the joint axis is sharded like them.
+            x = jnp.moveaxis(x, 0, axis + 1)
             return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
         def parted(axis, x):
-            x = x.reshape(*x.shape[:axis], size, -1, *x.shape[axis + 1 :])
-            return jnp.moveaxis(x, axis, 0)
+            x = x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+            return jnp.moveaxis(x, axis + 1, 0)
 
         results = run(
             jax.tree.map(functools.partial(joined, 0), topology, mapped[0]),
@@ -148,7 +145,7 @@ def _by_scan(topology, scores, job: _Job) -> tuple:
     return (job.way.log_partition(topology, scores, job.semiring),)
 
 
-def _by_kernel(topology, scores, job: _Job, platform: str, interpret: bool = False) -> tuple | None:
+def _by_kernel(topology, scores, job: _Job, platform: str | None, interpret: bool) -> tuple | None:
     """The same by a platform's kernel; None if there is none for the recursion's size."""
     # Imported late: importing Pallas is slow, and most users of the package do not need it.
     if platform == "tpu":
@@ -171,6 +168,11 @@ def _by_kernel(topology, scores, job: _Job, platform: str, interpret: bool = Fal
     return log_z, *(jax.tree.map(_turn, found) if turned else found)
 
 
+def _batch_axis(topology, ndim: int, extra: int) -> int:
+    """The batch axis of the lengths, or of a weight, after `extra` axes."""
+    return extra + (1 - topology.axis if ndim == 2 + extra else 0)
+
+
 def _turn(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, -1, -2) if x.ndim > 1 else x
 
@@ -183,9 +185,10 @@ _run_p = core.Primitive("jaxctc_recursion")
 _run_p.multiple_results = True
 
 
-def _bind(topology, scores, job: _Job) -> tuple:
-    if interpreter := job.choice.interpreter:  # now, not at lowering: it may have effects
-        results = _by_kernel(topology, scores, job, interpreter, interpret=True)
+def _bind(topology, scores, job: _Job, *, is_part: bool = False) -> tuple:
+    """The recursion, which may be one device's part of another."""
+    if job.choice.interpreter == "gpu":  # now, not at lowering: it has ordered effects
+        results = _by_kernel(topology, scores, job, "gpu", True)
         return _by_scan(topology, scores, job) if results is None else results
     operands, tree = jax.tree.flatten((topology, scores))
     result = None
@@ -197,13 +200,25 @@ def _bind(topology, scores, job: _Job) -> tuple:
         result = jax.tree.structure(found)
         return jax.tree.leaves(found)
 
-    jaxpr = jax.make_jaxpr(scan)(*operands)
-    results = _run_p.bind(*operands, scan=jaxpr, tree=tree, job=job)
+    def part(*operands):
+        topology, scores = jax.tree.unflatten(tree, operands)
+        return jax.tree.leaves(_bind(topology, scores, job, is_part=True))
+
+    def axes(x, extra):
+        return x.ndim, _batch_axis(topology, x.ndim, extra)
+
+    jaxpr, parts = jax.make_jaxpr(scan)(*operands), None
+    if not is_part:
+        given = [axes(x, i) for i, xs in enumerate((topology, scores)) for x in jax.tree.leaves(xs)]
+        log_z, *found = jaxpr.out_avals
+        results = [axes(log_z, 0), *(axes(x, 1) for x in found)]
+        parts = jax.make_jaxpr(shards.per_device(part, given, results))(*operands)
+    results = _run_p.bind(*operands, scan=jaxpr, parts=parts, tree=tree, job=job)
     return jax.tree.unflatten(result, results)
 
 
 @_run_p.def_abstract_eval
-def _(*operands, scan, tree, job):
+def _(*operands, scan, parts, tree, job):
     return scan.out_avals
 
 
@@ -212,23 +227,45 @@ def _(*operands, **parameters):
     return jax.jit(functools.partial(_run_p.bind, **parameters))(*operands)
 
 
-def _lower(platform: str | None, context, *operands, scan, tree, job):
-    def run(*operands):
-        results = None
-        chosen = platform if platform in job.choice.platforms else None
-        if chosen is not None and _is_offered(chosen, context.module_context):
-            topology, scores = jax.tree.unflatten(tree, operands)
-            results = _by_kernel(topology, scores, job, chosen)
-        if results is None:
-            return core.jaxpr_as_fun(scan)(*operands)
-        return jax.tree.leaves(results)
+def _lower(platform: str | None, context, *operands, scan, parts, tree, job):
+    def by_kernel(*operands):
+        topology, scores = jax.tree.unflatten(tree, operands)
+        which = job.choice.interpreter
+        results = _by_kernel(topology, scores, job, which or platform, which is not None)
+        return core.jaxpr_as_fun(scan)(*operands) if results is None else jax.tree.leaves(results)
 
+    run = core.jaxpr_as_fun(scan)
+    module = context.module_context
+    if _is_offered(platform, module.backend, job.choice):
+        if _on_one_device(module.axis_context):
+            run = by_kernel
+        elif parts is not None and _is_split(platform, module, job.choice):
+            run = core.jaxpr_as_fun(parts)
     return mlir.lower_fun(run, multiple_results=True)(context, *operands)
 
 
-def _is_offered(platform: str, module: mlir.ModuleContext) -> bool:
-    too_old = platform == "gpu" and _too_old(module.backend)
-    return not too_old and _on_one_device(module.axis_context)
+def _is_offered(platform: str | None, client, chosen: choice.Choice) -> bool:
+    """Whether the kernel is chosen on a platform, and runs there."""
+    if chosen.interpreter is not None:
+        return True
+    return platform in chosen.platforms and not (platform == "gpu" and _too_old(client))
+
+
+def _is_split(platform: str | None, module: mlir.ModuleContext, chosen: choice.Choice) -> bool:
+    """Whether the compiler can give each device a kernel for its own sequences.
+
+    For that it calls back into this process, which an exported program cannot. On TPUs it fails
+    (https://github.com/jax-ml/jax/issues/38196), and so it does if a mesh with explicit axes is
+    set, whose types it takes for those of one device's arrays.
+    """
+    axes = module.axis_context
+    return (
+        (platform == "gpu" or chosen.interpreter is not None)
+        and not module.lowering_parameters.for_export
+        and isinstance(axes, mlir.ShardingContext)
+        and axes.abstract_mesh is not None
+        and axes.abstract_mesh.are_all_axes_auto
+    )
 
 
 def _too_old(client) -> bool:

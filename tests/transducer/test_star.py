@@ -10,8 +10,6 @@ from oracles import log_softmax, transducer_paths
 
 import jaxctc
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FRAMES, LENGTHS = np.array([4, 3, 1, 0, 4]), np.array([2, 0, 1, 1, 1])
 T, U, WEIGHT = 4, 2, -0.7
 RNG = np.random.default_rng(0)

@@ -223,7 +223,6 @@ CASES = {
         decoder(jaxctc.multi_blank_beam_search, big_blanks={3: 2}, beam_width=2),
         (LOGITS, FRAMES),
         (PROJECTION,),
-        automatic=True,
     ),
     "multi_blank_greedy_decode": Case(
         decoder(jaxctc.multi_blank_greedy_decode, big_blanks={3: 2}),

@@ -159,16 +159,26 @@ def methods(name: str, value: Any, words: int | None = None, unknown: bool = Fal
     _leaves(name, value)
     leaves, structure = jax.tree.flatten(value)
     kinds = tuple((np.shape(x), jax.dtypes.canonicalize_dtype(_dtype(x), True)) for x in leaves)
-    _methods(name, structure, kinds, words, unknown)
+    # A function may close over traced arrays, which a cache must not keep.
+    check = _methods if _holds_functions(structure) else _methods_once
+    check(name, structure, kinds, words, unknown)
 
 
-@functools.lru_cache(maxsize=256)  # streams call this for each piece
+def _holds_functions(structure: Any) -> bool:
+    node = structure.node_data()
+    static = node[1] if node is not None and isinstance(node[1], tuple) else ()
+    return any(map(callable, static)) or any(map(_holds_functions, structure.children()))
+
+
 def _methods(name: str, structure: Any, kinds: tuple, words: int | None, unknown: bool) -> None:
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
     value = jax.tree.unflatten(structure, arrays)
 
     def returned(method, *arguments):
-        return jax.eval_shape(lambda x, *rest: getattr(x, method)(*rest), value, *arguments)
+        def call(arrays, *arguments):
+            return getattr(jax.tree.unflatten(structure, arrays), method)(*arguments)
+
+        return jax.eval_shape(call, arrays, *arguments)
 
     def labels(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.int32)
@@ -184,6 +194,9 @@ def _methods(name: str, structure: Any, kinds: tuple, words: int | None, unknown
         _score(f"{name}.unigram_scores", returned("unigram_scores"), (words,))
     if unknown and hasattr(value, "extend_unknown"):
         _extended(f"{name}.extend_unknown", returned("extend_unknown", state), state)
+
+
+_methods_once = functools.lru_cache(maxsize=256)(_methods)  # streams check for each piece
 
 
 def _dtype(value: Any) -> Any:

@@ -16,6 +16,8 @@ The families, each a package whose docstring says what is in it; imports point u
 All public names of the families are names of this package too, such as `jaxctc.ctc_loss`.
 """
 
+import sys
+
 from jaxctc import compat as compat
 from jaxctc.automata import Fsa as Fsa
 from jaxctc.automata import FsaPath as FsaPath
@@ -114,5 +116,9 @@ from jaxctc.transducer import tdt_greedy_decode as tdt_greedy_decode
 from jaxctc.transducer import tdt_loss as tdt_loss
 from jaxctc.transducer import tdt_posteriors as tdt_posteriors
 from jaxctc.transducer import w_transducer_loss as w_transducer_loss
+
+# So that `import jaxctc.kernels` works as `jaxctc.kernels.use` does.
+for _module in (graphs, kernels, semirings, topologies):
+    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 
 __version__ = "0.1.0"

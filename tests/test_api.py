@@ -1,5 +1,6 @@
 """The package's own conventions, for every public name."""
 
+import importlib
 import importlib.util
 import inspect
 import re
@@ -39,6 +40,15 @@ def test_documented_with_an_example_and_on_the_map(name):
         family = value.__module__.split(".")[1]
         pages = jaxctc.__doc__ + getattr(jaxctc, family).__doc__
         assert f"`{name}`" in pages, f"{name} is not on the map of its family"
+
+
+def test_every_module_of_the_package_can_be_imported_by_its_name():
+    modules = {name: x for name, x in vars(jaxctc).items() if inspect.ismodule(x)}
+    ours = {name: x for name, x in modules.items() if x.__name__.startswith("jaxctc.")}
+    assert {"kernels", "semirings", "graphs", "topologies"} < ours.keys()
+    for name, module in ours.items():
+        if not name.startswith("_"):
+            assert importlib.import_module(f"jaxctc.{name}") is module
 
 
 def test_the_reference_has_every_public_name():

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxctc.core import meshes
 from jaxctc.core.recursion import never_positive
-from jaxctc.ctc import prefix_search
+from jaxctc.ctc import prefix_search, prefixes
 from jaxctc.ctc.frames import frames_of, skip_blanks
-from jaxctc.ctc.prefix_search import Beam
+from jaxctc.ctc.prefixes import Beam, Search
 from jaxctc.ctc.traces import Alignments, Runs, extended, no_runs, trace_back, unmoved
 from jaxctc.decoding import fusion
 from jaxctc.decoding.fusion import Fusion
@@ -42,7 +42,7 @@ def start(width: int, max_labels: int, dtype, begun: tuple[Any, jax.Array]) -> B
     """A search before the first frame; `begun` has the scorer's states and scores of a batch."""
     batch = begun[1].shape[0]
     return BeamState(
-        prefix_search.start(width, dtype, *begun),
+        prefixes.start(width, dtype, *begun),
         jnp.full((batch, width, max_labels), -1, jnp.int32),
         jnp.full((batch, 2 * width, max_labels), -1, jnp.int32),
         jnp.zeros(batch, jnp.int32),
@@ -71,7 +71,7 @@ def extend(
     if frames.top_labels is not None and scorer is None:
         # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.
         chosen = prefix_search.candidates(width, frames.top_labels.shape[2], capped)
-    search = prefix_search.Search(
+    search = Search(
         chosen,
         max_labels,
         capped,

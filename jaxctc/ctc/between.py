@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxctc.core import checks, meshes
 from jaxctc.ctc import checks as ctc_checks
 from jaxctc.ctc.beam_state import BeamState
-from jaxctc.ctc.prefix_search import NOTHING
+from jaxctc.ctc.prefixes import NOTHING
 from jaxctc.ctc.traces import no_runs
 from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer, classes_of

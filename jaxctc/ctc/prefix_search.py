@@ -28,75 +28,11 @@ from jax import lax
 
 from jaxctc.ctc import merging
 from jaxctc.ctc.frames import Frame
+from jaxctc.ctc.prefixes import NOTHING, Beam, Search
 from jaxctc.ctc.traces import Trace, unmoved
 from jaxctc.decoding import selection
 from jaxctc.decoding.hashing import prefix_hash
 from jaxctc.language.scorer import Scorer, extend_scores
-
-NOTHING = -(2**30)  # the length in an empty place of the beam, which has no parent and no child
-
-
-class Beam(NamedTuple):
-    """The prefixes of a beam, in any order; arrays begin with ``[B, W]``."""
-
-    blank: jax.Array  # log-probability of the alignments that end in a blank
-    label: jax.Array  # log-probability of the alignments that end in the last label
-    best_blank: jax.Array  # log-probability of the best single alignment of each kind
-    best_label: jax.Array
-    last: jax.Array  # int32: the last label, -1 where there is none
-    length: jax.Array  # int32
-    high: jax.Array  # uint32: the prefix's hash
-    low: jax.Array  # uint32: and its second word
-    parent_high: jax.Array  # uint32: the hash of the prefix without its last label
-    parent_low: jax.Array
-    scorer_state: Any  # a pytree, () without a scorer
-    scorer_score: jax.Array
-    # Longer prefixes for which there was no room, of each prefix: an upper bound of what the best
-    # of them would have by now, as ranks are.
-    lost: jax.Array
-    full: jax.Array  # bool [B]: was such a prefix ever better than all that were kept?
-
-
-class Search(NamedTuple):
-    """What stays the same over the frames of a search."""
-
-    chosen: np.ndarray | None  # the candidates considered; None with a scorer, which takes all
-    max_labels: int
-    capped: bool  # may there be more frames than `max_labels`?
-    scorer: Scorer | None
-    weight: jax.Array  # of its scores
-    threshold: jax.Array | None  # how far below the best a prefix may be
-
-
-def start(width: int, dtype, scorer_state: Any, scorer_score: jax.Array) -> Beam:
-    """A beam of the empty prefix and W - 1 empty places.
-
-    The scorer's state and score, ``[B]``, have the batch's axis.
-    """
-    batch = scorer_score.shape[0]
-    first = jnp.broadcast_to((jnp.arange(width, dtype=jnp.int32) == 0)[None, :], (batch, width))
-    nothing = jnp.full((batch, width), -jnp.inf, dtype)
-    sure = jnp.where(first, jnp.zeros((), dtype), nothing)
-    integers = jnp.zeros((batch, width), jnp.int32)
-    words = jnp.zeros((batch, width), jnp.uint32)
-    return Beam(
-        blank=sure,
-        label=nothing,
-        best_blank=sure,
-        best_label=nothing,
-        last=integers - 1,
-        length=jnp.where(first, integers, NOTHING),
-        high=words,
-        low=words,
-        parent_high=words,
-        parent_low=words,
-        scorer_state=jax.tree.map(
-            lambda x: jnp.broadcast_to(x[:, None], (batch, width, *x.shape[1:])), scorer_state
-        ),
-        scorer_score=jnp.broadcast_to(scorer_score.astype(dtype)[:, None], (batch, width)),
-        lost=nothing,
-        full=jnp.zeros(batch, bool),
-    )
 
 
 def candidates(width: int, labels: int, every: bool) -> np.ndarray:
@@ -184,9 +120,7 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
     )
     if wanted is not None:
         lost = jnp.logaddexp(beam.lost + _goes_on(frame, added), wanted)
-        better = jnp.any(lost > jnp.max(rank, axis=1, keepdims=True), axis=1)
-        lost = jnp.where(stays, old(lost), -jnp.inf)
-        after = after._replace(lost=lost, full=beam.full | better)
+        after = after._replace(lost=lost, full=beam.full | (lost > jnp.max(rank, axis=1)))
     if search.scorer is not None:
         state, score = _scored(search.scorer, beam, source, label, stays)
         after = after._replace(scorer_state=state, scorer_score=score)
@@ -203,12 +137,12 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
 
 
 def _goes_on(frame: Frame, added: jax.Array) -> jax.Array:
-    """A bound of the log-probability of a frame in one label sequence, ``[B, 1]``.
+    """A bound of the log-probability of a frame in one label sequence, ``[B]``.
 
     At each frame an alignment has a blank, the label before, or the next.
     """
     label = jnp.max(added, axis=1) + np.log(2).astype(added.dtype)
-    return jnp.minimum(jnp.logaddexp(frame.blank, label), 0)[:, None]
+    return jnp.minimum(jnp.logaddexp(frame.blank, label), 0)
 
 
 class _Ranked(NamedTuple):
@@ -229,47 +163,32 @@ def _winners(
 
     Returns:
       ``[B, W]``: their ranks, whether they stay, the place of each before, which label is added;
-      and of each prefix the best rank that would be longer than there is room for.
+      and ``[B]``, the best rank of those that would be longer than there is room for.
     """
     beam, labels = x.beam, x.frame.top_labels
     batch, count = x.added.shape
-    every = jnp.arange(count, dtype=jnp.int32)[None, :]
-    labels = jnp.broadcast_to(every, x.added.shape) if labels is None else labels
-    repeats = labels[:, None, :] == beam.last[:, :, None]
-    before = jnp.where(repeats, beam.blank[:, :, None], x.total[:, :, None])
-    longer = before + x.added[:, None, :]  # [B, W, K]
+    every = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None, :], x.added.shape)
+    longer, repeats = _longer(x, every if labels is None else labels, x.added)
     # Without those that are in the beam already.
     row = jnp.arange(batch, dtype=jnp.int32)[:, None]
-    if x.frame.top_labels is None:
+    if labels is None:
         cell = beam.last
     else:
         cell = jnp.where(repeats.any(axis=2), jnp.argmax(repeats, axis=2).astype(jnp.int32), count)
     longer = longer.at[row, jnp.where(x.parent >= 0, x.parent, width), cell].set(
         -jnp.inf, mode="drop"
     )
+    longer = jnp.where((beam.length >= search.max_labels)[:, :, None], -jnp.inf, longer)
+    wanted = _wanted(search, x) if search.capped else None
     stay = x.stay
     if search.scorer is None:
-        longer, wanted = _with_room(longer, beam, search)
         flat = longer.reshape(batch, width * count)[:, search.chosen]
         rank, winner = lax.top_k(jnp.concatenate([stay, flat], axis=1), width)
         stays = winner < width
         chosen = jnp.asarray(search.chosen, jnp.int32)[jnp.maximum(winner - width, 0)]
         return (rank, stays, jnp.where(stays, winner, chosen // count), chosen % count), wanted
 
-    scorer = search.scorer
-    if x.frame.top_labels is None:
-        score = jax.vmap(lambda state: extend_scores(scorer, state, every[0]), axis_size=width)
-        grown = jax.vmap(score, axis_size=batch)(beam.scorer_state)
-    else:
-        score = jax.vmap(
-            lambda state, labels: extend_scores(scorer, state, labels), (0, None), axis_size=width
-        )
-        grown = jax.vmap(score)(beam.scorer_state, labels)
-    grown = grown.astype(stay.dtype)
-    allowed = grown > -jnp.inf
-    grown = jnp.where(allowed, beam.scorer_score[:, :, None] + grown, 0)
-    longer = jnp.where(allowed, longer + search.weight * grown, -jnp.inf)
-    longer, wanted = _with_room(longer, beam, search)
+    longer = _with_scores(search.scorer, search.weight, beam, labels, longer)
     stay = stay + search.weight * beam.scorer_score
     both = jnp.concatenate([stay[:, :, None], longer], axis=2)
     both = both.reshape(batch, width * (count + 1))
@@ -278,13 +197,47 @@ def _winners(
     return (rank, choice == 0, source, jnp.maximum(choice - 1, 0)), wanted
 
 
-def _with_room(longer: jax.Array, beam: Beam, search: Search) -> tuple[jax.Array, jax.Array | None]:
-    """The ranks of longer prefixes that there is room for, and the best of the others."""
-    if not search.capped:
-        return longer, None
-    crowded = (beam.length >= search.max_labels)[:, :, None]
-    wanted = jnp.max(jnp.where(crowded, longer, -jnp.inf), axis=2)
-    return jnp.where(crowded, -jnp.inf, longer), wanted
+def _longer(x: _Ranked, labels: jax.Array, added: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Prefixes longer by labels of these log-probabilities, and which repeat, ``[B, W, K]``."""
+    repeats = labels[:, None, :] == x.beam.last[:, :, None]
+    before = jnp.where(repeats, x.beam.blank[:, :, None], x.total[:, :, None])
+    return before + added[:, None, :], repeats
+
+
+def _with_scores(
+    scorer: Scorer, weight: jax.Array, beam: Beam, labels: jax.Array | None, longer: jax.Array
+) -> jax.Array:
+    """The ranks ``[B, W, K]`` with the scorer's scores of labels ``[B, K]``, or of all classes."""
+    batch, width, count = longer.shape
+
+    def scores(state, labels):
+        return extend_scores(scorer, state, labels)
+
+    if labels is None:
+        every = jnp.arange(count, dtype=jnp.int32)
+        of_prefix = jax.vmap(lambda state: scores(state, every), axis_size=width)
+        grown = jax.vmap(of_prefix, axis_size=batch)(beam.scorer_state)
+    else:
+        grown = jax.vmap(jax.vmap(scores, (0, None), axis_size=width))(beam.scorer_state, labels)
+    grown = grown.astype(longer.dtype)
+    allowed = grown > -jnp.inf
+    grown = jnp.where(allowed, beam.scorer_score[:, :, None] + grown, 0)
+    return jnp.where(allowed, longer + weight * grown, -jnp.inf)
+
+
+def _wanted(search: Search, x: _Ranked) -> jax.Array:
+    """The best rank ``[B]`` of prefixes that would be longer than there is room for.
+
+    Only the two most probable labels of the frame are asked, since one may repeat the prefix's
+    last. They are ranked anew: the ranks of all labels, read twice, would be computed twice.
+    """
+    added, place = lax.top_k(x.added, min(2, x.added.shape[1]))
+    labels = place if x.frame.top_labels is None else x.frame.top_labels[:, :2]
+    longer, _ = _longer(x, labels, added)
+    longer = jnp.where((x.beam.length >= search.max_labels)[:, :, None], longer, -jnp.inf)
+    if search.scorer is not None:
+        longer = _with_scores(search.scorer, search.weight, x.beam, labels, longer)
+    return jnp.max(longer, axis=(1, 2))
 
 
 def _scored(scorer: Scorer, beam: Beam, source, label, stays) -> tuple[Any, jax.Array]:

@@ -97,16 +97,11 @@ def plot_plate(axis, checkpoint: str, image_file: str) -> None:
     """Draws the alignment of a plate's label with a network's output."""
     from matplotlib.font_manager import FontProperties
 
-    import training
-    from plates import models
     from plates.data import label_from_name, load_image
-    from plates.reading import read_images
+    from plates.reading import load_reader, read_images
     from plates.render import CHINESE_FONT
 
-    config = training.load_config(checkpoint)
-    charset = config["charset"]
-    model = models.build(config["model"], len(charset) + 1)
-    training.load_model(checkpoint, model)
+    model, charset = load_reader(checkpoint)
     text = label_from_name(image_file)
     logits = read_images(model, load_image(image_file)[None], charset)[2][0]
     labels, blank = [charset.index(c) for c in text], len(charset)

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import training
 from plates import models
 from plates.charset import unknown_characters
 from plates.data import label_from_name, list_images, load_image
-from plates.reading import DECODERS, SHIFTS, read_images, scores
+from plates.reading import DECODERS, SHIFTS, load_reader, read_images, scores
 
 ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
 
@@ -49,11 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
     sys.stderr.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
 
-    config = training.load_config(args.checkpoint)
-    charset = config["charset"]
-    model = models.build(config["model"], len(charset) + 1)
-    training.load_model(args.checkpoint, model)
-
+    model, charset = load_reader(args.checkpoint)
     files, images, failures = [], [], 0
     for file in list_images(args.paths):
         try:
@@ -65,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not files:
         print("there is no image to read", file=sys.stderr)
         return 1
-    published = config["model"].get("normalise") == "batch"
-    views = args.views or (1 if published else len(SHIFTS))
+    views = args.views or (1 if models.mixes_images(model) else len(SHIFTS))
     texts, confidences, _ = read_images(
         model, np.stack(images), charset, args.batch_size, args.decoder, views
     )

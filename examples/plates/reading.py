@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,29 @@ import numpy as np
 from flax import nnx
 
 import jaxctc
+import training
+from plates import models
 from plates.charset import DIGITS, LETTERS, PROVINCES, decode
+
+
+def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, str]:
+    """Returns the model of a run's latest checkpoint, for reading, and its characters.
+
+    Args:
+      run: the directory of a run of plate_train.py or of an import.
+      options: replace those of the model's description, such as `dtype="float32"`.
+
+    Raises:
+      SystemExit: If there is no such checkpoint.
+    """
+    config = training.load_config(run)
+    if "charset" not in config:
+        raise SystemExit(f"{run}: is not a run of plate_train.py")
+    charset = config["charset"]
+    model = models.build({**config["model"], **options}, len(charset) + 1)
+    training.load_model(run, model)
+    model.eval()
+    return model, charset
 
 
 def exact_matches(read: jaxctc.Hypotheses, labels, label_lengths) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jaxctc.transducer import checks as transducer_checks
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["state", "frame"],
-    meta_fields=["joint", "predictor", "blank_id", "classes"],
+    meta_fields=["joint", "predictor", "blanks", "classes"],
 )
 @dataclasses.dataclass(frozen=True)
 class InternalLanguageModel:
@@ -27,13 +27,13 @@ class InternalLanguageModel:
 
     joint: Callable[[jax.Array, Any], jax.Array]
     predictor: Callable[[Any, jax.Array], tuple[Any, Any]]
-    blank_id: int
+    blanks: tuple[int, ...]  # classes; the first is the start symbol
     classes: int
     state: Any
     frame: jax.Array | np.ndarray  # float [D]
 
     def start(self) -> Any:
-        return self.predictor(self.state, jnp.int32(self.blank_id))
+        return self.predictor(self.state, jnp.int32(self.blanks[0]))
 
     def extend(self, state: Any, label: jax.Array) -> tuple[Any, jax.Array]:
         return self.predictor(state[1], label), self._scores(state)[label]
@@ -46,7 +46,7 @@ class InternalLanguageModel:
 
     def _scores(self, state: Any) -> jax.Array:
         logits = self.joint(jnp.asarray(self.frame), state[0])
-        is_label = jnp.arange(self.classes, dtype=jnp.int32) != self.blank_id
+        is_label = jnp.asarray(~np.isin(np.arange(self.classes), self.blanks))
         logits = jnp.where(is_label, logits.astype(wide(logits.dtype)), -jnp.inf)
         return normalised(logits)[0]
 
@@ -58,6 +58,7 @@ def rnnt_internal_lm(
     frame: checks.ArrayLike,
     *,
     blank_id: int = 0,
+    big_blanks: Mapping[int, int] | None = None,
 ) -> Scorer:
     """The language model that a transducer has learnt from its transcripts, as a `Scorer`.
 
@@ -73,6 +74,7 @@ def rnnt_internal_lm(
       initial_state: The predictor's state before the start.
       frame: float ``[D]``, in place of an encoder's output: zeros, or the mean over many frames.
       blank_id: The class that is the blank.
+      big_blanks: Those of a multi-blank transducer, which are no labels either.
 
     Returns:
       A `Scorer` without a score of the end. Use it within the function that is jitted, as the
@@ -116,6 +118,10 @@ def rnnt_internal_lm(
     struct = jax.ShapeDtypeStruct(frame.shape, frame.dtype)
     logits = transducer_checks.functions(joint, predictor, state, struct)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
+    blanks = [blank_id]
+    if big_blanks is not None:
+        big = transducer_checks.big_blanks("big_blanks", big_blanks, logits.shape[0], blank_id)
+        blanks += [c for c, _ in big]
     # A search calls the scorer where explicit axes are automatic.
     joint, predictor = meshes.explicit(joint), meshes.explicit(predictor)
-    return InternalLanguageModel(joint, predictor, blank_id, logits.shape[0], state, frame)
+    return InternalLanguageModel(joint, predictor, tuple(blanks), logits.shape[0], state, frame)

@@ -63,6 +63,11 @@ def test_the_internal_model_is_the_joint_network_without_speech_and_blank():
     np.testing.assert_allclose(
         scores_of(internal(), sequences), [plain_internal(y) for y in sequences], rtol=1e-5
     )
+    options = {"blank_id": BLANK, "big_blanks": {3: 2}}
+    without = jaxctc.rnnt_internal_lm(joint, predictor, START, np.zeros(D, np.float32), **options)
+    scores = scores_of(without, [(0,), (2,), (3,)])
+    np.testing.assert_allclose(np.exp(scores[:2]).sum(), 1, rtol=1e-5)
+    assert scores[2] == -np.inf
     with pytest.raises(ValueError, match=r"^frame has shape \(1, 3\); it must be \[D\]\.$"):
         jaxctc.rnnt_internal_lm(joint, predictor, START, np.zeros((1, D), np.float32))
 

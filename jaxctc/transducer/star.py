@@ -51,8 +51,9 @@ def rnnt_with_star(
 
     Returns:
       `TransducerArcs` for `rnnt_loss_from_log_probs`, `w_transducer_loss`, `rnnt_posteriors` or
-      `rnnt_align`; nothing changes past a length. With a `star_weight` above 0, or with
-      `star_log_probs`, they may be above 0, and a loss negative.
+      `rnnt_align`; nothing changes past a length. They must be of all frames, not of the chunks of
+      `rnnt_loss_from_joint`, which have last frames of their own. With a `star_weight` above 0, or
+      with `star_log_probs`, they may be above 0, and a loss negative.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

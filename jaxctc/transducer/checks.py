@@ -48,6 +48,12 @@ def big_blanks(
     return tuple(pairs)
 
 
+def not_both(known: Any, big: Any) -> None:
+    """Checks that not both `durations` and `big_blanks` are given."""
+    if known is not None and big is not None:
+        raise ValueError(f"big_blanks is {big}, with durations; it must be None with them.")
+
+
 def most_symbols(max_symbols: Any) -> int | None:
     """The most labels at one frame of a loss; None means any number."""
     return None if max_symbols is None else checks.positive("max_symbols", max_symbols)

@@ -69,6 +69,7 @@ def rnnt_decode_start(
     most = checks.positive("max_labels", max_labels)
     batch = checks.batch_shape("batch", batch)
     blank_id = checks.at_least("blank_id", blank_id, 0)
+    transducer_checks.not_both(durations, big_blanks)
     ahead = [1]
     if durations is not None:
         ahead += transducer_checks.durations("durations", durations)
@@ -175,7 +176,7 @@ def rnnt_decode_extend(
     transducer_state.check_scorer(state, scorer)
     if not is_path and (ahead := one.score.shape[-2]) != given.model.ahead:
         raise ValueError(
-            f"state was started with durations up to {ahead}; it must be with "
+            f"state was started with durations or big_blanks up to {ahead}; it must be with "
             f"those that follow, up to {given.model.ahead}."
         )
 

@@ -164,8 +164,16 @@ def test_errors_name_the_argument(encoder):
         extend(state, encoder=piece, scorer=HOT)
     with pytest.raises(ValueError, match="state was started with another scorer"):
         jaxctc.rnnt_decode_finish(start("greedy"))
-    with pytest.raises(ValueError, match="started with durations up to 1; it must be with those"):
+    with pytest.raises(
+        ValueError, match="started with durations or big_blanks up to 1; it must be wi"
+    ):
         extend(state, joint=joint_with_durations, encoder=piece, **LASTING)
+    with pytest.raises(ValueError, match=r"big_blanks is \{3: 3\}, with durations; it must be N"):
+        extend(state, encoder=piece, **LASTING, **BIG)
+    with pytest.raises(ValueError, match=r"big_blanks is \{3: 3\}, with durations; it must be N"):
+        jaxctc.rnnt_decode_start(predictor, START, max_labels=3, **LASTING, **BIG)
+    with pytest.raises(ValueError, match=r"big_blanks is \{0: 2\}; it must map classes other than"):
+        jaxctc.rnnt_decode_start(predictor, START, max_labels=3, big_blanks={0: 2})
     with pytest.raises(TypeError, match="dtype is int32; it must be floating-point"):
         jaxctc.rnnt_decode_start(predictor, START, max_labels=3, dtype=jnp.int32)
     with pytest.raises(TypeError, match="predictor returns type ShapeDtypeStruct; it must be a"):

@@ -80,6 +80,27 @@ def label_from_name(file: str) -> str:
     return text
 
 
+def decode_image(content: bytes | np.ndarray) -> np.ndarray:
+    """Returns the image in a file's bytes, uint8[H, W, 3] in BGR. Raises ValueError if it can't."""
+    try:
+        data = np.frombuffer(content, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # such as too many pixels
+        image = None
+    if image is None:
+        raise ValueError("unreadable image")
+    return image
+
+
+def resize(image: np.ndarray) -> np.ndarray:
+    """Returns a plate of any size as models take it, uint8[24, 94, 3]."""
+    if image.shape[:2] == render.IMAGE_SIZE:
+        return image
+    smaller = image.shape[1] < render.WIDTH
+    how = cv2.INTER_CUBIC if smaller else cv2.INTER_AREA
+    return cv2.resize(image, render.IMAGE_SIZE[::-1], interpolation=how)
+
+
 def load_image(file: str) -> np.ndarray:
     """Returns a file's plate, uint8[24, 94, 3] in BGR. Raises ValueError if it can't be read.
 
@@ -90,9 +111,7 @@ def load_image(file: str) -> np.ndarray:
         data = np.fromfile(file.encode("utf-8", "surrogateescape"), np.uint8)
     except OSError as error:
         raise ValueError(f"unreadable image ({error.strerror})") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ValueError("unreadable image")
+    image = decode_image(data)
     box = _CCPD_BOX.fullmatch(fields[2]) if (fields := _ccpd_fields(file)) else None
     if box:
         left, top, right, bottom = map(int, box.groups())
@@ -100,11 +119,7 @@ def load_image(file: str) -> np.ndarray:
             raise ValueError("the plate's box in the file name is empty")
         if right <= image.shape[1] and bottom <= image.shape[0]:  # else it is a crop already
             image = image[top:bottom, left:right]
-    if image.shape[:2] == render.IMAGE_SIZE:
-        return image
-    smaller = image.shape[1] < render.WIDTH
-    how = cv2.INTER_CUBIC if smaller else cv2.INTER_AREA
-    return cv2.resize(image, render.IMAGE_SIZE[::-1], interpolation=how)
+    return resize(image)
 
 
 def label_problem(text: str, charset: str) -> str | None:

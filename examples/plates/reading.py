@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,12 +66,11 @@ def _moved(images: jax.Array, pixels: int) -> jax.Array:
     return images[:, :, np.clip(np.arange(width) - pixels, 0, width - 1)]
 
 
-@functools.partial(nnx.jit, static_argnames=("decoder", "views"))
-def _read(model, images, decoder, scorer, views):
-    """Returns the logits of the images themselves, the labels read, and their probability.
+def _hypotheses(model, images, decoder, scorer, views):
+    """Returns logits [views, batch, T, C], what is read of each view, and its loss over all views.
 
-    Each view gives a hypothesis; the one with the highest probability over all views (the
-    geometric mean) is taken.
+    The loss [views, batch] is the mean over the views: minus the logarithm of the geometric mean of
+    their probabilities.
     """
     logits = jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
     blank = logits.shape[-1] - 1
@@ -93,9 +92,59 @@ def _read(model, images, decoder, scorer, views):
         )
         return jax.vmap(one_view)(logits).mean(0)
 
-    losses = jax.vmap(loss)(read.labels, read.lengths)  # [views, batch]
+    return logits, read, jax.vmap(loss)(read.labels, read.lengths)
+
+
+@functools.partial(nnx.jit, static_argnames=("decoder", "views"))
+def _read(model, images, decoder, scorer, views):
+    """Returns the logits of the images themselves, the labels read, and their probability.
+
+    Each view gives a hypothesis; the one with the highest probability over all views is taken.
+    """
+    logits, read, losses = _hypotheses(model, images, decoder, scorer, views)
     chosen = read.labels[losses.argmin(0), jnp.arange(len(images))]
     return logits[0], chosen, jnp.exp(-losses.min(0))
+
+
+class Details(NamedTuple):
+    """What is read of images, and how sure it is: arrays of `read_in_detail`.
+
+    Attributes:
+      labels: the classes read, int32[N, T], padded with -1.
+      confidence: the model's probability of the text, float32[N].
+      scores: the probability of each label at the frame where it is highest, float32[N, T].
+      posteriors: that of each label at each frame, given the text, float32[N, T, T].
+      blank: that of the blank, float32[N, T].
+    """
+
+    labels: jax.Array
+    confidence: jax.Array
+    scores: jax.Array
+    posteriors: jax.Array
+    blank: jax.Array
+
+
+def read_in_detail(model: nnx.Module, images: jax.Array, views: int) -> Details:
+    """Reads images uint8[N, 24, 94, 3] greedily, as `read_images` does, with all details.
+
+    Scores and posteriors are those of the view whose text is taken.
+    """
+    logits, read, losses = _hypotheses(model, images, "greedy", None, views)
+    chosen = losses.argmin(0), jnp.arange(len(images))
+    labels = read.labels[chosen]
+    posteriors = jaxctc.ctc_posteriors(
+        logits[chosen],
+        labels,
+        label_lengths=read.lengths[chosen],
+        blank_id=logits.shape[-1] - 1,
+    )
+    return Details(
+        labels,
+        jnp.exp(-losses.min(0)),
+        jnp.exp(read.label_scores[chosen]),
+        posteriors.labels,
+        posteriors.blank,
+    )
 
 
 def read_images(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageDraw, ImageFont
@@ -53,6 +54,13 @@ def contact_sheet(
     sheet.save(path)
 
 
+def colours(count: int) -> list[str]:
+    """Returns a colour for each character of a text, dark enough for white letters on it."""
+    turbo = matplotlib.colormaps["turbo"]
+    shades = [turbo(0.08 + 0.84 * s / max(1, count - 1)) for s in range(count)]
+    return [to_hex((0.8 * r, 0.8 * g, 0.8 * b)) for r, g, b, _ in shades]
+
+
 def posteriors_picture(
     path: str | Path, plate: Plate, labels: np.ndarray, blank: np.ndarray
 ) -> None:
@@ -71,16 +79,11 @@ def posteriors_picture(
     top.imshow(plate.image[..., ::-1], aspect="auto", interpolation="bicubic")
     top.set_axis_off()
     top.set_title(f"{plate.text}: posterior of each character, frame by frame", fontproperties=font)
-    turbo = matplotlib.colormaps["turbo"]
-    colours = [
-        # Dark enough for white characters on them.
-        [0.8 * part for part in turbo(0.08 + 0.84 * s / max(1, count - 1))[:3]]
-        for s in range(count)
-    ]
+    shades = colours(count)
     bottom.bar(range(frames), blank, 0.92, color="#e3e3e8", label="blank")
     base = blank.copy()
     for s in range(count):
-        bottom.bar(range(frames), labels[:, s], 0.92, bottom=base, color=colours[s])
+        bottom.bar(range(frames), labels[:, s], 0.92, bottom=base, color=shades[s])
         peak = int(labels[:, s].argmax())
         if labels[peak, s] > 0.1:
             middle = base[peak] + labels[peak, s] / 2

@@ -20,8 +20,6 @@ from plates import exporting, models  # noqa: E402
 from plates.charset import PLATE_CHARACTERS  # noqa: E402
 from plates.reading import load_reader  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 # Of every kind that training leaves, small.
 MODELS = {
     "light": {"name": "light", "width": 8, "dtype": "bfloat16"},

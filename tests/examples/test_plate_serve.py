@@ -26,8 +26,6 @@ from plates.reading import read_images  # noqa: E402
 from plates.serving import Reader  # noqa: E402
 from plates.web import Limits, application  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 LIMITS = Limits(pictures=3, megabytes=0.2, megapixels=0.1, seconds=0.5)
 
 

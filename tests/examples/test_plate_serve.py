@@ -38,7 +38,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def reader(model, compile_quickly) -> Reader:
+def reader(model) -> Reader:
     return Reader(model, PLATE_CHARACTERS, sizes=(1, 4), views=2)
 
 

@@ -154,7 +154,8 @@ def test_decoders_compute_functions_for_each_part_of_the_batch_on_explicit_axes(
         def decode(projection, table, encoder):
             joint = lambda frame, output: jnp.tanh(frame + output) @ projection
             predictor = lambda state, label: (table[label], state)
-            search = dict(beam_width=beam, max_symbols=2, max_labels=6)
+            internal = jaxctc.rnnt_internal_lm(joint, predictor, (), np.zeros(width, np.float32))
+            search = dict(beam_width=beam, max_symbols=2, max_labels=6, scorer=internal)
             return jaxctc.rnnt_beam_search(joint, predictor, (), encoder, **search)
 
         want = jax.jit(decode)(*arrays)
@@ -169,6 +170,27 @@ def test_decoders_compute_functions_for_each_part_of_the_batch_on_explicit_axes(
                 for got, expected in zip(jax.tree.leaves(compiled(*placed)), jax.tree.leaves(want)):
                     assert tuple(got.sharding.spec)[:2] == tuple(rows), got.sharding
                     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    """)
+    run_on_eight_devices(program)
+
+
+def test_chunks_of_frames_that_are_sharded():
+    program = textwrap.dedent("""
+        import jax, numpy as np, jaxctc
+        from jax.sharding import AxisType, PartitionSpec as P
+        from test_devices import ARGUMENTS
+
+        @jax.jit
+        @jax.value_and_grad
+        def loss(features):
+            head = lambda x: x @ np.eye(12, dtype=np.float32)
+            rest = ARGUMENTS[1:]
+            return jaxctc.ctc_loss_from_features(head, features, *rest, frames_per_chunk=7).sum()
+
+        want = loss(ARGUMENTS[0])
+        with jax.set_mesh(jax.make_mesh((8,), ("a",), axis_types=(AxisType.Explicit,))):
+            for got, expected in zip(loss(jax.device_put(ARGUMENTS[0], P(None, "a"))), want):
+                np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     """)
     run_on_eight_devices(program)
 

@@ -94,9 +94,13 @@ def with_functions(
 
 
 def explicit(function: Callable) -> Callable:
-    """A function for a `run` of `with_functions` that is not told of it."""
+    """A function for a `run` of `with_functions` that is not told of it; no result is sharded."""
     mesh = _explicit_mesh(())
-    return function if mesh is None else _explicit(function, mesh, 0, ())
+
+    def whole(*args):
+        return jax.tree.map(lambda x: jax.sharding.reshard(x, PartitionSpec()), function(*args))
+
+    return function if mesh is None else _explicit(whole, mesh, 0, ())
 
 
 def _explicit(function: Callable, mesh: Any, batch: int, names: tuple[str, ...]) -> Callable:
@@ -154,6 +158,15 @@ def _mapped(function: Callable, mesh: Any, batch: int, names: tuple[str, ...], a
         return found, jax.tree.map(lambda _: True, found)
 
     return run
+
+
+def unsharded(x: jax.Array, axis: int) -> jax.Array:
+    """An array whose axis, counted from the last one, is not sharded over explicit axes."""
+    spec = [*jax.typeof(x).sharding.spec]
+    if spec[axis:] and spec[axis] is not None:
+        spec[axis] = None
+        return jax.sharding.reshard(x, PartitionSpec(*spec))
+    return x
 
 
 def _explicit_mesh(arrays: Tree) -> jax.sharding.AbstractMesh | None:

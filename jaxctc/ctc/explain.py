@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 from jaxctc.core import checks
@@ -37,7 +38,7 @@ def explain(
       nothing is wrong, several sentences where several things are.
 
     Raises:
-      TypeError: If a dtype is of the wrong kind, or an array is traced.
+      TypeError: If a dtype is of the wrong kind, or an array is traced or in several processes.
       ValueError: If shapes do not fit, or lengths or `blank_id` are out of range.
 
     Examples:
@@ -46,10 +47,15 @@ def explain(
       >>> print(reasons)
       ['', 'labels need 3 frames, 1 of them for blanks between equal labels; there are 2.']
     """
-    for name, value in (("logits", logits), ("labels", labels)):
-        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value))
-        if traced or not getattr(value, "is_fully_addressable", True):
+    lengths = {"logit_lengths": logit_lengths, "label_lengths": label_lengths}
+    for name, value in {"logits": logits, "labels": labels, **lengths}.items():
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value)):
             raise TypeError(f"{name} is traced; it must be concrete: call explain outside jax.jit.")
+        if not getattr(value, "is_fully_addressable", True):
+            raise TypeError(
+                f"{name} is sharded over several processes; it must be all in this one: call "
+                "explain with the sequences of one process."
+            )
     # Concrete arrays stay so inside someone else's `jit`, and reading them is what this is for.
     with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
         with np.errstate(over="ignore"):  # of float64, which the loss reads as float32
@@ -147,7 +153,8 @@ def _masked(sequence: _Sequence):
         return
     empty = np.flatnonzero(~possible.any(axis=1))
     if empty.size:
-        yield f"logits[{empty[0]}] is -inf at all classes; one must be possible."
+        read = "" if np.isneginf(sequence.given[empty[0]]).all() else f" in {logits.dtype}"
+        yield f"logits[{empty[0]}] is -inf{read} at all classes; one must be possible."
         return
     frames, size = len(logits), len(labels)
     # Of the frames before and after a label some are taken by the others and their blanks.
@@ -232,7 +239,8 @@ def _probabilities(sequence: _Sequence):
     logits = sequence.logits
     if logits.shape[0] == 0 or logits.shape[1] < 2 or logits.min() < 0:
         return
-    if np.abs(logits.sum(axis=1) - 1).max() <= 1e-3:
+    rounding = float(jnp.finfo(sequence.given.dtype).eps)
+    if np.abs(logits.sum(axis=1) - 1).max() <= max(1e-3, rounding):
         yield (
             f"Hint: logits[0] sums to {logits[0].sum():.3g} and is nowhere negative, as all frames "
             "are. If these are probabilities, take their logarithms."

@@ -79,6 +79,7 @@ def ctc_loss_from_features(
     if frames_per_chunk is not None:
         frames_per_chunk = checks.positive("frames_per_chunk", frames_per_chunk)
 
+    features = meshes.unsharded(features, -2)  # frames are taken in chunks
     # Padding is set to 0 for the head: NaN there would make its gradient NaN.
     features = jnp.where(frames_inside(features, logit_lengths)[..., None], features, 0)
     features, labels, ends, spoken = flatten(features, labels, logit_lengths, label_lengths)

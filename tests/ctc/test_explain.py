@@ -181,10 +181,23 @@ def test_numbers_are_quoted_as_they_were_given():
     )
 
 
+def test_what_the_dtype_of_the_loss_or_of_the_logits_rounds_away():
+    assert jaxctc.explain(np.full((2, 3), -1e39), [1]) == [
+        "logits[0] is -inf in float32 at all classes; one must be possible."
+    ]
+    probabilities = jax.nn.softmax(jax.random.normal(jax.random.key(0), (6, 40))).astype(
+        jnp.bfloat16
+    )
+    (hint,) = jaxctc.explain(probabilities, [1, 2])
+    assert hint.startswith("Hint: logits[0] sums to")
+
+
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match=r"^labels has rows of different lengths; they must ha"):
         jaxctc.explain(np.stack([FLAT, FLAT]), [[1], [1, 2]])
     with pytest.raises(TypeError, match=r"^logits is traced; it must be concrete: call explain ou"):
         jax.jit(lambda x: jaxctc.explain(x, [1])[0] and x)(FLAT)
+    with pytest.raises(TypeError, match=r"^logit_lengths is traced; it must be concrete: call ex"):
+        jax.jit(lambda n: jaxctc.explain(FLAT, [1], n)[0] and n)(3)
     with pytest.raises(ValueError, match=r"^logit_lengths has the value 7; it must be in 0…6\.$"):
         jaxctc.explain(FLAT, [1], 7)

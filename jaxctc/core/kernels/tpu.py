@@ -31,7 +31,9 @@ from jaxctc.core.semirings import MAX_CHUNK, Semiring, first_state
 MIN_CHUNK = 8
 VMEM = 12 * 2**20  # of the 16 MiB that a kernel may use on the smallest chips
 SUBLANES, LANES = 8, 128  # a register of float32
-UNROLL = 4  # frames per round of a loop: 12 % fewer cycles than one
+# Frames per round of a loop: four take 12 % fewer cycles than one. Before jax 0.10.2 Mosaic takes
+# only one, or all.
+UNROLL = 4 if jax.__version_info__ >= (0, 10, 2) else 1
 REGISTERS = 4  # of an array of the state, if there are enough sequences to fill them
 
 

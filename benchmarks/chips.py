@@ -4,9 +4,12 @@ For an NVIDIA H100 this takes `pip install -e '.[gpu-compile]'` and Python 3.12 
 v5e `pip install -e '.[tpu-compile]'`. Nothing is run.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -133,6 +136,46 @@ def launches(program: jax.stages.Compiled) -> Count:
 def kernels(program: jax.stages.Compiled) -> int:
     """How many of these are kernels of Pallas (Mosaic GPU), such as those of the recursion."""
     return (program.as_text() or "").count('custom_call_target="mosaic_gpu')
+
+
+class Resources(NamedTuple):
+    """What a kernel needs, as ptxas and Mosaic report it."""
+
+    registers: int  # of each thread
+    spilled: int  # bytes of registers that each thread keeps in memory
+    shared_memory: int  # bytes of each block
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[dict[str, Resources]]:
+    """Fills the dictionary with the kernels that were compiled for a GPU within the block."""
+    found: dict[str, Resources] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"MOSAIC_GPU_DUMP_TO": folder, "MOSAIC_GPU_DUMP_PTXAS": "1"}
+        os.environ.update(settings)
+        try:
+            yield found
+        finally:
+            for name in settings:
+                del os.environ[name]
+        for path in Path(folder).glob("*.ptxas"):
+            name, _, _ = path.stem.rpartition("_")  # without its number
+            found[name] = _resources(
+                path.read_text(), path.with_suffix(".resources.txt").read_text()
+            )
+
+
+def _resources(ptxas: str, mosaic: str) -> Resources:
+    def sum_of(pattern: str, text: str) -> int:
+        numbers = re.findall(pattern, text)
+        assert numbers, f"{pattern} is not in {text}"
+        return sum(map(int, numbers))
+
+    return Resources(
+        sum_of(r"Used (\d+) registers", ptxas),
+        sum_of(r"(\d+) bytes spill", ptxas),
+        sum_of(r"smem_scratch_bytes=(\d+)", mosaic),
+    )
 
 
 def temporary_bytes(program: jax.stages.Compiled) -> int:

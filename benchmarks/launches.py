@@ -4,11 +4,13 @@ A launch takes some 2 to 4 microseconds, whatever it computes, and a scan launch
 for each frame.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 
 import jaxctc
-from benchmarks.chips import compiled, h100, launches, temporary_bytes
+from benchmarks.chips import compiled, h100, launches, reported, temporary_bytes
 from benchmarks.common import SHAPES, report, table
 from jaxctc.core import recursion
 
@@ -99,16 +101,21 @@ def main():
 
     device = h100()
     recursion.UNROLL = {jax.default_backend(): recursion.UNROLL["gpu"]}  # as if there were a GPU
-    rows, data = [], {}
+    rows, kernels, data = [], [], {}
 
     def count(name, contestants, structs):
         data[name] = {}
         for who, function in contestants.items():
-            program = compiled(function, device, structs)
+            with reported() as resources:
+                program = compiled(function, device, structs)
             memory = temporary_bytes(program)
             found = launches(program)
             data[name][who] = {"launches": found.total, "temporary bytes": memory}
             data[name][who]["by loop"] = str(found)
+            if resources:
+                data[name]["resources"] = {k: v._asdict() for k, v in resources.items()}
+                pair = [resources[f"recursion_{x}"] for x in ("forward", "backward")]
+                kernels.append([name, *itertools.chain(*pair)])
         cells = [data[name].get(who) for who in ("kernel", "scan", "optax")]
         rows.append(
             [name, *(x["launches"] if x else "–" for x in cells)]
@@ -127,6 +134,12 @@ def main():
         count(f"transducer, {name}", contestants, transducer_structs())
     header = ["", *("kernel", "scan", "optax"), *("kernel, memory", "scan", "optax")]
     sections = {"Launches, and temporary memory": table(header, rows)}
+    header = [
+        f"{kernel}: {what}"
+        for kernel in ("forward", "backward")
+        for what in ("registers of a thread", "bytes spilled", "bytes of shared memory")
+    ]
+    sections["Registers and shared memory of the two kernels"] = table(["", *header], kernels)
     rows = []
     for name, scorer in search_scorers().items():
         counts = [launches(_search_program(w, scorer, device)).total for w in (16, 64, 1024)]

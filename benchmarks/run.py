@@ -80,8 +80,8 @@ jaxctc with a path for unknown words; "test" has other sentences and another see
 (`benchmarks/ctc/lm_data.py`), and judges them.""",
     "launches": """Compiled for an H100 by XLA and Mosaic, not run. A launch takes some 2 to 4
 microseconds. The kernels are those of `jaxctc.kernels.use("kernel")`: two of the launches, for a
-recursion of any length; the others normalise the logits, gather, scatter and pad. Of the kernel for
-character speech the compiler reports 55 registers a thread and no spills.""",
+recursion of any length; the others normalise the logits, gather, scatter and pad. A block has 128
+threads. Registers and bytes spilled are from ptxas' report, the shared memory from Mosaic's.""",
     "cycles": """Compiled for a TPU v5e by libtpu, not run: instruction bundles of its final
 program, one a cycle, as often as loops run them. A bundle that waits for memory takes longer.
 Kernel and scan compute log Z and posteriors from scores. Of optax, which starts from logits, these

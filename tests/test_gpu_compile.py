@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import jaxctc
-from benchmarks.chips import H100, compiled, h100, h100s, kernels, launches
+from benchmarks.chips import H100, compiled, h100, h100s, kernels, launches, reported
 from benchmarks.common import SHAPES
 from benchmarks.launches import (
     SEARCH_FRAMES,
@@ -46,8 +46,11 @@ def device():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_ctc(device, name):
-    program = compiled(both(jaxctc.ctc_loss, "kernel"), device, ctc_structs(name))
+    with reported() as resources:
+        program = compiled(both(jaxctc.ctc_loss, "kernel"), device, ctc_structs(name))
     found = launches(program)
+    assert resources.keys() == {"recursion_forward", "recursion_backward"}
+    assert all(x.spilled == 0 < x.registers < 128 for x in resources.values()), resources
     assert kernels(program) == 2
     assert not found.loops
     assert found.total <= MOST_LAUNCHES

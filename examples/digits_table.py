@@ -56,10 +56,12 @@ def read(run: Path) -> tuple[str, str, dict[str, float]]:
 
 def cell(column: str, values: Sequence[float]) -> str:
     """Returns the mean over runs, with the lowest and the highest value."""
-    mean = sum(values) / len(values)
+    low, mean, high = min(values), sum(values) / len(values), max(values)
     if column.endswith("rate"):
-        return f"{100 * mean:.2f} % ({100 * min(values):.2f}–{100 * max(values):.2f})"
-    return f"{mean:.0f} ms ({min(values):.0f}–{max(values):.0f})"
+        found, between = f"{100 * mean:.2f} %", f" ({100 * low:.2f}–{100 * high:.2f})"
+    else:
+        found, between = f"{mean:.0f} ms", f" ({low:.0f}–{high:.0f})"
+    return found + (between if len(values) > 1 else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

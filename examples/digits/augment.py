@@ -24,7 +24,7 @@ def vary(
     Args:
       batch: of `mixing.training_strings`: "features" are power spectra [batch, T, BINS].
       key: what is drawn depends only on it.
-      parts: which of `PARTS` to do.
+      parts: which of `PARTS` to do. Without any, there is only the white noise of the tests.
 
     Returns:
       The batch with log mel energies [batch, T, MELS] as "features", and other "frames", at most T.
@@ -35,6 +35,7 @@ def vary(
     for name, change in CHANGES.items():
         if name in parts:
             x, frames = change(x, frames, keys[name])
+    x = _noise(x, frames, keys["noise"], "noise" in parts)
     return batch | {"features": jnp.log(x + data.FLOOR), "frames": frames}
 
 
@@ -104,10 +105,19 @@ def _tempo(x, frames, key):
 
 
 def _equaliser(x, frames, key):
-    """A microphone that is not flat."""
-    weights = jax.random.normal(key, (len(x), 5))
-    curves = np.cos(np.pi * np.arange(1, 6)[:, None] * (np.arange(data.MELS) + 0.5) / data.MELS)
-    return x * jnp.exp(weights @ (0.7 * curves).astype(np.float32))[:, None], frames
+    """A microphone that is not flat, and half of the time lacks low frequencies."""
+    keys = jax.random.split(key)
+    lowest, depth, chosen = jax.random.uniform(keys[1], (3, len(x), 1))
+    lowest = jnp.where(chosen < 0.5, 1 + 9 * lowest, 0)
+    cut = 6 * depth * jax.nn.relu(1 - jnp.arange(data.MELS) / jnp.maximum(lowest, 1e-3))
+    return x * jnp.exp(_curves(keys[0], len(x)) - cut)[:, None], frames
+
+
+def _curves(key, batch):
+    """Random smooth curves over the bands, [batch, MELS]: natural logarithms of power."""
+    place = np.pi * (np.arange(data.MELS) + 0.5) / data.MELS
+    curves = np.array([1.4 / np.sqrt(i) * np.cos(i * place) for i in range(1, 6)], np.float32)
+    return jax.random.normal(key, (batch, 5)) @ curves
 
 
 def _reverberation(x, frames, key):
@@ -124,14 +134,16 @@ def _reverberation(x, frames, key):
     return x.swapaxes(0, 1), frames
 
 
-def _noise(x, frames, key):
-    """Noise of any colour, 8 to 40 dB below the string."""
+def _noise(x, frames, key, colours):
+    """White noise, 15 to 40 dB below the string; with colours, of any colour, 8 to 40 dB below."""
     keys = jax.random.split(key, 3)
     starts = jax.random.randint(keys[0], (len(x),), 0, len(NOISE) - x.shape[1])
     noise = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(NOISE, start, x.shape[1]))(starts)
-    noise, _ = _equaliser(noise, frames, keys[1])
-    level = jax.random.uniform(keys[2], (len(x),), minval=-4.0, maxval=-0.8)
-    return x + noise * _louder(noise, x, frames, level), frames
+    if colours:
+        noise *= jnp.exp(_curves(keys[1], len(x)))[:, None]
+    highest = -0.8 if colours else -1.5
+    level = jax.random.uniform(keys[2], (len(x),), minval=-4.0, maxval=highest)
+    return x + noise * _louder(noise, x, frames, level)
 
 
 def _voices(x, frames, key):
@@ -164,6 +176,5 @@ CHANGES: dict[str, Callable] = {
     "equaliser": _equaliser,
     "reverberation": _reverberation,
     "voices": _voices,
-    "noise": _noise,
 }
-PARTS = ("tract", *CHANGES)
+PARTS = ("tract", *CHANGES, "noise")

@@ -39,9 +39,8 @@ def training_strings(
     takes: dict[str, dict[int, list[Recording]]] = {}
     for recording in recordings:
         takes.setdefault(recording.speaker, {}).setdefault(recording.digit, []).append(recording)
-    noise = data.power(np.random.default_rng(0).standard_normal(4096 * data.HOP, np.float32))
     return [
-        _join(rng, _draw(rng, takes, parts), noise)
+        _join(rng, _draw(rng, takes, parts))
         for rng in (np.random.default_rng([*seed, i]) for i in range(count))
     ]
 
@@ -82,9 +81,9 @@ def _stretch(sound: np.ndarray, longer: float) -> np.ndarray:
     return np.interp(place, np.arange(len(sound)), sound).astype(np.float32)
 
 
-def _join(rng: Rng, said: Sequence[tuple[int, np.ndarray]], noise: np.ndarray) -> DigitString:
-    """Joins digits with silence and noise between, as `data.glue` joins sounds."""
-    power = np.zeros((data.MOST_FRAMES, noise.shape[1]), np.float32)
+def _join(rng: Rng, said: Sequence[tuple[int, np.ndarray]]) -> DigitString:
+    """Joins digits with silence between, as `data.glue` joins sounds, but without noise."""
+    power = np.zeros((data.MOST_FRAMES, len(data.BANDS)), np.float32)
     digits, bounds = [], []
     place = rng.integers(*SILENCES)
     for digit, x in said:
@@ -96,13 +95,8 @@ def _join(rng: Rng, said: Sequence[tuple[int, np.ndarray]], noise: np.ndarray) -
         bounds.append((place, place + len(x)))
         place += len(x) + after
     power = power[:place]
-    start = rng.integers(len(noise) - place)
-    level = 10 ** rng.uniform(-4, -1.5)
-    power = (
-        power / max(power.mean(), data.FLOOR) + level * noise[start : start + place] / noise.mean()
-    )
     # Where the deviation of a sound is 0.1, its spectra have this mean.
-    power *= 0.01 * np.square(np.hanning(data.WINDOW)).sum()
+    power *= 0.01 * np.square(np.hanning(data.WINDOW)).sum() / max(power.mean(), data.FLOOR)
     seconds = np.array(bounds) * data.HOP / data.RATE
     features = np.minimum(power, LOUDEST).astype(np.float16)
     return DigitString(features, np.array(digits, np.int32), seconds)

@@ -74,7 +74,8 @@ def test_a_training_string_is_a_function_of_seed_and_number_and_fits():
         times = (np.arange(len(string.features)) + 0.5) * data.HOP / data.RATE
         said = np.any([(times > a) & (times < b) for a, b in string.bounds], 0)
         loud = string.features.astype(np.float32).mean(1)
-        assert loud[said].mean() > 10 * loud[~said].mean()
+        assert np.all(loud[~said] == 0)
+        assert np.mean(loud[said] > 0) > 0.9
 
 
 def test_bands_are_those_of_the_features_and_move():
@@ -94,19 +95,30 @@ def test_bands_are_those_of_the_features_and_move():
     assert np.all(found[:, -2, -1] > 0)
 
 
-def test_without_any_part_features_are_those_of_the_sound():
+def test_without_any_part_features_are_those_of_the_sound_with_white_noise():
     sound = np.random.default_rng(0).normal(0, 0.1, 3050).astype(np.float32)
     batch = {"features": data.power(sound)[None], "frames": np.array([29], np.int32)}
     found = vary(batch, jax.random.key(0), ())
-    np.testing.assert_allclose(found["features"][0], data.energies(sound), rtol=1e-3, atol=1e-3)
-    assert found["frames"] is not None
     assert found["frames"].tolist() == [29]
+    more = np.asarray(found["features"][0]) - data.energies(sound)
+    assert more.min() > -1e-3
+    assert 1e-4 < more.mean() < 0.1
+
+
+@pytest.mark.parametrize(("parts", "highest"), [((), -1.5), (("noise",), -0.8)])
+def test_noise_is_as_loud_as_it_says(parts, highest):
+    batch = batch_of(8)
+    clean = (batch["features"].astype(np.float32) @ data.BANDS).sum((1, 2))
+    found = vary(batch, jax.random.key(2), parts)
+    levels = np.log10(power_of(found["features"], found["frames"]) / clean - 1)
+    assert np.all((levels > -4.05) & (levels < highest + 0.05))
+    assert np.ptp(levels) > 1
 
 
 @pytest.mark.parametrize("part", augment.PARTS)
 def test_each_part_changes_strings_as_it_says(part):
     batch = batch_of(8)
-    plain = vary(batch, jax.random.key(0), ())
+    plain = vary(batch, jax.random.key(1), ())
     found, again = (vary(batch, jax.random.key(1), (part,)) for _ in range(2))
     np.testing.assert_array_equal(found["features"], again["features"])
     assert np.all(np.isfinite(found["features"]))
@@ -118,7 +130,7 @@ def test_each_part_changes_strings_as_it_says(part):
         assert len(set(longer.tolist())) > 4
         return
     np.testing.assert_array_equal(frames, batch["frames"])
-    if part in ("noise", "voices"):
+    if part == "voices":
         more = power_of(found["features"], frames) / power_of(plain["features"], frames) - 1
         assert np.all(more > -1e-3)
         assert 10**-4 < more.max() < 10**-0.75
@@ -130,8 +142,6 @@ def test_no_padding_is_read_and_time_goes_on():
     batch = batch_of()
     batch["frames"] = np.minimum(batch["frames"], 300)
     outside = np.arange(data.MOST_FRAMES) >= batch["frames"][:, None]
-    time = np.arange(data.MOST_FRAMES, dtype=np.float16)
-    ramp = batch | {"features": batch["features"] * 0 + time[:, None] + 1}
     poisoned = batch | {"features": batch["features"].copy()}
     poisoned["features"][outside] = 3e4
     one, two = (vary(b, jax.random.key(3), augment.PARTS) for b in (batch, poisoned))
@@ -140,6 +150,7 @@ def test_no_padding_is_read_and_time_goes_on():
         np.testing.assert_allclose(
             one["features"][row, :length], two["features"][row, :length], rtol=1e-4, atol=1e-4
         )
-    found = vary(ramp, jax.random.key(4), ("tempo",))
-    for row, length in zip(found["features"], found["frames"], strict=True):
-        assert np.all(np.diff(row[:length, 20]) >= 0)
+    ramp = np.tile(np.arange(data.MOST_FRAMES, dtype=np.float32)[:, None], (4, 1, 1))
+    found, frames = jax.jit(augment.CHANGES["tempo"])(ramp, batch["frames"], jax.random.key(4))
+    for row, length in zip(found, frames, strict=True):
+        assert np.all(np.diff(row[:length, 0]) >= 0)

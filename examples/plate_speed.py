@@ -58,7 +58,7 @@ def onnx_reader(run: str, batch_size: int) -> Read:
         starts = range(0, len(images), batch_size)
         parts = [images[start : start + batch_size] for start in starts]
         labels = [session.run(["labels"], {"images": part})[0] for part in parts]
-        return [decode(row, charset) for rows in labels for row in rows]
+        return [decode(row, charset) for rows in labels for row in np.asarray(rows)]
 
     return read
 

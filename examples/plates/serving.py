@@ -1,7 +1,6 @@
 """Reading as a service: images that come in one by one are read in batches of a few fixed sizes."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,9 @@ from plates import models
 from plates.charset import decode
 from plates.reading import SHIFTS, Details, read_in_detail
 
-SIZES = (1, 4, 16, 64)  # of the batches; each is a program, compiled at the start
+# Of the batches; each is a program, compiled at the start. None is padded, and none is larger: on a
+# CPU the time of a batch is in proportion to its images, so larger ones would only be later.
+SIZES = (1, 4, 16)
 MOST_WAITING = 1024  # images
 
 
@@ -37,12 +38,12 @@ class Reading(NamedTuple):
 
 
 class Reader:
-    """A model compiled for batches of each of `sizes`; the result for an image is that of any size.
+    """A model compiled for batches of each of `sizes`; results do not depend on the size.
 
     Args:
       model: as of `load_reader`; its result for an image may not depend on the others.
       charset: its characters.
-      sizes: numbers of images, ascending.
+      sizes: numbers of images, ascending from 1.
       views: as in `read_images`.
     """
 
@@ -54,7 +55,7 @@ class Reader:
         views: int = len(SHIFTS),
     ):
         graph, self._state = nnx.split(model)
-        self._charset, self.most = charset, sizes[-1]
+        self._charset, self.sizes = charset, sizes
 
         def read(state, images) -> Details:
             return read_in_detail(nnx.merge(graph, state), images, views)
@@ -66,18 +67,17 @@ class Reader:
         self._programs = {size: compiled(size) for size in sizes}
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
-        """Reads up to `most` images, uint8[24, 94, 3] in BGR."""
-        size = next(size for size in self._programs if size >= len(images))
-        batch = np.zeros((size, *models.IMAGE_SHAPE), np.uint8)
-        batch[: len(images)] = images
-        found = jax.tree.map(np.asarray, self._programs[size](self._state, batch))
+        """Reads images, uint8[24, 94, 3] in BGR; their number is one of `sizes`."""
+        found = self._programs[len(images)](self._state, np.stack(images))
         readings = []
-        for labels, confidence, scores, posteriors, blank in zip(*found, strict=True):
+        for labels, confidence, scores, posteriors, blank in zip(
+            *map(np.asarray, found), strict=True
+        ):
             text = decode(labels, self._charset)
             count = len(text)
             row = float(confidence), scores[:count], posteriors[:, :count], blank
             readings.append(Reading(text, *row))
-        return readings[: len(images)]
+        return readings
 
 
 class Busy(Exception):
@@ -85,14 +85,14 @@ class Busy(Exception):
 
 
 class Batcher:
-    """Reads images of many callers together: all that came in while the last batch was read.
+    """Reads images of many callers together: those that came in while the last batch was read.
 
     So a lone image does not wait for others, and the more come in, the larger batches are.
     """
 
     def __init__(self, reader: Reader):
         self._reader = reader
-        self._waiting: deque[tuple[np.ndarray, asyncio.Future[Reading]]] = deque()
+        self._waiting: list[tuple[np.ndarray, asyncio.Future[Reading]]] = []
         self._some = asyncio.Event()
 
     async def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
@@ -109,15 +109,14 @@ class Batcher:
         """Reads until cancelled."""
         while True:
             await self._some.wait()
-            taken = []
-            while self._waiting and len(taken) < self._reader.most:
-                image, future = self._waiting.popleft()
-                if not future.done():  # else its caller has gone
-                    taken.append((image, future))
+            # Those whose caller has gone are not read.
+            waiting = [(image, future) for image, future in self._waiting if not future.done()]
+            size = max((size for size in self._reader.sizes if size <= len(waiting)), default=0)
+            self._waiting = waiting[size:]
             if not self._waiting:
                 self._some.clear()
-            if taken:
-                await self._answer(*zip(*taken, strict=True))
+            if size:
+                await self._answer(*zip(*waiting[:size], strict=True))
 
     async def _answer(self, images, futures) -> None:
         try:

@@ -6,6 +6,7 @@ with results, `POST /read` the same results as JSON. Each takes a form with file
 
 import asyncio
 import io
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
@@ -165,7 +166,8 @@ class Service:
     async def answer(self, request: web.Request) -> web.Response:
         read, errors, status = await self._result(request)
         readings = [as_json(name, reading) for name, _, reading in read]
-        return web.json_response({"readings": readings, "errors": errors}, status=status)
+        text = json.dumps({"readings": readings, "errors": errors}, ensure_ascii=False)
+        return web.json_response(text=text, status=status)
 
     async def running(self, app: web.Application) -> AsyncIterator[None]:
         """Reads until the application has answered all requests that it took."""

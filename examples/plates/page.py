@@ -34,8 +34,7 @@ article > * { min-width: 0; }
 img { aspect-ratio: 94 / 24; border-radius: .25rem; display: block; max-width: 15rem; width: 100%; }
 h2 { font-size: 1.75rem; letter-spacing: .05em; line-height: 1.2; margin: .5rem 0 0; }
 ol { display: flex; flex-wrap: wrap; gap: .5rem; list-style: none; margin: 0 0 .75rem; padding: 0; }
-li { border-radius: .375rem; color: #fff; min-width: 3.25rem; padding: .25rem .375rem;
-  text-align: center; }
+li { border-bottom: .375rem solid; min-width: 3.25rem; padding: .25rem; text-align: center; }
 li b { display: block; font-size: 1.25rem; line-height: 1.2; }
 li span { font-size: .8125rem; }
 svg { display: block; width: 100%; }
@@ -72,12 +71,12 @@ def _article(name: str, image: np.ndarray, reading: Reading) -> str:
     png = base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()
     parts = zip(reading.text, reading.scores, colours(len(reading.text)), strict=True)
     characters = "".join(
-        f'<li style="background:{shade}"><b>{escape(c)}</b><span>{score:.1%}</span></li>'
+        f'<li style="border-color:{shade}"><b>{escape(c)}</b><span>{score:.1%}</span></li>'
         for c, score, shade in parts
     )
     return f"""<article>
 <div><img src="data:image/png;base64,{png}" alt="the plate in {escape(name)}">
-<h2>{escape(reading.text) or "(nothing)"}</h2>
+<h2 lang="zh">{escape(reading.text) or "(nothing)"}</h2>
 <p>Confidence {reading.confidence:.1%}</p><p class="quiet">{escape(name)}</p></div>
 <div><ol aria-label="confidence of each character">{characters}</ol>
 {posteriors_svg(reading)}

@@ -107,7 +107,7 @@ def test_json_and_page_have_what_was_read(reader, images):
         np.testing.assert_allclose(
             [part["posteriors"] for part in line["characters"]], reading.posteriors.T, atol=1e-3
         )
-        assert f"<h2>{reading.text}</h2>" in page
+        assert f'<h2 lang="zh">{reading.text}</h2>' in page
     assert "<i>" not in page
     assert "皖&lt;i&gt;.png" in page
     assert page.count("<svg") == 2

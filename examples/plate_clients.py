@@ -62,15 +62,15 @@ class Load:
         try:
             async with session.post(f"{self._url}/read", data=form) as response:
                 answer = await response.json()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            if response.status != 200:
+                return f"{response.status}: {answer['errors'][0]}"
+            (reading,) = answer["readings"]
+            if reading["file"] != str(index):
+                return "the answer is another picture's"
+            if self._texts.setdefault(index, reading["text"]) != reading["text"]:
+                return "the text is another one than before"
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
-        if response.status != 200:
-            return f"{response.status}: {answer['errors'][0]}"
-        (reading,) = answer["readings"]
-        if reading["file"] != str(index):
-            return "the answer is another picture's"
-        if self._texts.setdefault(index, reading["text"]) != reading["text"]:
-            return "the text is another one than before"
         return None
 
 

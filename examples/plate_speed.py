@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     files = list_images(args.paths)
+    if not files:
+        raise SystemExit("there is no image to read")
     try:
         images = np.stack([load_image(file) for file in files])
         labels = [label_from_name(file) for file in files]

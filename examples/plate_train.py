@@ -20,7 +20,7 @@ import training
 from jaxctc.compat.flax import ErrorRate
 from plates import data, models, render, report
 from plates.charset import encode, load_charset
-from plates.reading import SHIFTS, exact_matches, read_images, scores
+from plates.reading import SHIFTS, exact_matches, load_description, read_images, scores
 
 EVALUATION_SEED = 20_240_101
 
@@ -63,7 +63,7 @@ def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
     """Returns the description of the model: the one asked for, or that of --init."""
     description = {"name": args.model or "light"}
     if args.init:
-        initial = training.load_config(args.init)
+        initial = load_description(args.init)
         description = initial["model"]
         if args.model not in (None, description["name"]):
             raise SystemExit(

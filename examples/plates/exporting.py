@@ -1,5 +1,6 @@
 """A reader as one function, in a file that is run without this repository: StableHLO or ONNX."""
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ def to_onnx(read: Callable, charset: str) -> bytes:
     """
     import jax2onnx  # pyright: ignore[reportMissingImports]
 
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is deleted below
     model = jax2onnx.to_onnx(
         read, [_images("batch")], input_names=["images"], output_names=[*Outputs._fields]
     )

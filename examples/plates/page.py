@@ -94,7 +94,8 @@ def page(
     found = "".join(_article(*result) for result in read)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Plate reader</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><style>{_STYLE}</style></head>
 <body><main><h1>Plate reader</h1>
 <form method="post" enctype="multipart/form-data">
 <label for="pictures">Pictures of plates, cut out: choose them, or drop them here</label>

@@ -16,6 +16,18 @@ from plates import models
 from plates.charset import DIGITS, LETTERS, PROVINCES, decode
 
 
+def load_description(run: str | Path) -> dict[str, Any]:
+    """Returns the config of a run of plate_train.py or of an import: its model and characters.
+
+    Raises:
+      SystemExit: If there is no such checkpoint.
+    """
+    config = training.load_config(run)
+    if "charset" not in config:
+        raise SystemExit(f"{run}: is not a run of plate_train.py")
+    return config
+
+
 def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, str]:
     """Returns the model of a run's latest checkpoint, for reading, and its characters.
 
@@ -26,9 +38,7 @@ def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, str]:
     Raises:
       SystemExit: If there is no such checkpoint.
     """
-    config = training.load_config(run)
-    if "charset" not in config:
-        raise SystemExit(f"{run}: is not a run of plate_train.py")
+    config = load_description(run)
     charset = config["charset"]
     model = models.build({**config["model"], **options}, len(charset) + 1)
     training.load_model(run, model)

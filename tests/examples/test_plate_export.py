@@ -12,12 +12,14 @@ import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn"
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import jaxctc  # noqa: E402
 import plate_export  # noqa: E402
+import plate_speed  # noqa: E402
 import training  # noqa: E402
 from plates import exporting, models  # noqa: E402
-from plates.charset import PLATE_CHARACTERS  # noqa: E402
+from plates.charset import PLATE_CHARACTERS, decode  # noqa: E402
 from plates.reading import load_reader  # noqa: E402
 
 # Of every kind that training leaves, small.
@@ -88,3 +90,18 @@ def test_onnx_runs_on_any_batch_without_jax(run, capsys):
     assert_reads_like_the_checkpoint(run, lambda x: exporting.run_onnx(content, x))
     about = onnxruntime.InferenceSession(content).get_modelmeta()
     assert about.custom_metadata_map["charset"] == PLATE_CHARACTERS
+    read = plate_speed.onnx_reader(str(run), batch_size=2)
+    images = plate_export.sample_images(PLATE_CHARACTERS)
+    labels = exporting.run_onnx(content, images).labels
+    assert read(images) == [decode(row, PLATE_CHARACTERS) for row in labels]
+
+
+def test_the_table_of_readers(tmp_path, monkeypatch, capsys):
+    for text in ("皖A1", "皖A2"):
+        Image.new("RGB", (94, 24)).save(tmp_path / f"{text}-1.png")
+    reading = "JAX", lambda images: ["皖A1"] * len(images)
+    monkeypatch.setattr(plate_speed, "readers", lambda *_: [reading])
+    plate_speed.main(["--checkpoint=x", str(tmp_path)])
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| JAX | ")
+    assert row.endswith(" | 50.0% |")

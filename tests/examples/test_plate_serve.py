@@ -18,6 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
 from flax import nnx  # noqa: E402
 from PIL import Image  # noqa: E402
 
+import plate_clients  # noqa: E402
 import plate_serve  # noqa: E402
 import training  # noqa: E402
 from plates import data, models, serving  # noqa: E402
@@ -224,6 +225,26 @@ def test_what_comes_together_is_read_together_and_nothing_is_lost(reader, images
     found = [answer["readings"][0]["text"] for _, answer in answers]
     assert found == [texts[i] for i in (0, 1, 2, 0, 1, 2)]
     assert held.batches == [1, 4, 1]
+
+
+def test_clients_count_what_is_lost(reader, images, capsys):
+    pictures = [png(image) for image in images]
+
+    async def use(client):
+        url = str(client.make_url("/")).rstrip("/")
+        return [
+            await plate_clients.measure(url, pictures, 3, 0.3),
+            await plate_clients.measure(f"{url}/none", pictures, 3, 0.05),
+            await plate_clients.measure(url, [b"nothing"], 3, 0.05),
+        ]
+
+    nothing, *rest = with_client(reader, use)
+    rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines()]
+    assert nothing == int(rows[0][2]) == 0
+    assert int(rows[0][1]) >= 3
+    assert 0 < float(rows[0][4].split()[0]) <= float(rows[0][5].split()[0])
+    assert all(rest)
+    assert [row[1] for row in rows[1:]] == [row[2] for row in rows[1:]] == [*map(str, rest)]
 
 
 def test_a_failure_is_answered_and_the_service_goes_on(reader, images, caplog):

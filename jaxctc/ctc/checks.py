@@ -22,6 +22,8 @@ def hypotheses(name: str, value: Any) -> None:
     """Checks that `value` is what a decoder returns."""
     if not isinstance(value, Hypotheses):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be Hypotheses.")
+    if checks.concrete(value.labels) is None:
+        raise TypeError(f"{name} is traced; it must be known, outside `jit`.")
 
 
 def scorer_of(name: str, state: BeamState, scorer: Scorer | None) -> None:

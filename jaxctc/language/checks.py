@@ -22,6 +22,12 @@ def no_blank(name: str, labels: Iterable[Any], blank_id: Any) -> None:
         raise ValueError(f"{name} has {labels}; it must not contain the blank, class {blank_id}.")
 
 
+def several(name: str, value: Any, each: str) -> None:
+    """Checks that `value` is a sequence of such things, or another collection that has a length."""
+    if isinstance(value, str) or not (hasattr(value, "__iter__") and hasattr(value, "__len__")):
+        raise TypeError(f"{name} has type {type(value).__name__}; it must be a sequence of {each}.")
+
+
 def texts(name: str, value: Any, count: int | None, each: str) -> None:
     """Checks that `value` is texts, so many if a number is given, each that of a word or class."""
     if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, bytes):
@@ -285,7 +291,7 @@ def state_fits(value: Any, scorer: Any, batch: tuple[int, ...]) -> bool:
     """Whether `value` are states of a scorer; without one, nothing."""
     start = () if scorer is None else jax.eval_shape(scorer.start)
     kinds = [
-        [(*lead, *x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+        [(*lead, *np.shape(x), getattr(x, "dtype", None)) for x in jax.tree.leaves(tree)]
         for tree, lead in ((start, batch), (value, ()))
     ]
     return kinds[0] == kinds[1] and jax.tree.structure(start) == jax.tree.structure(value)

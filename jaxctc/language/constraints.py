@@ -38,6 +38,7 @@ class Grammar:
     blank_id: int | None = 0
 
     def __post_init__(self):
+        language_checks.several("templates", self.templates, "templates")
         for template in self.templates:
             places = template if isinstance(template, Sequence) else [None]
             if not all(isinstance(place, Collection) for place in places):
@@ -109,7 +110,7 @@ class Hotwords:
         for word, boost in self.words.items():
             word = _labels(word)
             language_checks.no_blank("words", word, self.blank_id)
-            if not word or not np.isfinite(boost):
+            if not word or not np.isfinite(checks.static_real(f"the boost of {[*word]}", boost)):
                 raise ValueError(
                     f"words has {list(word)} with the boost {boost}; a word must not be empty, and "
                     "its boost must be finite."

@@ -49,6 +49,7 @@ class Lexicon:
     vocabulary: Sequence[str] | None = None
 
     def __post_init__(self):
+        language_checks.several("words", self.words, "words")
         checks.positive("classes", self.classes)
         checks.at_least("blank_id", self.blank_id, 0)
         if self.separator is not None:

@@ -178,7 +178,10 @@ def combine(scorers: Sequence[Scorer], *, weights: Sequence[float] | None = None
       >>> print(jaxctc.score_sequence(both, [2, 3]), jaxctc.score_sequence(both, [1, 3]))
       3.0 0.0
     """
+    language_checks.several("scorers", scorers, "scorers")
     scorers = tuple(scorers)
+    if weights is not None:
+        language_checks.several("weights", weights, "numbers")
     weights = [1.0] * len(scorers) if weights is None else list(weights)
     if not scorers or len(weights) != len(scorers):
         raise ValueError(

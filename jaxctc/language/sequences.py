@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxctc.core import checks, meshes
 from jaxctc.language import checks as language_checks
@@ -93,9 +94,9 @@ def start_states(
     if state is None:
         begun = scorer.start()
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *jnp.shape(x))), begun)
-    state = jax.tree.map(jnp.asarray, state)
-    language_checks.state(name, state, scorer, batch)
-    return state
+    known = jax.tree.map(lambda x: x if hasattr(x, "dtype") else np.asarray(x), state)
+    language_checks.state(name, known, scorer, batch)
+    return jax.tree.map(jnp.asarray, known)
 
 
 def segment_start(scorer: Scorer, batch: tuple[int, ...], state: State | None) -> tuple[State, Any]:

@@ -1,5 +1,6 @@
 """Words with frames, seconds and confidences."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -82,6 +83,8 @@ def test_errors_name_the_argument(logits):
         jaxctc.words(best.labels, VOCABULARY)
     with pytest.raises(ValueError, match=r"logits has batch shape \(1,\); it must be that"):
         jaxctc.words(best, VOCABULARY, logits=logits[:1])
+    with pytest.raises(TypeError, match="hypotheses is traced; it must be known, outside `jit`"):
+        jax.jit(lambda x: jaxctc.words(jaxctc.ctc_greedy_decode(x), VOCABULARY))(logits)
     lexicon = jaxctc.Lexicon([[1, 2]], classes=4, separator=3, names=["ab"])
     for arguments, error, sentence in [
         ((3,), TypeError, "vocabulary has type int; it must be a sequence of texts"),

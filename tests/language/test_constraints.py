@@ -157,6 +157,17 @@ class _WithModel(NamedTuple):
             "word_begins has type int; it must be a set of labels",
         ),
         (
+            lambda: jaxctc.Lexicon(None, 4),
+            TypeError,
+            "words has type NoneType; it must be a sequen",
+        ),
+        (lambda: jaxctc.Grammar(3, 4), TypeError, "templates has type int; it must be a sequence"),
+        (
+            lambda: jaxctc.Hotwords({(1,): "2"}, 4),
+            TypeError,
+            r"the boost of \[1\] has type str; it must be a number",
+        ),
+        (
             lambda: jaxctc.Lexicon([[1]], 4, names=["a", "b"]),
             ValueError,
             "names has length 2; it must have the text of each word, 1",

@@ -156,7 +156,17 @@ def test_models_of_words_are_asked_what_a_lexicon_asks():
         lexicon.scorer(language_model=old, unknown=(-1, -1))
 
 
+def test_sums_take_sequences():
+    with pytest.raises(TypeError, match="scorers has type Automaton; it must be a sequence of sc"):
+        jaxctc.combine(RIGHT)
+    with pytest.raises(TypeError, match="weights has type float; it must be a sequence of numbers"):
+        jaxctc.combine([RIGHT], weights=2.0)
+
+
 def test_a_state_of_another_scorer():
+    for state in ("last", {"count": "two"}, {"count": np.float32(2)}, [1, 2]):
+        with pytest.raises(ValueError, match="scorer_state does not fit; it must have a state of"):
+            jaxctc.ctc_beam_search(LOGITS, scorer=Counter(), scorer_state=state)
     bare = jaxctc.ctc_beam_start(beam_width=2, max_labels=3)
     with pytest.raises(ValueError, match="state was started with another scorer"):
         jaxctc.ctc_beam_extend(bare, LOGITS, scorer=Counter())

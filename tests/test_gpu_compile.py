@@ -85,7 +85,7 @@ def test_a_frame_of_the_beam_search_is_few_launches(device):
     decode, structs = search(64, scorer)
     found = launches(compiled(decode, device, structs))
     assert all(not inside.loops for _, inside in found.loops)  # none as long as the model is large
-    assert found.total <= 45 * SEARCH_FRAMES
+    assert found.total <= 48 * SEARCH_FRAMES
 
 
 def test_each_gpu_has_kernels_for_its_sequences():

@@ -65,8 +65,8 @@ def extend(
     # Without a scorer, `candidates` considers no more labels than these. With one, any label
     # may be the best.
     labels = prune or (width + 1 if scorer is None else None)
-    class_threshold = _as(settings.class_threshold, logits.dtype)
-    frames = frames_of(logits, inside, labels, settings.blank_id, bool(prune), class_threshold)
+    threshold = _as(settings.class_threshold, logits.dtype)
+    frames = frames_of(logits, inside, labels, settings.blank_id, bool(prune), threshold, capped)
     chosen = None
     if frames.top_labels is not None and scorer is None:
         # A prefix of `max_labels` labels has no longer ones, so the bound in `candidates` fails.

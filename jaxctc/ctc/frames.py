@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxctc.core import meshes
@@ -20,6 +21,10 @@ class Frame(NamedTuple):
     top_labels: jax.Array | None  # int32 [B, K]
     inside: jax.Array  # bool [B]
     confidence: jax.Array  # [B]: 1 minus the entropy of the classes, as a share of the highest
+    # What `prefix_search` asks of labels for which there is no room; None if there is room.
+    likely_log_probs: jax.Array | None  # [B, 2]: of the two most probable labels
+    likely_labels: jax.Array | None  # int32 [B, 2]
+    most: jax.Array | None  # [B]: a bound of the log-probability of the frame in one sequence
 
 
 def frames_of(
@@ -29,6 +34,7 @@ def frames_of(
     blank_id: int,
     only_these: bool,
     threshold: jax.Array | None,
+    capped: bool,
 ) -> Frame:
     """The frames of logits ``[B, T, C]``, arrays with T first, with the best `labels` labels.
 
@@ -54,8 +60,26 @@ def frames_of(
         place = jnp.max(jnp.where(best == least, label, -1), axis=2, keepdims=True)
         kept = (log_probs > least) | ((log_probs == least) & (identity <= place))
         log_probs = jnp.where(kept, log_probs, -jnp.inf)
-    frames = Frame(blank, log_probs, best, label, inside, confidence)
+    likely = None, None, None
+    if capped:
+        likely = _likely(blank, log_probs)
+    frames = Frame(blank, log_probs, best, label, inside, confidence, *likely)
     return jax.tree.map(lambda y: y.swapaxes(0, 1), frames)
+
+
+def _likely(blank: jax.Array, log_probs: jax.Array) -> tuple[jax.Array, ...]:
+    """The two most probable labels, and a bound of a frame in one sequence.
+
+    There an alignment has a blank, the label before, or the next.
+    """
+    first = jnp.argmax(log_probs, axis=2).astype(jnp.int32)[:, :, None]
+    identity = jnp.arange(log_probs.shape[2], dtype=jnp.int32)[None, None, :]
+    others = jnp.where(identity == first, -jnp.inf, log_probs)
+    second = jnp.argmax(others, axis=2).astype(jnp.int32)[:, :, None]
+    top = jnp.max(log_probs, axis=2)
+    both = jnp.stack([top, jnp.max(others, axis=2)], axis=2)
+    most = jnp.minimum(jnp.logaddexp(blank, top + np.log(2).astype(top.dtype)), 0)
+    return both, jnp.concatenate([first, second], axis=2), most
 
 
 def skip_blanks(frames: Frame, threshold: jax.Array) -> tuple[Frame, jax.Array]:
@@ -94,6 +118,9 @@ def skip_blanks(frames: Frame, threshold: jax.Array) -> tuple[Frame, jax.Array]:
         frames.top_labels,
         kept,
         frames.confidence,
+        None if frames.likely_log_probs is None else only_blank(frames.likely_log_probs),
+        frames.likely_labels,
+        None if frames.most is None else jnp.where(sure, total, frames.most),
     )
 
     def moved(x):

@@ -118,8 +118,8 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
         lost=beam.lost,
         full=beam.full,
     )
-    if wanted is not None:
-        lost = jnp.logaddexp(beam.lost + _goes_on(frame, added), wanted)
+    if wanted is not None and frame.most is not None:
+        lost = jnp.logaddexp(beam.lost + frame.most, wanted)
         after = after._replace(lost=lost, full=beam.full | (lost > jnp.max(rank, axis=1)))
     if search.scorer is not None:
         state, score = _scored(search.scorer, beam, source, label, stays)
@@ -134,15 +134,6 @@ def step(beam: Beam, frame: Frame, search: Search) -> tuple[Beam, Trace]:
     # A frame past the end changes nothing.
     before = beam, unmoved(beam.last)
     return jax.tree.map(lambda x, y: _where(frame.inside, x, y), (after, trace), before)
-
-
-def _goes_on(frame: Frame, added: jax.Array) -> jax.Array:
-    """A bound of the log-probability of a frame in one label sequence, ``[B]``.
-
-    At each frame an alignment has a blank, the label before, or the next.
-    """
-    label = jnp.max(added, axis=1) + np.log(2).astype(added.dtype)
-    return jnp.minimum(jnp.logaddexp(frame.blank, label), 0)
 
 
 class _Ranked(NamedTuple):
@@ -231,8 +222,9 @@ def _wanted(search: Search, x: _Ranked) -> jax.Array:
     Only the two most probable labels of the frame are asked, since one may repeat the prefix's
     last. They are ranked anew: the ranks of all labels, read twice, would be computed twice.
     """
-    added, place = lax.top_k(x.added, min(2, x.added.shape[1]))
-    labels = place if x.frame.top_labels is None else x.frame.top_labels[:, :2]
+    labels, added = x.frame.likely_labels, x.frame.likely_log_probs
+    assert labels is not None
+    assert added is not None
     longer, _ = _longer(x, labels, added)
     longer = jnp.where((x.beam.length >= search.max_labels)[:, :, None], longer, -jnp.inf)
     if search.scorer is not None:

@@ -14,6 +14,8 @@ from digits import data
 BINS = len(data.BANDS)
 LOWEST = 60.0  # Hz, where the first band begins
 KEPT = 0.8  # of the frequencies; those above are squeezed so that the highest stays where it is
+# Of numpy, as all arrays of modules: processes can be joined only before there are arrays of JAX.
+NO_WARP = np.array([[1, 0]], np.float32)
 
 
 def vary(
@@ -60,9 +62,6 @@ def bands(warp: jax.Array) -> jax.Array:
 
 def _mel(frequency):
     return 1127 * jnp.log1p(frequency / 700)
-
-
-NO_WARP = jnp.array([[1.0, 0.0]])
 
 
 def _random_warps(key: jax.Array, batch: int) -> jax.Array:

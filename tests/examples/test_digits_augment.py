@@ -10,7 +10,7 @@ import_or_skip_examples("kaldi_native_fbank")
 
 import jax  # noqa: E402
 
-from digits import augment, data, mixing  # noqa: E402
+from digits import augment, data, mixing, models, normalise  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -93,6 +93,12 @@ def test_bands_are_those_of_the_features_and_move():
     assert np.all(np.diff(np.argmax(found[:, :, 5:], 1), axis=1) >= 0)
     assert np.all(found[:, -1] < 1e-3)  # the highest frequency stays where it is
     assert np.all(found[:, -2, -1] > 0)
+
+
+def test_modules_hold_no_arrays_of_jax():
+    # They would start JAX, after which `jax.distributed` can't join processes.
+    held = [x for m in (augment, data, mixing, models, normalise) for x in vars(m).values()]
+    assert not any(isinstance(x, jax.Array) for x in held)
 
 
 def test_without_any_part_features_are_those_of_the_sound_with_white_noise():

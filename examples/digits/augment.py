@@ -41,7 +41,7 @@ def vary(
     return batch | {"features": jnp.log(x + data.FLOOR), "frames": frames}
 
 
-def bands(warp: jax.Array) -> jax.Array:
+def bands(warp: jax.Array | np.ndarray) -> jax.Array:
     """Returns triangular mel bands [batch, BINS, MELS] for spectra whose frequencies are warped.
 
     Args:

@@ -64,8 +64,10 @@ class NGramScorer:
         words = self.unigram.shape[0]
         middle = self.backoff.shape[0] - 1 - words  # n-grams that are contexts themselves
         score = jnp.asarray(self.unigram)[word]
-        if self.order == 1 or not self.word.size:
-            return score, 1 + word if self.order > 1 else jnp.zeros_like(word)
+        if self.order == 1:
+            return score, jnp.zeros_like(word)
+        if not self.word.size:  # a context that nothing follows still has its back-off
+            return jnp.asarray(self.backoff)[context] + score, 1 + word
         link, log_prob = jnp.asarray(self.link), jnp.asarray(self.log_prob)
         after, found = 1 + word, jnp.bool_(False)
         owed = jnp.zeros_like(score)  # back-offs so far

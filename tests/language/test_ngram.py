@@ -52,6 +52,31 @@ def test_a_model_without_unknown_words_has_kenlms_number_for_them():
     assert jaxctc.score_sequence(model.scorer(), [1, 2]) == -math.inf
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_backoffs_count_where_no_longer_ngrams_are_kept(kept):
+    """Those of the highest orders have words that are not in the vocabulary."""
+    listed = {("a",): (-0.5, -0.25), ("b",): (-0.75, -0.5), ("x",): (-1.0, -0.125)}
+    listed |= {("a", "x"): (-0.25, -2.0), ("a", "x", "b"): (-0.125, 0.0)}
+    if kept == 2:
+        listed |= {("b", "a"): (-0.0625, -1.0)}
+
+    def log10(context, word):
+        if (*context, word) in listed:
+            return listed[*context, word][0]
+        return listed.get(context, (0, 0))[1] + log10(context[1:], word)
+
+    model = jaxctc.NGram(listed, ["", "a", "b"])
+    every = [*sequences([1, 2], 4)]
+    texts = [[model.vocabulary[label] for label in labels] for labels in every]
+    want = [
+        sum(log10(tuple(text[max(i - 2, 0) : i]), text[i]) for i in range(len(text)))
+        for text in texts
+    ]
+    np.testing.assert_allclose([model.log10_probability(text) for text in texts], want)
+    got = np.array(scores_of(model.scorer(), every)) / math.log(10)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
 def test_files_are_checked(tmp_path, model):
     text = (DATA / "small.arpa").read_text()
     with gzip.open(tmp_path / "small.arpa.gz", "wt", encoding="utf-8") as file:

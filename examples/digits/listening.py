@@ -134,7 +134,7 @@ def _search(state, logits, lengths, knowledge):
     options = {"scorer": knowledge.scorer, "scorer_weight": knowledge.weight}
     state = jaxctc.ctc_beam_extend(state, logits, lengths, beam_threshold=THRESHOLD, **options)
     best = jax.tree.map(lambda x: x[:, 0], jaxctc.ctc_beam_finish(state, **options))
-    labels, _, state = jaxctc.ctc_beam_commit(state)
+    labels, _, state = jaxctc.ctc_beam_commit(state, **options)
     return best, labels, state.beam.full, state
 
 
@@ -147,7 +147,7 @@ def _transduce(model, state, x, lengths, knowledge):
     best = jaxctc.rnnt_decode_finish(state, **options)
     if best.labels.ndim == 3:  # with a beam
         best = jax.tree.map(lambda x: x[:, 0], best)
-    labels, _, state = jaxctc.rnnt_decode_commit(state)
+    labels, _, state = jaxctc.rnnt_decode_commit(state, **options)
     return best, labels, state.full, state
 
 

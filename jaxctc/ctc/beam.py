@@ -138,7 +138,8 @@ def ctc_beam_start(
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
     ctc_checks.weight(scorer, 1.0)
     begun = _flatten(fusion.start(scorer, batch, scorer_state), batch)
-    return _unflatten(beam_state.start(width, most, wide(dtype), begun), batch)
+    after_segment = scorer is None or scorer_state is not None
+    return _unflatten(beam_state.start(width, most, wide(dtype), begun, after_segment), batch)
 
 
 def ctc_beam_extend(

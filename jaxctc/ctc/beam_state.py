@@ -26,6 +26,9 @@ class BeamState(NamedTuple):
     frames: jax.Array  # int32 [*batch, 2 W, L]: in the best alignments, blank-ending first
     frame_count: jax.Array  # int32 [*batch]
     runs: Runs  # [*batch, 2 W, L], as frames
+    # bool [*batch]: do the labels begin where another segment ended, or is it unknown? False if the
+    # search began with a scorer's start, or labels before these have been handed out.
+    after_segment: jax.Array
 
 
 class Settings(NamedTuple):
@@ -38,7 +41,23 @@ class Settings(NamedTuple):
     blank_skip: jax.Array | None  # a probability
 
 
-def start(width: int, max_labels: int, dtype, begun: tuple[Any, jax.Array]) -> BeamState:
+class Ranked(NamedTuple):
+    """The hypotheses of beams, ``[B, W]``, and their order."""
+
+    scores: jax.Array  # log-probabilities
+    scorer_scores: jax.Array  # with those of the end
+    complete: jax.Array  # bool
+    order: jax.Array  # int32: their places, the best first
+    exists: jax.Array  # bool, in this order
+
+
+def start(
+    width: int,
+    max_labels: int,
+    dtype,
+    begun: tuple[Any, jax.Array],
+    after_segment: bool = False,
+) -> BeamState:
     """A search before the first frame; `begun` has the scorer's states and scores of a batch."""
     batch = begun[1].shape[0]
     return BeamState(
@@ -47,6 +66,7 @@ def start(width: int, max_labels: int, dtype, begun: tuple[Any, jax.Array]) -> B
         jnp.full((batch, 2 * width, max_labels), -1, jnp.int32),
         jnp.zeros(batch, jnp.int32),
         no_runs((batch, 2 * width, max_labels), dtype),
+        jnp.full(batch, after_segment),
     )
 
 
@@ -143,17 +163,23 @@ def _append(state: BeamState, beam: Beam, found: Alignments, number: jax.Array) 
     # The alignments of both endings have the prefix's labels, but one of them may not exist.
     blank_ending = (beam.best_blank > beam.best_label)[:, :, None]
     labels = jnp.where(blank_ending, labels[:, :width], labels[:, width:])
-    return BeamState(beam, labels, frames, state.frame_count, runs)
+    return state._replace(beam=beam, labels=labels, frames=frames, runs=runs)
 
 
-def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypotheses:
-    width, max_labels = state.labels.shape[1:]
+def ranked(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Ranked:
+    """The hypotheses if the utterances end here."""
     beam = state.beam
     scores = jnp.logaddexp(beam.blank, beam.label)
     share, complete = fusion.ended(scorer, beam.scorer_state, beam.scorer_score)
     complete &= scores > -jnp.inf
     total = Fusion(scorer, weight.astype(share.dtype)).total(scores, share)
-    order, exists = jax.vmap(fusion.order)(scores, total, complete)
+    return Ranked(scores, share, complete, *jax.vmap(fusion.order)(scores, total, complete))
+
+
+def finish(state: BeamState, scorer: Scorer | None, weight: jax.Array) -> Hypotheses:
+    width, max_labels = state.labels.shape[1:]
+    beam = state.beam
+    scores, share, complete, order, exists = ranked(state, scorer, weight)
 
     def take(x):
         return jnp.take_along_axis(x, order, axis=1)

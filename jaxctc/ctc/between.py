@@ -7,15 +7,20 @@ import jax.numpy as jnp
 
 from jaxctc.core import checks, meshes
 from jaxctc.ctc import checks as ctc_checks
-from jaxctc.ctc.beam_state import BeamState
+from jaxctc.ctc.beam_state import BeamState, ranked
 from jaxctc.ctc.prefixes import NOTHING
 from jaxctc.ctc.traces import no_runs
 from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer, classes_of
-from jaxctc.language.sequences import read, start_states
+from jaxctc.language.sequences import read, segment_start, start_states
 
 
-def ctc_beam_commit(state: BeamState) -> tuple[jax.Array, jax.Array, BeamState]:
+def ctc_beam_commit(
+    state: BeamState,
+    *,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
+) -> tuple[jax.Array, jax.Array, BeamState]:
     """The labels that all hypotheses of a beam begin with, and the beam without them.
 
     A stream without end needs no longer hypotheses than its pieces: what is committed frees its
@@ -25,13 +30,17 @@ def ctc_beam_commit(state: BeamState) -> tuple[jax.Array, jax.Array, BeamState]:
 
     Args:
       state: What `ctc_beam_extend` returned.
+      scorer: The scorer that was given to `ctc_beam_extend`.
+      scorer_weight: Likewise.
 
     Returns:
       The labels, int32 ``[*batch, L]``, padded with -1; the frame of each, likewise, in the best
-      alignment of the best hypothesis; and the state, for `ctc_beam_extend` and `ctc_beam_finish`.
+      alignment of the hypothesis that `ctc_beam_finish` puts first; and the state, for
+      `ctc_beam_extend` and `ctc_beam_finish`.
 
     Raises:
       TypeError: If `state` is not a state.
+      ValueError: If `state` was started with another scorer.
 
     Examples:
       >>> import jax.numpy as jnp, jaxctc
@@ -45,16 +54,17 @@ def ctc_beam_commit(state: BeamState) -> tuple[jax.Array, jax.Array, BeamState]:
       [0]
     """
     ctc_checks.beam_state("state", state)
-    return _commit(state)
+    weight = ctc_checks.weight(scorer, scorer_weight)
+    ctc_checks.scorer_of("state", state, scorer)
+    return _commit(state, scorer, weight)
 
 
 @meshes.jit(trailing=(1,))
-def _commit(state):
+def _commit(state, scorer, weight):
     def one(state):
         beam, (width, room) = state.beam, state.labels.shape
-        total = jnp.logaddexp(beam.blank, beam.label)
-        live = total > -jnp.inf
-        best = jnp.argmax(jnp.where(live, total, -jnp.inf))
+        found = ranked(jax.tree.map(lambda x: x[None], state), scorer, weight)
+        live, best = found.scores[0] > -jnp.inf, found.order[0, 0]
         place = jnp.arange(room, dtype=jnp.int32)
         agrees = (state.labels == state.labels[best][None, :]) & (
             place[None, :] < beam.length[:, None]
@@ -75,7 +85,13 @@ def _commit(state):
         kept = state.labels, state.frames, state.runs
         empty = -1, -1, no_runs((), beam.blank.dtype)
         labels, frames, runs = jax.tree.map(rest, kept, empty)
-        after = state._replace(beam=beam, labels=labels, frames=frames, runs=runs)
+        after = state._replace(
+            beam=beam,
+            labels=labels,
+            frames=frames,
+            runs=runs,
+            after_segment=state.after_segment & (count == 0),
+        )
         return committed(state.labels[best]), committed(state.frames[ending]), after
 
     for _ in state.frame_count.shape:
@@ -90,13 +106,16 @@ def ctc_beam_rescore(state: BeamState, *, scorer: Scorer, scorer_state: Any = No
     the scorer before has left. This is right if the states mean the same to both: if only numbers
     differ, such as boosts. The states of other hotwords or words mean other labels. From here on
     the scores are those that the new scorer would have given from the start, or from
-    `scorer_state`. Hypotheses that it forbids leave the beam.
+    `scorer_state`: then without those of the labels before, also of committed ones, which
+    `ctc_beam_commit` alone leaves in. Hypotheses that it forbids leave the beam.
 
     Args:
       state: What `ctc_beam_extend` or `ctc_beam_commit` returned.
       scorer: The scorer that `ctc_beam_extend` will be given next, of any size.
       scorer_state: If given, its state before the labels that are in the beam, arrays
-        ``[*batch, ...]``: `scorer_state` of the labels that were committed.
+        ``[*batch, ...]``: `scorer_state` of the labels that were committed, or, in a segment of
+        which none have been, what `ctc_beam_start` would be given. Of a segment that began with
+        such a state, `scorer_state` of committed labels goes on from it.
 
     Returns:
       The state, for `ctc_beam_extend` and `ctc_beam_finish`.
@@ -119,22 +138,28 @@ def ctc_beam_rescore(state: BeamState, *, scorer: Scorer, scorer_state: Any = No
     ctc_checks.beam_state("state", state)
     language_checks.scorer("scorer", scorer, None)
     language_checks.methods("scorer", scorer)
-    begun = start_states(scorer, state.frame_count.shape, scorer_state)
+    batch = state.frame_count.shape
+    begun = start_states(scorer, batch, scorer_state)
     known, classes = checks.concrete(state.labels), classes_of(scorer)
     if known is not None and classes is not None and known.size and known.max() >= classes:
         raise ValueError(
             f"scorer reads {classes} classes; it must read label {known.max()}, which the beam has."
         )
-    return _rescore(state, scorer, begun)
+    # What a state means depends on whether labels were committed, which each sequence knows.
+    segment = segment_start(scorer, batch, None if scorer_state is None else begun)
+    return _rescore(state, scorer, begun, segment)
 
 
 @meshes.jit(trailing=(1,))
-def _rescore(state, scorer, begun):
-    def one(state, begun):
-        beam = state.beam
+def _rescore(state, scorer, begun, segment):
+    def one(state, begun, segment):
+        beam, here = state.beam, state.after_segment
+        begun = jax.tree.map(lambda x, y: jnp.where(here, x, y), segment[0], begun)
+        first = jnp.where(here, segment[1], 0)
         inside = jnp.arange(state.labels.shape[1], dtype=jnp.int32)[None, :] < beam.length[:, None]
         labels = jnp.where(inside, state.labels, -1)
         states, scores = jax.vmap(lambda labels: read(scorer, labels, begun))(labels)
+        scores += first.astype(scores.dtype)
         allowed = scores > -jnp.inf
         if (classes := classes_of(scorer)) is not None:
             allowed &= jnp.all(labels < classes, axis=1)
@@ -155,4 +180,4 @@ def _rescore(state, scorer, begun):
 
     for _ in state.frame_count.shape:
         one = jax.vmap(one)
-    return one(state, begun)
+    return one(state, begun, segment)

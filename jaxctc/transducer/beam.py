@@ -119,19 +119,36 @@ def extend(search: Search, stream: Stream, encoder: jax.Array, lengths: jax.Arra
     return Stream(beams, emitted, stream.frame_count + lengths, full)
 
 
+class Ranked(NamedTuple):
+    """The hypotheses of one sequence's beams, ``[A * W]``, and their order."""
+
+    beam: Beam  # with the places of their emissions as nodes
+    scorer_score: jax.Array  # with that of the end
+    complete: jax.Array  # bool
+    order: jax.Array  # int32: their places, the best first
+    exists: jax.Array  # bool, in this order
+
+
+def _ranked(beams: Beam, sum_of: Fusion) -> Ranked:
+    """The hypotheses if the utterance ends here, those at frames to come included."""
+    ahead, width = beams.score.shape
+    beam = _flat(beams._replace(output=(), state=()))
+    beam = beam._replace(node=jnp.arange(ahead * width, dtype=jnp.int32))
+    if ahead > 1:
+        beam = merged(sum_of, [beam], ahead * width)
+    states = scored(beam, sum_of.scorer)
+    share, complete = fusion.ended(sum_of.scorer, states, beam.scorer_score)
+    complete &= beam.score > -jnp.inf
+    order = fusion.order(beam.score, sum_of.total(beam.score, share), complete)
+    return Ranked(beam, share, complete, *order)
+
+
 def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
     """The hypotheses if the utterances end here, those at frames to come included."""
 
     def one(beams, emitted, full):
-        ahead, width = beams.score.shape
-        beam = _flat(beams._replace(output=(), state=()))
-        beam = beam._replace(node=jnp.arange(ahead * width, dtype=jnp.int32))
-        if ahead > 1:
-            beam = merged(sum_of, [beam], ahead * width)
-        states = scored(beam, sum_of.scorer)
-        share, complete = fusion.ended(sum_of.scorer, states, beam.scorer_score)
-        complete &= beam.score > -jnp.inf
-        order, exists = fusion.order(beam.score, sum_of.total(beam.score, share), complete)
+        width = beams.score.shape[1]
+        beam, share, complete, order, exists = _ranked(beams, sum_of)
         order, exists = order[:width], exists[:width]
         score = beam.score[order]
         lengths = jnp.where(exists, beam.length[order], 0)
@@ -153,13 +170,14 @@ def finish(stream: Stream, sum_of: Fusion) -> Hypotheses:
     return jax.vmap(one)(stream.beams, stream.emitted, stream.full)
 
 
-def commit(stream: Stream) -> tuple[Emitted, Stream]:
-    """The labels that all hypotheses begin with, and the search without them."""
+def commit(stream: Stream, sum_of: Fusion) -> tuple[Emitted, Stream]:
+    """The labels that all hypotheses begin with, as the best has them, and the search without."""
 
     def one(beams, emitted):
         beam = _flat(beams)
         live = beam.score > -jnp.inf
-        best = jnp.argmax(beam.score)
+        found = _ranked(beams, sum_of)
+        best = found.beam.node[found.order[0]]
         place = jnp.arange(emitted.labels.shape[1], dtype=jnp.int32)
         agrees = emitted.labels == emitted.labels[best][None, :]
         agrees &= place[None, :] < beam.length[:, None]

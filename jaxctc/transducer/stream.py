@@ -239,7 +239,12 @@ def _finish(state, scorer, weight):
     return arguments.with_axes(found, batch)
 
 
-def rnnt_decode_commit(state: TransducerState) -> tuple[jax.Array, jax.Array, TransducerState]:
+def rnnt_decode_commit(
+    state: TransducerState,
+    *,
+    scorer: Scorer | None = None,
+    scorer_weight: checks.ArrayLike = 1.0,
+) -> tuple[jax.Array, jax.Array, TransducerState]:
     """The labels that all hypotheses begin with, and the state without them.
 
     A stream without end needs no longer hypotheses than its pieces: what is committed frees its
@@ -249,14 +254,17 @@ def rnnt_decode_commit(state: TransducerState) -> tuple[jax.Array, jax.Array, Tr
 
     Args:
       state: What `rnnt_decode_extend` returned.
+      scorer: The scorer that was given to `rnnt_decode_extend`.
+      scorer_weight: Likewise.
 
     Returns:
       The labels, int32 ``[*batch, L]``, padded with -1; the frame of each, likewise, in the best
-      alignment of the best hypothesis; and the state, for `rnnt_decode_extend` and
-      `rnnt_decode_finish`.
+      alignment of the hypothesis that `rnnt_decode_finish` puts first; and the state, for
+      `rnnt_decode_extend` and `rnnt_decode_finish`.
 
     Raises:
       TypeError: If `state` is not a state.
+      ValueError: If `state` was started with another scorer.
 
     Examples:
       >>> import jax.numpy as jnp, jaxctc
@@ -271,15 +279,17 @@ def rnnt_decode_commit(state: TransducerState) -> tuple[jax.Array, jax.Array, Tr
       0
     """
     transducer_state.check("state", state)
-    return _commit(state)
+    weight = fusion.weight(scorer, scorer_weight)
+    transducer_state.check_scorer(state, scorer)
+    return _commit(state, scorer, weight)
 
 
 @meshes.jit(trailing=(0,))
-def _commit(state):
-    batch = state.frame_count.shape
-    stream = arguments.flat(state, batch).stream
+def _commit(state, scorer, weight):
+    batch, dtype = state.frame_count.shape, state.emitted.scores.dtype
+    stream, sum_of = arguments.flat(state, batch).stream, Fusion(scorer, weight.astype(dtype))
     if isinstance(stream, greedy.Stream):
         found, after = greedy.commit(stream)
     else:
-        found, after = beam.commit(stream)
+        found, after = beam.commit(stream, sum_of)
     return arguments.with_axes((found.labels, found.frames, state_of(after)), batch)

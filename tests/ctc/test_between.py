@@ -26,7 +26,7 @@ def test_committed_and_remaining_labels_are_those_of_the_whole(logits, with_scor
     said, frames = [[], []], [[], []]
     for piece in np.split(logits, 6, axis=1):
         state = jaxctc.ctc_beam_extend(state, piece, scorer=scorer)
-        labels, at, state = jaxctc.ctc_beam_commit(state)
+        labels, at, state = jaxctc.ctc_beam_commit(state, scorer=scorer)
         for b in range(2):
             said[b] += [c for c in np.asarray(labels[b]).tolist() if c >= 0]
             frames[b] += [t for t in np.asarray(at[b]).tolist() if t >= 0]
@@ -63,6 +63,24 @@ def test_a_stream_says_that_room_ran_out(logits):
     assert full[-1] is True
     with pytest.raises(TypeError, match="state has type int; it must be a BeamState"):
         jaxctc.ctc_beam_commit(3)
+    with pytest.raises(ValueError, match="state was started with another scorer"):
+        jaxctc.ctc_beam_commit(state, scorer=OLD)
+
+
+def test_committed_frames_are_those_of_the_best_hypothesis():
+    """Ranked as at the end, where a scorer and its end count."""
+    hot = jaxctc.Hotwords({(2, 3): 3.0}, classes=4).scorer()
+    options, batch = {"scorer": hot, "scorer_weight": 2.0}, 32
+    logits = 3 * np.random.default_rng(0).normal(size=(batch, 6, 4)).astype(np.float32)
+    state = jaxctc.ctc_beam_start(batch=(batch,), beam_width=2, max_labels=6, scorer=hot)
+    state = jaxctc.ctc_beam_extend(state, logits, **options)
+    labels, frames, _ = jaxctc.ctc_beam_commit(state, **options)
+    best = jax.tree.map(lambda x: x[:, 0], jaxctc.ctc_beam_finish(state, **options))
+    agreed = np.asarray(labels) >= 0
+    np.testing.assert_array_equal(labels, np.where(agreed, best.labels, -1))
+    np.testing.assert_array_equal(frames, np.where(agreed, best.frames, -1))
+    other = jaxctc.ctc_beam_commit(state, scorer=hot, scorer_weight=0.0)[1]
+    assert (other != frames).any()  # so the cases tell
 
 
 def hotwords(*words, boost=1.0):
@@ -85,7 +103,7 @@ def test_a_beam_that_is_read_again_has_the_new_scores(logits):
     assert len({*np.asarray(want).ravel().tolist()}) > 2
     np.testing.assert_allclose(found.scorer_scores, want, atol=1e-5)
     # After a commit it begins with the state after what was handed out.
-    said, _, state = jaxctc.ctc_beam_commit(started(logits, OLD))
+    said, _, state = jaxctc.ctc_beam_commit(started(logits, OLD), scorer=OLD)
     assert (said[:, 2] >= 0).all()
     after = jaxctc.scorer_state(NEW, said)
     state = jaxctc.ctc_beam_rescore(state, scorer=NEW, scorer_state=after)
@@ -94,6 +112,43 @@ def test_a_beam_that_is_read_again_has_the_new_scores(logits):
     np.testing.assert_array_equal(rest.scores, found.scores)
     begun = jaxctc.score_sequence(NEW, said, final=False)[:, None]
     np.testing.assert_allclose(rest.scorer_scores, want - begun, atol=1e-5)
+
+
+def test_a_segment_that_is_read_again_begins_as_it_did():
+    """After a hotword was begun and a word was ended; read again before and after a commit."""
+    model = jaxctc.NGram(
+        {("a",): (-0.25, 0.0), ("b",): (-0.5, 0.0), ("</s>",): (-1.0, 0.0)}, ["a", "b"]
+    )
+    words = jaxctc.Lexicon([[1], [2]], classes=4, separator=3)
+    words = words.scorer(language_model=model.scorer())
+    scorer = jaxctc.combine([words, jaxctc.Hotwords({(1, 3, 2): 2.0}, classes=4).scorer()])
+    before = jaxctc.scorer_state(scorer, np.array([[1, 3], [2, 3]]))
+    silent_and_not = 4 * np.eye(4, dtype=np.float32)[np.array([[0, 0, 0], [2, 3, 1]])]
+    state = jaxctc.ctc_beam_start(
+        batch=(2,), beam_width=2, max_labels=3, scorer=scorer, scorer_state=before
+    )
+    state = jaxctc.ctc_beam_extend(state, silent_and_not, scorer=scorer)
+    read = jaxctc.ctc_beam_rescore(state, scorer=scorer, scorer_state=before)
+    found, again = (jaxctc.ctc_beam_finish(x, scorer=scorer) for x in (state, read))
+    assert found.lengths[:, 0].tolist() == [0, 3]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), again, found)
+    # What was handed out is no longer the scorer's: all hypotheses lose one number.
+    said, _, state = jaxctc.ctc_beam_commit(state, scorer=scorer)
+    assert (said[:, 0] >= 0).tolist() == [False, True]
+    inside = jaxctc.scorer_state(scorer, said, state=before)
+    read = jaxctc.ctc_beam_rescore(state, scorer=scorer, scorer_state=inside)
+    rest, again = (jaxctc.ctc_beam_finish(x, scorer=scorer) for x in (state, read))
+    np.testing.assert_array_equal(again.labels, rest.labels)
+    lost = np.where(rest.scores > -np.inf, rest.scorer_scores - again.scorer_scores, 0)
+    np.testing.assert_allclose(lost[0], 0, atol=1e-5)
+    np.testing.assert_allclose(lost[1], 0.5 * np.log(10), atol=1e-5)  # a word less its end
+    # A beam without a scorer so far gets one that knows the segment before.
+    state = jaxctc.ctc_beam_start(batch=(2,), beam_width=2, max_labels=3)
+    state = jaxctc.ctc_beam_extend(state, silent_and_not)
+    read = jaxctc.ctc_beam_rescore(state, scorer=scorer, scorer_state=before)
+    again = jaxctc.ctc_beam_finish(read, scorer=scorer)
+    assert again.lengths[:, 0].tolist() == [0, 3]
+    np.testing.assert_allclose(again.scorer_scores[:, 0], found.scorer_scores[:, 0], atol=1e-5)
 
 
 def test_hypotheses_that_a_new_scorer_forbids_leave_the_beam(logits):

@@ -117,7 +117,7 @@ def test_committed_and_remaining_labels_are_those_of_the_whole(name, encoder):
     state, said, frames = start(name), [[] for _ in LENGTHS], [[] for _ in LENGTHS]
     for piece in pieces(sure, 2, [2, 2, 2, 2, 1]):
         state = extend(state, *piece)
-        labels, at, state = jaxctc.rnnt_decode_commit(state)
+        labels, at, state = jaxctc.rnnt_decode_commit(state, **KINDS[name].finish)
         for b in range(BATCH):
             said[b] += [c for c in np.asarray(labels[b]).tolist() if c >= 0]
             frames[b] += [t for t in np.asarray(at[b]).tolist() if t >= 0]
@@ -164,6 +164,8 @@ def test_errors_name_the_argument(encoder):
         extend(state, encoder=piece, scorer=HOT)
     with pytest.raises(ValueError, match="state was started with another scorer"):
         jaxctc.rnnt_decode_finish(start("greedy"))
+    with pytest.raises(ValueError, match="state was started with another scorer"):
+        jaxctc.rnnt_decode_commit(start("TDT beam"))
     with pytest.raises(
         ValueError, match="started with durations or big_blanks up to 1; it must be wi"
     ):

@@ -136,6 +136,20 @@ def test_committed_and_remaining_labels_are_those_of_the_whole(name, encoder):
             assert at == best.frames[place][: len(at)].tolist()
 
 
+def test_committed_frames_are_those_of_the_best_hypothesis():
+    """Ranked as at the end, with the scorer."""
+    encoder = 3 * np.random.default_rng(24).normal(size=(BATCH, T, D)).astype(np.float32)
+    state, options = start("TDT beam"), {"scorer": HOT, "scorer_weight": 8.0}
+    for piece in pieces(encoder, 2, [2, 2, 2, 2, 1]):
+        state = programs("TDT beam")[1](state, *piece)
+    labels, frames, _ = jaxctc.rnnt_decode_commit(state, **options)
+    best = jax.tree.map(lambda x: x[:, 0], jaxctc.rnnt_decode_finish(state, **options))
+    np.testing.assert_array_equal(labels, np.where(labels >= 0, best.labels, -1))
+    np.testing.assert_array_equal(frames, np.where(labels >= 0, best.frames, -1))
+    other = jaxctc.rnnt_decode_commit(state, scorer=HOT, scorer_weight=0.0)[1]
+    assert (other != frames).any()  # so the case tells
+
+
 @pytest.mark.parametrize("name", ["greedy", "TDT beam"])
 def test_a_stream_says_that_room_ran_out(name, encoder):
     state, full = start(name, most=1), []

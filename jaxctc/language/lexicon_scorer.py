@@ -76,7 +76,7 @@ class LexiconScorer:
         end = jnp.float32(0)
         if self.model is not None:
             done = jax.tree.map(lambda x, y: jnp.where(at_start, x, y), state.context, state.after)
-            end = weighted(self.model.final(done).astype(jnp.float32), jnp.asarray(self.weight))
+            end = self._of_model(self.model.final(done))
         return jnp.where(at_start, end, gain + end)
 
     def next_segment(self, state: State) -> State:
@@ -120,6 +120,10 @@ class LexiconScorer:
         strange = jnp.where(jnp.asarray(self.letter)[label], strange, FORBIDDEN)
         return jnp.where(there, score, strange), jnp.where(there, child, nodes)
 
+    def _of_model(self, score: Any) -> jax.Array:
+        """What a score of the model, maybe a Python number, adds."""
+        return weighted(jnp.asarray(score, jnp.float32), jnp.asarray(self.weight))
+
     def _ahead(self, node: jax.Array) -> jax.Array:
         """What has been given in advance at a node."""
         if not self.lookahead:
@@ -144,7 +148,7 @@ class LexiconScorer:
             for _ in range(self.homographs):  # of words spelled alike, the best after this context
                 there = jnp.maximum(place, 0)
                 other, score = self.model.extend(asked, entry[there])
-                score = weighted(score.astype(jnp.float32), jnp.asarray(self.weight)) + word_score
+                score = self._of_model(score) + word_score
                 better = (place >= 0) & (score > gain)
                 after = jax.tree.map(lambda x, y, b=better: jnp.where(b, x, y), other, after)
                 gain = jnp.where(better, score, gain)
@@ -158,6 +162,6 @@ class LexiconScorer:
         strange = jnp.where(node > 0, strange + word_score, FORBIDDEN)
         if self.model is not None:
             other, score = extend_unknown(self.model, context)
-            strange += weighted(score.astype(jnp.float32), jnp.asarray(self.weight))
+            strange += self._of_model(score)
             after = jax.tree.map(lambda x, y: jnp.where(known, x, y), after, other)
         return after, jnp.where(known, gain, strange)

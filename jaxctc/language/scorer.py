@@ -138,9 +138,9 @@ class Combined:
             raise ValueError("no part of the sum has `classes`; one must, to say how many words.")
         return self._sum([unigram_scores(s, words) for s in self.scorers])
 
-    def _sum(self, scores: list[jax.Array]) -> jax.Array:
+    def _sum(self, scores: list[Any]) -> jax.Array:
         weights = jnp.asarray(self.weights)
-        parts = [weighted(x.astype(weights.dtype), weights[i]) for i, x in enumerate(scores)]
+        parts = [weighted(jnp.asarray(x, weights.dtype), weights[i]) for i, x in enumerate(scores)]
         return functools.reduce(operator.add, parts)
 
 

@@ -120,7 +120,7 @@ def _segment_start(axes: int, trailing: int | None = None):
     def run(scorer, state, score):
         def one(state, score):
             state = next_segment(scorer, state)
-            end = scorer.final(state).astype(score.dtype)
+            end = jnp.asarray(scorer.final(state), score.dtype)
             return state, jnp.where(end > -jnp.inf, score - end, score)
 
         for _ in range(axes):
@@ -169,7 +169,7 @@ def read(scorer: Scorer, labels: jax.Array, state: State) -> tuple[State, jax.Ar
         inside &= label >= 0
         after, score = scorer.extend(state, jnp.maximum(label, 0))
         state = jax.tree.map(lambda x, y: jnp.where(inside, x, y), after, state)
-        total = jnp.where(inside, total + score.astype(total.dtype), total)
+        total = jnp.where(inside, total + jnp.asarray(score, total.dtype), total)
         return (state, total, inside), None
 
     carry = (state, jnp.zeros_like(scorer.final(state)), jnp.bool_(True))

@@ -174,15 +174,16 @@ def _tabulate(scorer: Scorer, classes: int, max_states: int, unknown: bool) -> A
             score = extend_scores(scorer, state, every)
             if unknown:  # the last column: a word that is not in the list
                 other, gained = extend_unknown(scorer, state)
+                other = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), other, after)
                 after = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), after, other)
-                score = jnp.append(score, gained.astype(score.dtype))
+                score = jnp.append(score, jnp.asarray(gained, score.dtype))
             return after, score, scorer.final(state)
 
         return jax.vmap(one, axis_size=count)(states)
 
     first = scorer.start()
     structure = jax.tree.structure(first)
-    leaves = [np.asarray(x)[None] for x in jax.tree.leaves(first)]
+    leaves = [np.asarray(jnp.asarray(x))[None] for x in jax.tree.leaves(first)]
     number = {_key(leaves, 0): 0}
     transitions, scores, finals = [], [], []
     while leaves[0].shape[0] if leaves else not transitions:

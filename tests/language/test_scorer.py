@@ -253,6 +253,40 @@ def test_a_scorer_may_have_no_state():
     assert jaxctc.score_sequence(table, [1, 3, 2]) == 6.5
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Python's numbers are as good as arrays: the start, each label, the end, an unknown word."""
+
+    def start(self):
+        return 0
+
+    def extend(self, state, label):
+        return label, -0.5
+
+    def final(self, state):
+        return 0.25
+
+    def extend_unknown(self, state):
+        return 0, -2.0
+
+
+def test_scores_may_be_python_numbers():
+    scorer, labels = Numbers(), np.array([1, 2, 3])
+    assert jaxctc.score_sequence(scorer, labels) == -1.25
+    assert jaxctc.score_sequence(jaxctc.combine([scorer] * 2, weights=[1, 2]), labels) == -3.75
+    lexicon = jaxctc.Lexicon([[1], [3]], C, separator=2)
+    words = lexicon.scorer(language_model=scorer, weight=2.0, unknown=(-1.0, 0.0))
+    for labels, score in [([1, 2, 3], -1.5), ([1, 2, 3, 3], -5.5), ([], 0.5)]:
+        assert jaxctc.score_sequence(words, np.array(labels, int)) == score
+    table = jaxctc.tabulate(scorer, classes=C, unknown=True)
+    assert table.score.shape == (C, C)
+    np.testing.assert_array_equal(table.unknown_score, -2)
+    after = jaxctc.scorer_state(scorer, [1])
+    state = jaxctc.ctc_beam_start(beam_width=2, max_labels=2, scorer=scorer, scorer_state=after)
+    np.testing.assert_array_equal(state.beam.scorer_score, -0.25)
+
+
 @pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)])
 def test_batches_and_utterances_may_be_empty(shape):
     scorer = jaxctc.Hotwords({(1, 2): 1.0}, classes=5).scorer()

@@ -5,7 +5,11 @@ import functools
 import operator
 from collections.abc import Collection, Sequence
 
+import jax
+import jax.core
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxctc.core import checks
 from jaxctc.language import checks as language_checks
@@ -86,7 +90,8 @@ class Lexicon:
         Args:
           language_model: A `Scorer` whose label i is the word ``words[i]``, such as that of an
             `NGram` with these words as vocabulary.
-          weight: The factor of the model's scores.
+          weight: The factor of the model's scores; this and the other numbers may be traced, and
+            so may the model.
           word_score: Added for each word.
           lookahead: Whether the best score that a word below a node of the trie has on its own
             is given in advance, and taken back at the end of the word. Scores of whole
@@ -128,7 +133,7 @@ class Lexicon:
         found = self._trie
         scores = np.zeros(words, np.float32)
         if language_model is not None and lookahead:
-            scores = np.asarray(unigram_scores(language_model, words), np.float32)
+            scores = _unigrams(language_model, words)
         best = trie.best_below(found, scores[found.entry])
         letter = np.zeros(self.classes, bool)
         letter[np.unique(np.concatenate([np.zeros(0, int), *map(np.unique, spellings)]))] = True
@@ -144,7 +149,7 @@ class Lexicon:
             spelled=found.word,
             next_spelled=found.next_word,
             entry=found.entry,
-            best=np.where(best > -np.inf, best, 0).astype(np.float32),
+            best=(jnp if isinstance(best, jax.Array) else np).where(best > -np.inf, best, 0),
             letter=letter,
             begins=begins,
             separator=np.int32(-1 if self.separator is None else self.separator),
@@ -228,6 +233,24 @@ class Lexicon:
         return labels
 
 
-def _number(value) -> np.ndarray:
+def _number(value) -> np.ndarray | jax.Array:
     known = checks.concrete(value)
-    return value if known is None else known.astype(np.float32)
+    if known is None:
+        return jnp.asarray(value, jnp.float32)
+    return known.astype(np.float32)
+
+
+def _unigrams(model: Scorer, words: int) -> np.ndarray | jax.Array:
+    """The scores of words on their own: on the host if known, also within a caller's `jit`."""
+    leaves, structure = jax.tree.flatten(model)
+    traced = any(isinstance(x, jax.core.Tracer) for x in leaves)
+    if traced or language_checks.holds_functions(structure):  # which may close over traced arrays
+        scores = unigram_scores(model, words)
+    else:
+        with jax.ensure_compile_time_eval():
+            scores = unigram_scores(model, words)
+    known = checks.concrete(scores)
+    if known is not None:
+        return known.astype(np.float32)
+    # What is given in advance is taken back, so that scores do not change with it.
+    return lax.stop_gradient(jnp.asarray(scores, jnp.float32))

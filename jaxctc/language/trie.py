@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -78,11 +80,21 @@ def build(spellings: Sequence[Sequence[int]], words: Sequence[int], classes: int
     )
 
 
-def best_below(trie: Trie, score: np.ndarray) -> np.ndarray:
-    """For each node, the best of the scores ``[entries]`` of spellings at or below it."""
-    best = np.full(len(trie.depth), -np.inf, np.float32)
-    np.maximum.at(best, trie.node, score)
+def best_below(trie: Trie, score: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """For each node, the best of the scores ``[entries]`` of spellings at or below it.
+
+    On the host, unless the scores are an array of jax, which may be traced.
+    """
+    best = (jnp if isinstance(score, jax.Array) else np).full(len(trie.depth), -np.inf, np.float32)
+    best = _raised(best, trie.node, score)
     ends = np.cumsum(np.bincount(trie.depth))
     for first, last in zip(ends[-2::-1], ends[:0:-1], strict=True):  # deepest level first
-        np.maximum.at(best, trie.parent[first:last], best[first:last])
+        best = _raised(best, trie.parent[first:last], best[first:last])
+    return best
+
+
+def _raised(best, place: np.ndarray, score):
+    if isinstance(best, jax.Array):
+        return best.at[place].max(score)
+    np.maximum.at(best, place, score)
     return best

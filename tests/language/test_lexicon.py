@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import log_softmax, scores_of, sequences
@@ -196,6 +197,38 @@ def test_another_model_of_the_same_sizes_does_not_compile_anew(words):
     third = search(logits, dataclasses.replace(scorer, word_score=np.float32(2)))
     assert search._cache_size() == 1
     assert first.scorer_scores[0] != second.scorer_scores[0] != third.scorer_scores[0]
+
+
+def test_numbers_and_models_may_be_traced(words):
+    """With look-ahead; numbers of any kind are cast as those that are known."""
+    lexicon, model = jaxctc.Lexicon(list(SPELLED.values()), 4, SEPARATOR), words.scorer()
+    labels = np.array([[1, 2, 3, 2, 2, 3, 1, 1], [2, 2, 1, 3, 2, 2, 2, -1]])
+
+    def score(numbers, model, **options):
+        weight, word_score, *unknown = numbers
+        options |= {"word_score": word_score, "unknown": tuple(unknown)}
+        scorer = lexicon.scorer(language_model=model, weight=weight, **options)
+        return jaxctc.score_sequence(scorer, labels)
+
+    want = score((2.0, 1.0, -3.0, -0.5), model)
+    np.testing.assert_allclose(score((2, 1, -3, -0.5), model, lookahead=False), want, rtol=1e-6)
+    numbers = 2, jnp.bfloat16(1), -3.0, np.float32(-0.5)
+    got = jax.jit(lambda *numbers: score(numbers, model))(*numbers)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    with jax.enable_x64(True):
+        got = jax.jit(lambda numbers, model: score(numbers, model))((2, 1.0, -3.0, -0.5), model)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    # Without a model the numbers are all there is.
+    got = jax.jit(lambda x: jaxctc.score_sequence(lexicon.scorer(word_score=x), labels[0, :5]))(1)
+    assert got == 2
+
+    def summed(unigram, lookahead):
+        other = dataclasses.replace(model, unigram=unigram)
+        return score((2.0, 1.0, -3.0, -0.5), other, lookahead=lookahead).sum()
+
+    slopes = [jax.grad(summed)(jnp.asarray(model.unigram), ahead) for ahead in (True, False)]
+    assert np.abs(slopes[1]).max() > 1
+    np.testing.assert_allclose(*slopes, atol=1e-5)
 
 
 def test_sums_of_probabilities_do_not_depend_on_the_look_ahead(words):

@@ -91,14 +91,15 @@ def methods(name: str, value: Any, words: int | None = None, unknown: bool = Fal
     leaves, structure = jax.tree.flatten(value)
     kinds = tuple((np.shape(x), jax.dtypes.canonicalize_dtype(_dtype(x), True)) for x in leaves)
     # A function may close over traced arrays, which a cache must not keep.
-    check = _methods if _holds_functions(structure) else _methods_once
+    check = _methods if holds_functions(structure) else _methods_once
     check(name, structure, kinds, words, unknown)
 
 
-def _holds_functions(structure: Any) -> bool:
+def holds_functions(structure: Any) -> bool:
+    """Whether a pytree has functions that are static; they may close over traced arrays."""
     node = structure.node_data()
     static = node[1] if node is not None and isinstance(node[1], tuple) else ()
-    return any(map(callable, static)) or any(map(_holds_functions, structure.children()))
+    return any(map(callable, static)) or any(map(holds_functions, structure.children()))
 
 
 def _methods(name: str, structure: Any, kinds: tuple, words: int | None, unknown: bool) -> None:

@@ -116,7 +116,7 @@ class _Reader:
             backoff[has] = np.array([rows[i][-1] for i in has] or ["0"], "S").astype(np.float64)[
                 : len(has)
             ]
-            wrong = np.flatnonzero(~(log10 <= 0) | ~(backoff < np.inf))
+            wrong = np.flatnonzero(~(log10 <= 0) | ~np.isfinite(backoff))
         except ValueError:
             wrong = [i for i, row in enumerate(rows) if not _numbers(row, order)]
         if len(wrong):
@@ -169,19 +169,20 @@ class _Reader:
         self.wanted = set()
 
     def _result(self) -> tuple[dict[str, int], list[Section]]:
-        counts = {n: count for n, count in self.counts.items() if count}
-        if self.found != counts:
+        found, counts = ({n: x for n, x in y.items() if x} for y in (self.found, self.counts))
+        if found != counts:
             raise ValueError(
-                f"{self.path} has {self.found} n-grams; its header says {counts}, and it must be "
-                "right."
+                f"{self.path} has {found} n-grams; its header says {counts}, and it must be right."
             )
-        if 1 not in self.parts:
+        if 1 not in counts:
             raise ValueError(f"{self.path} has no n-grams; it must have words.")
         if self.wanted:
             self._forget()
         self.numbers.pop(b"<UNK>", None)
         words = {word.decode(): i for word, i in self.numbers.items()}
-        return words, [_joined(self.parts[n]) for n in sorted(self.parts)]
+        # An order without n-grams is one all the same: the back-offs below it count.
+        orders = range(1, max(self.counts) + 1)
+        return words, [_joined(self.parts.get(n) or [_nothing(n)]) for n in orders]
 
     def _bad(self, line: bytes, number: int) -> ValueError:
         text = line.decode(errors="replace").strip(" \t\r\n")
@@ -193,9 +194,14 @@ class _Reader:
 def _numbers(row: list[bytes], order: int) -> bool:
     """Whether the first field and the back-off are numbers."""
     try:
-        return float(row[0]) <= 0 and (len(row) == order + 1 or float(row[-1]) < np.inf)
+        return float(row[0]) <= 0 and (len(row) == order + 1 or np.isfinite(float(row[-1])))
     except ValueError:
         return False
+
+
+def _nothing(order: int) -> Section:
+    values = np.zeros(0, np.float32)
+    return Section(order, np.zeros((0, order), np.int32), values, values)
 
 
 def _joined(parts: list[Section]) -> Section:

@@ -160,6 +160,5 @@ class Hotwords:
 
 def _labels(word) -> Labels:
     """A word as a tuple of labels."""
-    if not isinstance(word, Collection):
-        raise TypeError(f"words has {word!r}; a word must be a sequence of labels.")
+    language_checks.ordered("words", word)
     return tuple(word)

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Collection, Sequence
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -106,7 +105,7 @@ class Lexicon:
         Raises:
           TypeError: If an argument is of the wrong kind.
           ValueError: If a word is empty or has a label that it cannot have, or the model has
-            another number of words.
+            another number of words, or none.
 
         Examples:
           >>> import jaxctc
@@ -120,6 +119,8 @@ class Lexicon:
         words = len(self.words)
         spellings, _ = self._entries
         if language_model is not None:
+            if not words:
+                raise ValueError("words has length 0; with a language_model it must have a word.")
             language_checks.scorer("language_model", language_model, words)
             language_checks.methods("language_model", language_model, words, unknown is not None)
         lookahead = checks.flag("lookahead", lookahead)
@@ -197,10 +198,10 @@ class Lexicon:
         """All spellings, and the word of each."""
         spellings, words = [], []
         for index, word in enumerate(self.words):
-            if not isinstance(word, Collection) or isinstance(word, (str, bytes)):
-                raise TypeError(f"words has {word!r}; a word must be a sequence of labels.")
-            several = len(word) > 0 and isinstance(next(iter(word)), (tuple, list, np.ndarray))
+            first = next(iter(word), None) if isinstance(word, Collection) else None
+            several = isinstance(first, (tuple, list, np.ndarray))
             for labels in word if several else [word]:
+                language_checks.ordered("words", labels)
                 spellings.append(self._checked(tuple(labels)))  # pyright: ignore
                 words.append(index)
         return spellings, words
@@ -242,9 +243,8 @@ def _number(value) -> np.ndarray | jax.Array:
 
 def _unigrams(model: Scorer, words: int) -> np.ndarray | jax.Array:
     """The scores of words on their own: on the host if known, also within a caller's `jit`."""
-    leaves, structure = jax.tree.flatten(model)
-    traced = any(isinstance(x, jax.core.Tracer) for x in leaves)
-    if traced or language_checks.holds_functions(structure):  # which may close over traced arrays
+    may_close_over_traced = language_checks.holds_functions(jax.tree.structure(model))
+    if language_checks.is_traced(model) or may_close_over_traced:
         scores = unigram_scores(model, words)
     else:
         with jax.ensure_compile_time_eval():

@@ -217,6 +217,8 @@ def _check_words(vocabulary: Sequence[str], unknown_log10) -> None:
     language_checks.texts("vocabulary", vocabulary, None, "class")
     if isinstance(vocabulary, str):  # its letters would be the words
         raise TypeError("vocabulary has type str; it must be a sequence of words.")
+    if any("\0" in word for word in vocabulary):  # a saved file has it between words
+        raise ValueError(r"vocabulary has a word with '\0'; a word must not contain it.")
     if not checks.static_real("unknown_log10", unknown_log10) <= 0:
         raise ValueError(f"unknown_log10 is {unknown_log10}; it must be at most 0.")
 
@@ -238,8 +240,8 @@ def dense(model: NGram) -> Automaton:
 
 def _bytes(words: Sequence[str]) -> np.ndarray:
     """Words as one array of bytes, which takes as many as they have."""
-    return np.frombuffer("\0".join(words).encode(), np.uint8)
+    return np.frombuffer("".join(f"{word}\0" for word in words).encode(), np.uint8)
 
 
 def _strings(array: np.ndarray) -> list[str]:
-    return array.tobytes().decode().split("\0")
+    return array.tobytes().decode().removesuffix("\0").split("\0") if array.size else []

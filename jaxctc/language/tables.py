@@ -140,7 +140,7 @@ def tabulate(
         model of words in a `Lexicon` with `unknown`.
 
     Raises:
-      TypeError: If `scorer` is not a scorer.
+      TypeError: If `scorer` is not a scorer, or is traced.
       ValueError: If the number of classes is unknown or differs, or there are too many states.
 
     Examples:
@@ -152,6 +152,7 @@ def tabulate(
     """
     language_checks.scorer("scorer", scorer, classes)
     language_checks.methods("scorer", scorer, unknown=unknown)
+    language_checks.known("scorer", scorer)
     classes = getattr(scorer, "classes", None) if classes is None else classes
     if classes is None:
         raise ValueError("classes is None; it must be a number, since the scorer has none.")

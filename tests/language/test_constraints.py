@@ -114,27 +114,27 @@ class _WithModel(NamedTuple):
         (
             lambda: jaxctc.Grammar([[{1}, {2, 0}]], 4),
             ValueError,
-            r"templates has \[0, 2\]; it must not contain the blank, class 0\.$",
+            r"templates has \[0, 2\]; it must not contain the blank, class 0 as `blank_id` says\.$",
         ),
         (
             lambda: jaxctc.Lexicon([[1], [1, 0, 2]], 4),
             ValueError,
-            r"words has \[1, 0, 2\]; it must not contain the blank, class 0\.$",
+            r"words has \[1, 0, 2\]; it must not contain the blank, class 0 as `blank_id` says\.$",
         ),
         (
             lambda: jaxctc.Lexicon([[1]], 4, 3, blank_id=3),
             ValueError,
-            r"separator has \[3\]; it must not contain the blank, class 3\.$",
+            r"separator has \[3\]; it must not contain the blank, class 3 as `blank_id` says\.$",
         ),
         (
             lambda: jaxctc.Hotwords({(1, 3): 1.0}, 4, blank_id=3),
             ValueError,
-            r"words has \[1, 3\]; it must not contain the blank, class 3\.$",
+            r"words has \[1, 3\]; it must not contain the blank, class 3 as `blank_id` says\.$",
         ),
         (
             lambda: jaxctc.Hotwords({(1, 2): 1.0}, 4, separator=0),
             ValueError,
-            r"separator has \[0\]; it must not contain the blank, class 0\.$",
+            r"separator has \[0\]; it must not contain the blank, class 0 as `blank_id` says\.$",
         ),
         (
             lambda: jaxctc.Lexicon([[1]], 4, word_begins={0, 1}),
@@ -160,6 +160,16 @@ class _WithModel(NamedTuple):
             lambda: jaxctc.Lexicon(None, 4),
             TypeError,
             "words has type NoneType; it must be a sequen",
+        ),
+        (
+            lambda: jaxctc.Lexicon([{2, 1}], 4),
+            TypeError,
+            r"words has \{1, 2\}; a word must be a sequence of labels\.$",
+        ),
+        (
+            lambda: jaxctc.Hotwords({frozenset({2}): 1.0}, 4),
+            TypeError,
+            r"words has frozenset\(\{2\}\); a word must be a sequence of labels\.$",
         ),
         (lambda: jaxctc.Grammar(3, 4), TypeError, "templates has type int; it must be a sequence"),
         (

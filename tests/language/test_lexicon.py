@@ -272,6 +272,13 @@ def test_sums_of_probabilities_do_not_depend_on_the_look_ahead(words):
             "separator is 9; it must be a class",
         ),
         (
+            lambda: jaxctc.Lexicon([], 4).scorer(
+                language_model=jaxctc.NGram({("a",): (-0.5, 0.0)}, []).scorer()
+            ),
+            ValueError,
+            "words has length 0; with a language_model it must have a word",
+        ),
+        (
             lambda: jaxctc.Lexicon([[1]], 4).scorer(unknown=-3.0),
             TypeError,
             "unknown is -3.0; it must be two numbers",

@@ -97,9 +97,14 @@ def test_files_are_checked(tmp_path, model):
         (("\\2-grams:", "\\3-grams:"), r"section .3-grams: is out of order; it must be .2-grams:"),
         (("\\1-grams:", "\\2-grams:"), r"section .2-grams: is out of order; it must be .1-grams:"),
         (("-0.3261\td\t-0.4191", "-0.3261\td\tinf"), "line 13: '-0.3261"),
+        (("-0.3261\td\t-0.4191", "-0.3261\td\t-inf"), "line 13: '-0.3261"),
         (("-0.3261\td\t-0.4191", "-0.3261\td\tsome"), "line 13: '-0.3261"),
         ((text[text.index("\\1-grams") :], "\\end\\"), "has {} n-grams; its header says"),
         ((text, "\\data\\\n\\end\\"), "has no n-grams; it must have words"),
+        (
+            (text, "\\data\\\nngram 1=0\n\n\\1-grams:\n\n\\end\\"),
+            "has no n-grams; it must have words",
+        ),
     ]:
         assert change[0] in text
         file.write_text(text.replace(*change))
@@ -114,6 +119,22 @@ def test_files_are_checked(tmp_path, model):
     file.write_bytes(text.replace("<unk>", "caf\xe9").encode("latin-1"))
     with pytest.raises(ValueError, match=r"has b'caf.xe9'; it must be UTF-8"):
         jaxctc.NGram.from_arpa(file, VOCABULARY)
+
+
+def test_a_section_may_be_empty(tmp_path):
+    """Its order counts all the same, with the back-offs below it."""
+    text = "\\data\\\nngram 1=2\nngram 2=0\n\n\\1-grams:\n-0.5\ta\t-0.25\n-1\tb\t-2\n\n"
+    for section in ("\\2-grams:\n\n", "\\2-grams:\n", ""):
+        (tmp_path / "empty.arpa").write_text(text + section + "\\end\\\n")
+        model = jaxctc.NGram.from_arpa(tmp_path / "empty.arpa", ["a", "b"])
+        assert model.order == 2
+        assert model.log10_probability(["a", "b"]) == -1.75
+
+
+def test_a_saved_vocabulary_is_the_same(tmp_path):
+    for vocabulary in ([], [""], ["a", ""], ["", "é", "a b"]):
+        jaxctc.NGram({("a",): (-0.5, 0.0)}, vocabulary).save(tmp_path / "words.npz")
+        assert jaxctc.NGram.load(tmp_path / "words.npz").vocabulary == vocabulary
 
 
 A, B = ("a",), ("b",)
@@ -162,6 +183,8 @@ def test_words_are_checked():
             make(*given, "ab")
         with pytest.raises(TypeError, match="vocabulary has 3; it must have texts"):
             make(*given, ["a", 3])
+        with pytest.raises(ValueError, match=r"a word with '.0'; a word must not contain it"):
+            make(*given, ["a", "b\0"])
         with pytest.raises(ValueError, match="unknown_log10 is nan; it must be at most 0"):
             make(*given, ["a"], unknown_log10=math.nan)
 

@@ -219,6 +219,8 @@ def test_a_scorer_with_too_many_states_is_not_tabulated():
         jaxctc.tabulate(counter, classes=C, max_states=50)
     with pytest.raises(ValueError, match="classes is None"):
         jaxctc.tabulate(counter)
+    with pytest.raises(TypeError, match="scorer is traced; it must be known, outside `jit`"):
+        jax.jit(lambda scorer: jaxctc.tabulate(scorer, classes=C))(counter)
 
 
 @jax.tree_util.register_static

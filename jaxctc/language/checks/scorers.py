@@ -95,6 +95,17 @@ def methods(name: str, value: Any, words: int | None = None, unknown: bool = Fal
     check(name, structure, kinds, words, unknown)
 
 
+def known(name: str, value: Any) -> None:
+    """Checks that a scorer is not traced."""
+    if is_traced(value):
+        raise TypeError(f"{name} is traced; it must be known, outside `jit`.")
+
+
+def is_traced(value: Any) -> bool:
+    """Whether an array of a pytree is traced."""
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value))
+
+
 def holds_functions(structure: Any) -> bool:
     """Whether a pytree has functions that are static; they may close over traced arrays."""
     node = structure.node_data()

@@ -1,6 +1,6 @@
 """Checks of labels, texts, n-grams and their files."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,16 @@ def no_blank(name: str, labels: Iterable[Any], blank_id: Any) -> None:
     blank_id = checks.at_least("blank_id", blank_id, 0)
     labels = [*labels]
     if any(label == blank_id for label in labels):
-        raise ValueError(f"{name} has {labels}; it must not contain the blank, class {blank_id}.")
+        raise ValueError(
+            f"{name} has {labels}; it must not contain the blank, class {blank_id} as `blank_id` "
+            "says."
+        )
+
+
+def ordered(name: str, word: Any) -> None:
+    """Checks that a word is a sequence of labels, or another collection that keeps their order."""
+    if not isinstance(word, Collection) or isinstance(word, (str, bytes, Set, Mapping)):
+        raise TypeError(f"{name} has {word!r}; a word must be a sequence of labels.")
 
 
 def several(name: str, value: Any, each: str) -> None:

@@ -113,9 +113,9 @@ def ctc_beam_rescore(state: BeamState, *, scorer: Scorer, scorer_state: Any = No
       state: What `ctc_beam_extend` or `ctc_beam_commit` returned.
       scorer: The scorer that `ctc_beam_extend` will be given next, of any size.
       scorer_state: If given, its state before the labels that are in the beam, arrays
-        ``[*batch, ...]``: `scorer_state` of the labels that were committed, or, in a segment of
-        which none have been, what `ctc_beam_start` would be given. Of a segment that began with
-        such a state, `scorer_state` of committed labels goes on from it.
+        ``[*batch, ...]``: `scorer_state` of the labels that were committed. In a segment that began
+        with a state, it is that state of the new scorer; after a commit, `scorer_state` of the
+        labels that were committed since, with ``state=`` that one.
 
     Returns:
       The state, for `ctc_beam_extend` and `ctc_beam_finish`.

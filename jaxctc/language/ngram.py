@@ -23,7 +23,8 @@ class NGram:
 
     Words of the vocabulary that are not in the model count as ``<unk>``; if it has no ``<unk>``,
     their log10 probability is `unknown_log10`. Sequences start with ``<s>`` and end with ``</s>``,
-    if the model has them. Only n-grams of words of the vocabulary are kept.
+    if the model has them. Only n-grams of words of the vocabulary are kept: other words of the
+    model count as ``<unk>`` too.
 
     Args:
       ngrams: For each n-gram, a tuple of words, log10 of its probability and of its back-off.

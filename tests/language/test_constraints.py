@@ -246,6 +246,25 @@ def test_published_bigram_of_words():
     assert text(read(words, hot)) == "bugs bunny"
 
 
+def test_weights_of_other_decoders():
+    """As docs/coming-from/decoders.md has them, against pyctcdecode 0.5 and flashlight 0.0.7."""
+    listed = {("<unk>",): (-1, 0), ("<s>",): (-99, 0), ("</s>",): (-0.7, 0)}
+    listed |= {("a",): (-0.4, 0), ("b",): (-0.9, 0), ("a", "b"): (-0.2, 0)}
+    model = jaxctc.NGram(listed, ["a", "b"])
+    strange = model.log10_probability(["<unk>"], start=False, end=False)
+    lexicon = jaxctc.Lexicon([[2, 2], [3]], 4, separator=1)
+    labels = np.array([[2, 2, 1, 3], [2, 3, -1, -1]])  # "a b", and an unknown word
+    ln_10 = math.log(10)
+    for weight, unknown, want in [
+        (2.0, 2.0 * (strange - 10.0) * ln_10, [-4.986721228, -53.380491121]),
+        (2.0 / ln_10, -3.0 + 2.0 * strange - 0.5, [-1.6, -6.4]),
+    ]:
+        scorer = lexicon.scorer(
+            language_model=model.scorer(), weight=weight, word_score=0.5, unknown=(unknown, 0)
+        )
+        np.testing.assert_allclose(jaxctc.score_sequence(scorer, labels), want, rtol=1e-6)
+
+
 def test_a_word_with_the_blank_of_the_search_is_refused():
     logits = np.zeros((6, 4), np.float32)
     other = jaxctc.Lexicon([[1, 3, 2]], classes=4).scorer()  # made for the blank 0

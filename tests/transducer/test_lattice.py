@@ -106,6 +106,7 @@ class TestDurations(TransducerConformance):
                 jnp.array(self.labels),
                 0,
                 self.durations,
+                None,
                 0.0,
             )[0][:2]
         )

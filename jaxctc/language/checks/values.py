@@ -63,10 +63,10 @@ def ngrams(name: str, value: Any) -> None:
                 f"{name} has {ngram} with {numbers!r}; it must be log10 of a probability and of a "
                 "back-off."
             ) from None
-        if not (log10 <= 0 and np.isfinite(backoff)):
+        if not (log10 <= 0 and backoff < np.inf):
             raise ValueError(
                 f"{name} has {ngram} with {numbers!r}; log10 of a probability must be at most 0, "
-                "and that of a back-off finite."
+                "and that of a back-off finite or -inf."
             )
 
 

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -180,6 +180,16 @@ def _resources(ptxas: str, mosaic: str) -> Resources:
 
 def temporary_bytes(program: jax.stages.Compiled) -> int:
     """The memory a program takes beside its arguments and results."""
+    return _memory(program).temp_size_in_bytes
+
+
+def added_bytes(program: jax.stages.Compiled) -> int:
+    """The memory a program takes beside its arguments: temporary, and its results."""
+    memory = _memory(program)
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+
+
+def _memory(program: jax.stages.Compiled) -> Any:
     analysis = program.memory_analysis()
     assert analysis is not None
-    return analysis.temp_size_in_bytes
+    return analysis

@@ -38,7 +38,9 @@ NOTES = {
     "gpu": """Each part is a process of its own, and times are medians of up to 20 calls. The first
 table compares values with those of the scan on the machine's CPU: the largest difference, relative
 for numbers above 1. "kernels" are launches of Pallas kernels in the compiled program, and
-"launches" all of its launches.""",
+"launches" all of its launches. Memory is what comes on top of the arguments. Of JAX it is what the
+compiler reserves, temporary arrays and results (the losses and the gradient). Of torch it is the
+peak of its allocator, in which results are always included.""",
     "ctc.memory": """Gradients of half precision are summed in float32 and rounded at the end, which
 takes a float32 array of the gradient's shape: rounded earlier, differences of nearly equal numbers
 would be lost.""",

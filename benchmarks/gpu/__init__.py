@@ -3,17 +3,19 @@
     python -m benchmarks.gpu                      # all parts, in order of importance
     python -m benchmarks.gpu --part correct       # only this one, in this process
     python -m benchmarks.gpu --tiny               # a dry run, on any machine
-    python -m benchmarks.gpu --keep gpu.jsonl     # writes results/<card>/gpu.json, for run.py
+    python -m benchmarks.gpu --keep               # writes results/<card>/gpu.json, for run.py
 
 Each part is a process with a time limit of its own, and appends its results to ``gpu.jsonl`` in
-`$OUT` (or `--out`) as it goes, so that what is done is kept. A part that is stopped or crashes has
-a row that says so. The first row is the machine. It needs jax for CUDA and optax; peers that are
-not installed are noted as such. `benchmarks/launches.py` tells what compilers say without a GPU.
+`--out` (or `$OUT`, or here) as it goes, so that what is done is kept. A part that is stopped or
+crashes has a row that says so. The first row is the machine. It needs jax for CUDA and optax; peers
+that are not installed are noted as such. The exit code is 0 if all parts ran and all values are
+right. `benchmarks/launches.py` tells what compilers say without a GPU.
 
 This module starts the parts. It must not import jax, which reads its settings on import.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -38,6 +40,7 @@ LIMITS = {
     "unrolled": 40,
     "decoding": 25,
 }
+PATIENCE = 20  # a dry run may take so many times as long: it says nothing about time
 FLAGS = {
     "command buffers on": "--xla_gpu_enable_command_buffer=FUSION,CUSTOM_CALL,WHILE "
     "--xla_gpu_graph_min_graph_size=1",
@@ -45,10 +48,12 @@ FLAGS = {
 }
 
 
-def run_all(path: Path, row: Callable[..., None], options: list[str], environment: dict) -> int:
-    """Runs all parts as processes; the exit code, not 0 if there is no GPU."""
+def run_all(path: Path, row: Callable[..., None], tiny: bool, environment: dict) -> int:
+    """Runs all parts as processes; the exit code, 0 if there is a GPU and nothing fails on it."""
     start, device = time.monotonic(), None
+    options = ["--out", str(path.parent), *(["--tiny"] if tiny else [])]
     for part, limit in LIMITS.items():
+        limit *= PATIENCE if tiny else 1
         command = [sys.executable, "-m", __name__, "--part", part, *options]
         flags = f"{environment.get('XLA_FLAGS', '')} {FLAGS.get(part, '')}".strip()
         fault = None
@@ -68,9 +73,10 @@ def run_all(path: Path, row: Callable[..., None], options: list[str], environmen
         print(f"{part} ended at {time.monotonic() - start:.0f} s", flush=True)
     from benchmarks.gpu import summary
 
-    for heading, text in summary.sections(summary.read(path)).items():
+    rows = summary.read(path)
+    for heading, text in summary.sections(rows).items():
         print(f"\n### {heading}\n\n{text}")
-    return 0
+    return 0 if summary.is_good(rows) else 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,15 +88,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=LIMITS, help="run one part, in this process")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, on the CPU")
     parser.add_argument("--out", default=os.environ.get("OUT", "."), help="folder of the results")
-    parser.add_argument("--keep", metavar="FILE", help="write these results for the documents")
+    parser.add_argument(
+        "--keep",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="write these results for the documents; default: gpu.jsonl of --out",
+    )
     given = parser.parse_args(arguments)
-    if given.keep:
+    path = Path(given.out).resolve() / "gpu.jsonl"
+    if given.keep is not None:
         from benchmarks.gpu import summary
 
-        print(summary.keep(Path(given.keep)))
+        print(summary.keep(Path(given.keep or path)))
         return 0
 
-    path = Path(given.out).resolve() / "gpu.jsonl"
+    with contextlib.suppress(OSError):  # what is wrong is said below
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK | os.X_OK) or not path.parent.is_dir():
+        parser.error(f"--out is {given.out}; it must be a folder where files can be written.")
 
     def row(part: str, **found):
         """Appends one result, and prints it."""
@@ -105,5 +121,4 @@ def main(arguments: list[str] | None = None) -> int:
 
         parts.run(given.part, row, given.tiny)
         return 0
-    options = ["--out", str(path.parent), *(["--tiny"] if given.tiny else [])]
-    return run_all(path, row, options, dict(os.environ))
+    return run_all(path, row, given.tiny, dict(os.environ))

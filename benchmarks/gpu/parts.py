@@ -126,7 +126,7 @@ class Contestant(NamedTuple):
 
 
 def time_losses(notes: Notes, contestants: Iterable[Contestant]):
-    """Times, temporary memory, and seconds of compiling.
+    """Times, memory, and seconds of compiling.
 
     All are compiled before the first is timed, several at once: the machine is ours for minutes.
     """
@@ -154,6 +154,7 @@ def time_losses(notes: Notes, contestants: Iterable[Contestant]):
         for program, _ in alone:
             found["loss"] = milliseconds(lambda f=program: f(*arguments), common.finished)
         found["temporary MiB"] = chips.temporary_bytes(gradient) / 2**20
+        found["added MiB"] = chips.added_bytes(gradient) / 2**20
         return {**found, "compile seconds": seconds}
 
     for each, arguments, programs in jobs:

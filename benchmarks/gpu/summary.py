@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.common import RESULTS, SHAPES, table
@@ -23,9 +24,12 @@ BUFFERS = {
 MEASURED = {
     "Loss and gradient, ms": "loss and gradient",
     "Loss alone, ms": "loss",
-    "Temporary memory of loss and gradient, MiB": "temporary MiB",
+    "Memory of loss and gradient, results included, MiB": "added MiB",
+    "Memory of loss and gradient, results not included, MiB": "temporary MiB",
     "Seconds of compiling loss and gradient": "compile seconds",
 }
+# What may be missing or fail, and the run is none the worse.
+PEERS = {"torch", "torch, cuDNN", "torchaudio", "optax"}
 
 
 def read(path: Path) -> list[dict]:
@@ -44,18 +48,30 @@ def sections(rows: list[dict]) -> dict[str, str]:
         rows, BUFFERS, "loss and gradient"
     )
     found["Transducer loss, (4, 200, 50, 500)"] = _rows(
-        rows, "transducers", ["loss and gradient", "loss", "temporary MiB", "peak MiB"]
+        rows, "transducers", ["loss and gradient", "loss", "added MiB", "temporary MiB"]
     )
     found["Decoding of BPE speech"] = _rows(rows, "decoding", ["ms"])
-    found["What failed"] = _failed(rows)
+    found["What was left out"] = _listed(rows, "left out", lambda row: row.get("left out"))
+    found["What failed"] = _listed(rows, "error", _fault)
     return {heading: text for heading, text in found.items() if text}
+
+
+def is_good(rows: list[dict]) -> bool:
+    """Whether nothing is wrong, crashed or was stopped, except peers."""
+    return not any(_fault(row) for row in rows if row.get("name") not in PEERS)
 
 
 def keep(path: Path) -> str:
     """Writes a run's tables and rows to the results of its card; returns what was written."""
-    rows = read(path)
-    about = rows[0]
-    if about["part"] != "machine" or not about.get("card"):
+    try:
+        rows = read(path)
+        about = rows[0]
+        found = about["part"]
+    except OSError:
+        raise SystemExit(f"{path} can not be read; --keep takes the gpu.jsonl of a run.") from None
+    except (ValueError, LookupError, TypeError):
+        raise SystemExit(f"{path} is no gpu.jsonl of a run: a line is no result.") from None
+    if found != "machine" or not about.get("card"):
         raise SystemExit(f"{path} does not begin with a GPU: it is of a dry run.")
     slug = "-".join(re.findall(r"[a-z0-9]+", about["device"].lower()))
     to = RESULTS / slug / "gpu.json"
@@ -109,10 +125,19 @@ def _rows(rows: list[dict], part: str, keys: list[str]) -> str:
     )
 
 
-def _failed(rows: list[dict]) -> str:
-    lines = [
-        [row["part"], row.get("case") or row.get("name") or "", row.get("shape", ""), row["error"]]
+def _fault(row: dict) -> str | None:
+    """What failed or is wrong, if anything."""
+    if "error" in row or row.get("right", True):
+        return row.get("error")
+    error, tolerance = row["largest error"], row["tolerance"]
+    return f"wrong: error {error:.0e}, tolerance {tolerance:.0e}; {row['other integers']} integers"
+
+
+def _listed(rows: list[dict], what: str, text: Callable[[dict], str | None]) -> str:
+    """Rows of which there is such a text."""
+    lines: list[list[object]] = [
+        [row["part"], row.get("case") or row.get("name") or "", row.get("shape", ""), said]
         for row in rows
-        if "error" in row
+        if (said := text(row))
     ]
-    return table(["part", "what", "shape", "error"], lines) if lines else ""
+    return table(["part", "what", "shape", what], lines) if lines else ""

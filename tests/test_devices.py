@@ -129,7 +129,8 @@ def test_kernels_on_eight_devices():
             check(loss_and_gradient, mesh, 1)
             with jax.set_mesh(explicit):
                 check(loss_and_gradient, explicit, 0)
-            check(mapped(check_vma=False), mesh, 1)  # Pallas' interpreter fails with its check on
+            for checked in (True, False):
+                check(mapped(check_vma=checked), mesh, 1)
             shapes.clear()
             compiled = jax.jit(views).lower(*arguments).compile()
             assert [shape[1:] for shape in shapes] == [(2, 16)], shapes

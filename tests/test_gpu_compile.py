@@ -104,6 +104,26 @@ def test_each_gpu_has_kernels_for_its_sequences():
     assert launches(program).total <= MOST_LAUNCHES
 
 
+@pytest.mark.parametrize("gpus", [2, 4])
+def test_each_gpu_of_shard_map_has_kernels(gpus):
+    """With its checks of what varies over devices."""
+    mesh = Mesh(np.array(h100s(gpus)), ("batch",))
+    over = PartitionSpec("batch")
+    structs = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, over))
+        for x in ctc_structs("BPE speech")
+    ]
+    loss = both(jaxctc.ctc_loss, "kernel")
+    mapped = jax.shard_map(loss, mesh=mesh, in_specs=over, out_specs=over, check_vma=True)
+    program = jax.jit(mapped).lower(*structs).compile()
+    text = program.as_text()
+    assert kernels(program) == 2
+    shape = f"f32[400,{16 // gpus},128]"  # a GPU's sequences
+    assert shape in next(x for x in text.splitlines() if "mosaic_gpu" in x)
+    assert not re.search(r" (all-|reduce-scatter|collective-permute)", text)
+    assert launches(program).total <= MOST_LAUNCHES
+
+
 def test_gpus_before_hopper_get_the_scan():
     for major in ("9", "8"):
         device = h100(H100.replace("major: 9 }", f"major: {major} }}"))

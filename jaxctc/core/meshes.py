@@ -205,6 +205,11 @@ def alike(arrays: Tree) -> Tree:
     return _vary(arrays, _union(map(jax.typeof, leaves)))
 
 
+def vary_as(x: jax.Array, kind: jax.core.ShapedArray) -> jax.Array:
+    """`x` varying over the axes over which an array of this type varies."""
+    return _vary(x, _varying(kind))
+
+
 def scan(
     f: Callable, init: Tree, xs: Tree, *, reverse: bool = False, unroll: int = 1
 ) -> tuple[Tree, Tree]:

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend import core
 from jax.interpreters import mlir
 
+from jaxctc.core import meshes
 from jaxctc.core.kernels import choice, plans, shards
 from jaxctc.core.semirings import MAX_TROPICAL, PROBABILITY, Semiring
 
@@ -232,14 +234,21 @@ def _lower(platform: str | None, context, *operands, scan, parts, tree, job):
         topology, scores = jax.tree.unflatten(tree, operands)
         which = job.choice.interpreter
         results = _by_kernel(topology, scores, job, which or platform, which is not None)
-        return core.jaxpr_as_fun(scan)(*operands) if results is None else jax.tree.leaves(results)
+        if results is not None:
+            return jax.tree.leaves(results)
+        typed = zip(operands, context.avals_in, strict=True)
+        return core.jaxpr_as_fun(scan)(*(meshes.vary_as(x, kind) for x, kind in typed))
 
     run = core.jaxpr_as_fun(scan)
     module = context.module_context
     if _is_offered(platform, module.backend, job.choice):
         if _on_one_device(module.axis_context):
-            run = by_kernel
-        elif parts is not None and _is_split(platform, module, job.choice):
+            # Of one device: types must not say that operands vary, since Pallas forgets it of some
+            # results, and a derivative of what does not vary is a sum over the devices.
+            kinds = [jax.core.ShapedArray(x.shape, x.dtype) for x in context.avals_in]
+            local = context.replace(avals_in=kinds)
+            return mlir.lower_fun(by_kernel, multiple_results=True)(local, *operands)
+        if parts is not None and _is_split(platform, module, job.choice):
             run = core.jaxpr_as_fun(parts)
     return mlir.lower_fun(run, multiple_results=True)(context, *operands)
 

@@ -35,6 +35,18 @@ def test_export_round_trip():
         np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+def test_a_program_is_exported_for_any_batch_size():
+    """Without a constraint; one sequence, or more sequences than labels."""
+    (b,) = export.symbolic_shape("b")
+    structs = [jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype) for x in ARGUMENTS]
+    exported = export.export(jax.jit(loss_and_gradient))(*structs)
+    for arguments in (tuple(x[:1] for x in ARGUMENTS), ARGUMENTS):
+        for got, want in zip(exported.call(*arguments), loss_and_gradient(*arguments), strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-6)
+    joint = jax.ShapeDtypeStruct((b, 4, 3, 5), "float32")
+    export.export(jax.jit(jaxctc.rnnt_loss))(joint, jax.ShapeDtypeStruct((b, 2), "int32"))
+
+
 def test_a_program_with_kernels_is_exported_for_all_platforms():
     with jaxctc.kernels.use("kernel"):
         jitted = jax.jit(loss_and_gradient)

@@ -116,7 +116,7 @@ def test_each_gpu_of_shard_map_has_kernels(gpus):
     loss = both(jaxctc.ctc_loss, "kernel")
     mapped = jax.shard_map(loss, mesh=mesh, in_specs=over, out_specs=over, check_vma=True)
     program = jax.jit(mapped).lower(*structs).compile()
-    text = program.as_text()
+    text = program.as_text() or ""
     assert kernels(program) == 2
     shape = f"f32[400,{16 // gpus},128]"  # a GPU's sequences
     assert shape in next(x for x in text.splitlines() if "mosaic_gpu" in x)

@@ -74,6 +74,14 @@ class Topology(Protocol):
         ...
 
 
+def states_axis(batch: int, states: int) -> int:
+    """Where the states are: the longer axis is last, along the vector registers.
+
+    An exported program may have symbols for sizes, which cannot be compared: then states are last.
+    """
+    return 0 if isinstance(batch, int) and isinstance(states, int) and batch > states else 1
+
+
 def log_partition(
     topology: Topology, scores: Scores, semiring: Semiring = PROBABILITY
 ) -> jax.Array:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxctc.core import recursion
 from jaxctc.core.emissions import shared_log_probabilities
 from jaxctc.core.semirings import Semiring, State, Weight, first_state, select, shift, where
 
@@ -113,8 +114,7 @@ def reading(
 ) -> Reading:
     """What flat batches read of so many frames and classes."""
     batch, spaces = labels.shape[0], labels.shape[1] + 1
-    # The longer of the two axes is the last, along the vector registers.
-    axis = 0 if batch > spaces else 1
+    axis = recursion.states_axis(batch, spaces)
 
     used = jnp.arange(1, spaces, dtype=jnp.int32)[None, :] <= label_lengths[:, None]
     valid = (labels >= 0) & (labels < classes) & (labels != blank_id)

@@ -91,7 +91,7 @@ def fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Arra
     not padded: it would cost more that the cache is slow with rows of a power of two.
     """
     spaces = labels.shape[-1] + 1
-    if sequences > spaces or spaces > 128:
+    if recursion.states_axis(sequences, spaces) == 0 or spaces > 128:
         return labels
     padding = [(0, 0)] * (labels.ndim - 1) + [(0, -spaces % 8)]
     return jnp.pad(labels, padding, constant_values=blank_id)

@@ -143,7 +143,7 @@ def lattice(
     """
     example = next(iter(blank.values()))
     size, frames, spaces = example.shape
-    axis = 0 if size > spaces else 1
+    axis = recursion.states_axis(size, spaces)
     inside = cells(frames, spaces, logit_lengths, label_lengths)
     left = (logit_lengths[:, None] - jnp.arange(frames, dtype=jnp.int32)[None, :])[:, :, None]
 

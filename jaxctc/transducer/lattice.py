@@ -118,7 +118,7 @@ def lattice(
 ) -> Lattice:
     """The lattice of flat batches. Nothing past a length is ever read."""
     batch, frames, spaces = blank.shape
-    axis = 0 if batch > spaces else 1  # the longer one is last, along the vector registers
+    axis = recursion.states_axis(batch, spaces)
     most = emission.max_symbols
     topology = TransducerTopology(label_lengths, spaces, axis)
     by_frames = emission.monotonic

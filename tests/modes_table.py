@@ -23,9 +23,7 @@ from modes import CASES, HOST, Case
 
 import jaxctc
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Some donated buffers were not usable"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
 EACH = pytest.mark.parametrize("name", CASES)
 
 

@@ -28,7 +28,8 @@ from jax.experimental.compilation_cache import compilation_cache
 jax.config.update("jax_disable_most_optimizations", True)
 
 EXAMPLES = Path(__file__).parent / "examples"
-collect_ignore = ["tiny_training.py"]  # a script without tests, which needs the `examples` extra
+# A script without tests, which needs the `examples` extra; and one that sets the number of devices.
+collect_ignore = ["tiny_training.py", "modes_table.py"]
 
 # Tracing makes and drops many small objects: it is enough to collect garbage now and then.
 gc.set_threshold(100_000, 20, 20)

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -43,8 +44,12 @@ def test_a_program_is_exported_for_any_batch_size():
     for arguments in (tuple(x[:1] for x in ARGUMENTS), ARGUMENTS):
         for got, want in zip(exported.call(*arguments), loss_and_gradient(*arguments), strict=True):
             np.testing.assert_allclose(got, want, atol=1e-6)
+    export.export(jax.jit(jaxctc.forced_align))(*structs)
     joint = jax.ShapeDtypeStruct((b, 4, 3, 5), "float32")
-    export.export(jax.jit(jaxctc.rnnt_loss))(joint, jax.ShapeDtypeStruct((b, 2), "int32"))
+    labels = jax.ShapeDtypeStruct((b, 2), "int32")
+    export.export(jax.jit(jaxctc.rnnt_loss))(joint, labels)
+    tdt_loss = partial(jaxctc.tdt_loss, durations=(0, 1, 2, 3, 4))
+    export.export(jax.jit(tdt_loss))(joint, joint, labels)
 
 
 def test_a_program_with_kernels_is_exported_for_all_platforms():

@@ -149,7 +149,10 @@ def frame_log_probabilities(
       inside: bool ``[B, T]``.
     """
     rows, frames = logits.shape[:2]
-    by_row = classes.reshape(rows, len(classes) // max(rows, 1), frames)
+    batch = classes.shape[0]
+    # Only asked where it is not 1, for a symbolic batch can't be divided.
+    repeats = 1 if rows == batch else batch // rows
+    by_row = classes.reshape(rows, repeats, frames)
     inside = inside.reshape(by_row.shape)
     top, rest = (x[:, None] for x in _log_normaliser(logits, jnp.any(inside, axis=1)))
     picked = jnp.take_along_axis(logits, by_row.swapaxes(1, 2), 2, mode="promise_in_bounds")

@@ -32,7 +32,8 @@ def ctc_loss(
       log_epsilon: Accepted for compatibility, but not used.
 
     Returns:
-      float ``(B,)``.
+      float ``(B,)``. Under `jax.jit` the loss of a sequence with padding at another place is
+      ``inf``.
 
     Raises:
       TypeError, ValueError: If an argument is not as described.

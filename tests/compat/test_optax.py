@@ -61,3 +61,21 @@ def test_optax_errors(optax_batch):
         ValueError, match=r"^label_paddings has padding before the end; it must come"
     ):
         compat.optax.ctc_loss(logits, logit_paddings, labels, 1 - label_paddings)
+
+
+def test_padding_elsewhere_is_infinite_under_jit(optax_batch):
+    """Where values can't be seen: optax skips such frames, and would give another finite loss."""
+    (logits, logit_paddings, labels, label_paddings), _ = optax_batch
+    jitted = jax.jit(compat.optax.ctc_loss)
+    want = jitted(logits, logit_paddings, labels, label_paddings)
+    assert np.isfinite(want).any()
+    early = np.asarray(logit_paddings).copy()
+    early[0, 0] = 1
+    got = jitted(logits, early, labels, label_paddings)
+    assert np.isinf(got[0])
+    np.testing.assert_array_equal(got[1:], want[1:])
+    early = np.asarray(label_paddings).copy()
+    early[1] = np.arange(early.shape[1]) == 0
+    got = jitted(logits, logit_paddings, labels, early)
+    assert np.isinf(got[1])
+    np.testing.assert_array_equal(got[2:], want[2:])

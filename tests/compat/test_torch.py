@@ -159,6 +159,10 @@ def test_torch_lengths_of_any_kind():
     jitted = jax.jit(lambda *a: compat.torch.ctc_loss(*a, reduction="none"))
     np.testing.assert_allclose(jitted(log_probs, targets, frames, lengths), want, rtol=1e-6)
     assert np.isinf(jitted(log_probs, targets, frames, (19,) * 15)).all()
+    padded = np.pad(targets, (0, 20), constant_values=-1)
+    np.testing.assert_array_equal(jitted(log_probs, padded, frames, lengths), want)
+    padded[-1] = 3
+    assert np.isinf(jitted(log_probs, padded, frames, lengths)).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 0, 4), (0, 2, 4)])

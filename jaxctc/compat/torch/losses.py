@@ -35,7 +35,8 @@ def ctc_loss(
 
     Works under `jax.jit`. Concatenated targets are split by `target_lengths`. If these
     are traced, each target is padded to the length of the input or of all targets together,
-    whichever is shorter, so prefer concrete lengths.
+    whichever is shorter, so prefer concrete lengths. After the last target there may then be
+    padding, which must be negative; if anything else is left, all losses are ``inf``.
 
     Args:
       log_probs: float ``(T, N, C)``, or ``(T, C)`` for one sequence.
@@ -119,7 +120,8 @@ def _padded_targets(
     ends = jnp.cumsum(jnp.maximum(lengths, 0))
     index = (ends - lengths)[:, None] + np.arange(longest)[None, :]
     # The sum of traced lengths may be wrong; -1 is not a class, so such pairs are infeasible.
-    fits = (ends == targets.size)[-1] & (lengths >= 0).all()
+    padding = (targets < 0) & (np.arange(targets.size) >= ends[-1])
+    fits = (ends[-1] + padding.sum() == targets.size) & (lengths >= 0).all()
     return jnp.where(fits, jnp.take(targets, index, mode="clip"), -1)
 
 

@@ -156,12 +156,17 @@ def _first_negative(labels: jax.Array) -> jax.Array:
 
 
 def lengths_of_paddings(name: str, value: ArrayLike, shape: tuple[int, ...]) -> ArrayLike:
-    """Lengths from paddings as in optax: an array of `shape`, 0 within a length and 1 past it."""
+    """Lengths from paddings as in optax: an array of `shape`, 0 within a length and 1 past it.
+
+    Traced paddings that do not come last give a length that is too long, and so an infinite loss.
+    """
     known = concrete(value)
     paddings = value if known is None else known
     if paddings.shape != shape:
         raise ValueError(f"{name} has shape {paddings.shape}; it must be {shape}.")
     used = paddings == 0
-    if known is not None and np.any(used[..., 1:] & ~used[..., :-1]):
+    early = (used[..., 1:] & ~used[..., :-1]).any(axis=-1)
+    if known is not None and early.any():
         raise ValueError(f"{name} has padding before the end; it must come last.")
-    return used.sum(axis=-1, dtype=np.int32)
+    lengths = used.sum(axis=-1, dtype=np.int32)
+    return lengths if known is not None else jnp.where(early, shape[-1] + 1, lengths)

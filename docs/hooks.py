@@ -60,6 +60,7 @@ def path_of(name: str) -> str:
 def page(family: str) -> str:
     """The text of a family's page."""
     about = inspect.getdoc(importlib.import_module(f"jaxctc.{family}")) or ""
+    about = about.replace("::\n", ":\n")  # the mark of a block of code in plain docstrings
     parts = [f"# {FAMILIES[family]}", about]
     parts += [f"::: {path_of(name)}" for name in names_of(family)]
     for name in MODULES.get(family, ()):

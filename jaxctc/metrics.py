@@ -19,12 +19,19 @@ from jaxctc.core import checks, meshes
 
 
 class EditOperations(NamedTuple):
-    """How many edits turn a reference into a hypothesis."""
+    """How many edits turn a reference into a hypothesis.
 
-    distance: jax.Array  # int32 [*batch]: the fewest edits, the sum of the three others
-    substitutions: jax.Array  # int32 [*batch]
-    insertions: jax.Array  # int32 [*batch]: labels only in the hypothesis
-    deletions: jax.Array  # int32 [*batch]: labels only in the reference
+    Attributes:
+      distance: int32 ``[*batch]``: the fewest edits, the sum of the three others.
+      substitutions: int32 ``[*batch]``: labels of the reference that are others in the hypothesis.
+      insertions: int32 ``[*batch]``: labels only in the hypothesis.
+      deletions: int32 ``[*batch]``: labels only in the reference.
+    """
+
+    distance: jax.Array
+    substitutions: jax.Array
+    insertions: jax.Array
+    deletions: jax.Array
 
 
 def edit_distance(

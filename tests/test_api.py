@@ -28,6 +28,25 @@ POSITIONAL = {
 }
 
 
+CLASSES = [n for n in PUBLIC if inspect.isclass(getattr(jaxctc, n))]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_field_is_documented(name):
+    value = getattr(jaxctc, name)
+    fields = getattr(value, "_fields", getattr(value, "__dataclass_fields__", ()))
+    for field in fields:
+        assert re.search(rf"^ +{field}: ", value.__doc__, re.MULTILINE), field
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_lines_of_docstrings_break_where_the_reference_can_take_it(name):
+    """Code over two lines shows its backticks there, and a number first begins a list."""
+    for line in getattr(jaxctc, name).__doc__.splitlines():
+        assert line.count("``") % 2 == 0, line
+        assert not re.match(r" *\d+\. ", line), line
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_documented_with_an_example_and_on_the_map(name):
     value = getattr(jaxctc, name)

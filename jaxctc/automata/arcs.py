@@ -22,6 +22,14 @@ class Fsa(NamedTuple):
     The weights can be trained: replace them with ``fsa._replace(weight=...)``. The gradient of
     a score with respect to them is the expected number of times each arc is used.
 
+    Attributes:
+      source: int32 ``[*batch, A]``: the state each arc leaves.
+      destination: int32 ``[*batch, A]``: the state it enters.
+      label: int32 ``[*batch, A]``: the class whose score the arc takes.
+      weight: float ``[*batch, A]``: what it adds to the score of a path.
+      start: float ``[*batch, S]``: ``-inf`` where no path may begin.
+      final: float ``[*batch, S]``: ``-inf`` where no path may end.
+
     Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> arcs = [(0, 0, 1, 0.0), (0, 1, 2, -0.5), (1, 1, 1, 0.0)]  # 1s, one 2, 1s
@@ -31,12 +39,12 @@ class Fsa(NamedTuple):
       [1.5 1.  1.5]
     """
 
-    source: Array  # int32 [*batch, A]
-    destination: Array  # int32 [*batch, A]
-    label: Array  # int32 [*batch, A]: the class whose score the arc takes
-    weight: Array  # float [*batch, A]
-    start: Array  # float [*batch, S]: -inf where no path may begin
-    final: Array  # float [*batch, S]: -inf where no path may end
+    source: Array
+    destination: Array
+    label: Array
+    weight: Array
+    start: Array
+    final: Array
 
     @classmethod
     def from_arcs(

@@ -193,11 +193,17 @@ def _fsa_score(fsa, log_probs, lengths, semiring):
 
 
 class FsaPath(NamedTuple):
-    """The best path. If there is none, the score is ``-inf`` and all else -1."""
+    """The best path. If there is none, the score is ``-inf`` and all else -1.
 
-    arcs: jax.Array  # int32 [*batch, T]: indices into the arrays of the Fsa, -1 past the length
-    labels: jax.Array  # int32 [*batch, T]: the label of each arc, -1 past the length
-    score: jax.Array  # float [*batch]
+    Attributes:
+      arcs: int32 ``[*batch, T]``: indices into the arrays of the Fsa, -1 past the length.
+      labels: int32 ``[*batch, T]``: the label of each arc, -1 past the length.
+      score: float ``[*batch]``: log-weight of the path, with the scores of its frames.
+    """
+
+    arcs: jax.Array
+    labels: jax.Array
+    score: jax.Array
 
 
 class _Numbered(NamedTuple):

@@ -23,14 +23,23 @@ from jaxctc.ctc.lattice import CTCTopology, flatten, unflatten
 
 
 class Alignment(NamedTuple):
-    """Where each label is. If there is no alignment, score is ``-inf`` and frames are -1."""
+    """Where each label is. If there is no alignment, score is ``-inf`` and frames are -1.
 
-    path: jax.Array  # int32 [*batch, T]: the class at each frame, -1 past the length
-    scores: jax.Array  # float [*batch, T]: its log-probability, 0 past the length
-    score: jax.Array  # float [*batch]: the sum of the scores
-    starts: jax.Array  # int32 [*batch, S]: first frame of each label, -1 past the length
-    ends: jax.Array  # int32 [*batch, S]: the frame after its last, -1 past the length
-    label_scores: jax.Array  # float [*batch, S]: mean of the scores of its frames
+    Attributes:
+      path: int32 ``[*batch, T]``: the class at each frame, -1 past the length.
+      scores: float ``[*batch, T]``: its log-probability, 0 past the length.
+      score: float ``[*batch]``: the sum of the scores.
+      starts: int32 ``[*batch, S]``: the first frame of each label, -1 past the length.
+      ends: int32 ``[*batch, S]``: the frame after its last one, -1 past the length.
+      label_scores: float ``[*batch, S]``: the mean of the scores of its frames, 0 past the length.
+    """
+
+    path: jax.Array
+    scores: jax.Array
+    score: jax.Array
+    starts: jax.Array
+    ends: jax.Array
+    label_scores: jax.Array
 
 
 def forced_align(

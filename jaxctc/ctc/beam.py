@@ -61,8 +61,8 @@ def ctc_beam_search(
         there, so that those of all segments add up to that of the whole.
 
     Returns:
-      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
-      scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label
+      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by
+      ``scores + scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label
       sequences without the scorer; ``scorer_scores`` are not multiplied by the weight;
       ``frames`` are the first frame of each label in the best alignment. Label sequences
       after which the scorer may not end are not ``complete``; they come last. ``full`` says that

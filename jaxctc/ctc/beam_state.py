@@ -19,15 +19,25 @@ from jaxctc.language.scorer import Scorer
 
 
 class BeamState(NamedTuple):
-    """A beam search between two pieces of an utterance. Every array has the leading batch axes."""
+    """A beam search between two pieces of an utterance. Every array has the leading batch axes.
 
-    beam: Beam  # the prefixes and their probabilities, [*batch, W]
-    labels: jax.Array  # int32 [*batch, W, L]
-    frames: jax.Array  # int32 [*batch, 2 W, L]: in the best alignments, blank-ending first
-    frame_count: jax.Array  # int32 [*batch]
-    runs: Runs  # [*batch, 2 W, L], as frames
-    # bool [*batch]: do the labels begin where another segment ended, or is it unknown? False if the
-    # search began with a scorer's start, or labels before these have been handed out.
+    Attributes:
+      beam: The prefixes and their probabilities, ``[*batch, W]``.
+      labels: int32 ``[*batch, W, L]``: the labels of each prefix, -1 past its length.
+      frames: int32 ``[*batch, 2 W, L]``: where each label is in the best alignment; of those that
+        end in a blank, then of the others.
+      frame_count: int32 ``[*batch]``: how many frames were read.
+      runs: ``[*batch, 2 W, L]``: of each label its run of frames and its scores, as `frames`.
+      after_segment: bool ``[*batch]``: do the labels begin where another segment ended, or is it
+        unknown? False if the search began with a scorer's start, or labels before these have been
+        handed out.
+    """
+
+    beam: Beam
+    labels: jax.Array
+    frames: jax.Array
+    frame_count: jax.Array
+    runs: Runs
     after_segment: jax.Array
 
 

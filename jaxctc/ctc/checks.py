@@ -18,6 +18,18 @@ def beam_state(name: str, value: Any) -> None:
         raise TypeError(f"{name} has type {type(value).__name__}; it must be a BeamState.")
 
 
+def transcripts(name: str, value: Any, logits: checks.ArrayLike | None) -> jax.Array:
+    """The labels of transcripts that are to be aligned with logits."""
+    if isinstance(value, tuple) or logits is None:
+        raise TypeError(
+            f"{name} has type {type(value).__name__}; it must be Hypotheses, or labels with logits."
+        )
+    labels = checks.labels_array(name, value)
+    if checks.concrete(value) is None:
+        raise TypeError(f"{name} is traced; it must be known, outside `jit`.")
+    return labels
+
+
 def hypotheses(name: str, value: Any) -> None:
     """Checks that `value` is what a decoder returns."""
     if not isinstance(value, Hypotheses):

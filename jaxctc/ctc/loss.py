@@ -98,10 +98,15 @@ def fill_registers(labels: jax.Array, sequences: int, blank_id: int) -> jax.Arra
 
 
 class CTCPosteriors(NamedTuple):
-    """Posterior probabilities of each label and of the blank at each frame."""
+    """Posterior probabilities of each label and of the blank at each frame.
 
-    labels: jax.Array  # [*batch, T, S]: of being in the s-th label
-    blank: jax.Array  # [*batch, T]: of being in any blank
+    Attributes:
+      labels: float ``[*batch, T, S]``: the probability of being in the s-th label at a frame.
+      blank: float ``[*batch, T]``: that of being in any blank.
+    """
+
+    labels: jax.Array
+    blank: jax.Array
 
 
 def ctc_posteriors(

@@ -11,11 +11,17 @@ from jaxctc.core.recursion import never_positive
 
 
 class PrefixState(NamedTuple):
-    """The alignments of prefixes up to each frame, as log-probabilities."""
+    """The alignments of prefixes up to each frame, as log-probabilities.
 
-    label: jax.Array  # [*batch, N, T]: that end in the last label
-    blank: jax.Array  # [*batch, N, T]: that end in a blank
-    last: jax.Array  # int32 [*batch, N]: the last label; -1 of the empty prefix, -2 of none
+    Attributes:
+      label: float ``[*batch, N, T]``: of the alignments that end in the last label.
+      blank: float ``[*batch, N, T]``: of those that end in a blank.
+      last: int32 ``[*batch, N]``: the last label; -1 of the empty prefix, -2 of none.
+    """
+
+    label: jax.Array
+    blank: jax.Array
+    last: jax.Array
 
     def end(self) -> jax.Array:
         """The log-probability that nothing follows, ``[*batch, N]``."""

@@ -16,18 +16,27 @@ CONFIDENCES = {"mean": np.mean, "minimum": np.min, "product": np.prod}
 
 
 class Word(NamedTuple):
-    """A word of a hypothesis."""
+    """A word of a hypothesis.
+
+    Attributes:
+      text: What its labels spell, or its name in a lexicon.
+      first: Its first frame.
+      last: Its last frame, which belongs to it.
+      start: Where its first frame begins, in seconds; None without `frame_seconds`.
+      end: Where its last frame ends, in seconds; None without `frame_seconds`.
+      confidence: A probability.
+    """
 
     text: str
-    first: int  # frame
-    last: int  # frame
-    start: float | None  # seconds, if a frame's length is given
+    first: int
+    last: int
+    start: float | None
     end: float | None
-    confidence: float  # a probability
+    confidence: float
 
 
 def words(
-    hypotheses: Hypotheses,
+    hypotheses: Hypotheses | checks.ArrayLike,
     vocabulary: Sequence[str] | Lexicon,
     *,
     separator: int | None = None,
@@ -41,7 +50,9 @@ def words(
     """The words of hypotheses, with the frames where they are and how sure they are. On the host.
 
     Args:
-      hypotheses: What a decoder of CTC or of a transducer returned, with any axes.
+      hypotheses: What a decoder of CTC or of a transducer returned, with any axes. Or the labels of
+        transcripts, integer ``[*batch, S]``, padded with negative ones, which are aligned with
+        `logits`.
       vocabulary: The text of each class; a word's is that of its labels, one after another. Or a
         `Lexicon` with `names` or a `vocabulary`, whose words, separator and labels that begin words
         are meant. Of words spelled alike the text is that of the first, since hypotheses are labels
@@ -64,8 +75,8 @@ def words(
 
     Raises:
       TypeError: If an argument is of another type.
-      ValueError: If shapes or numbers of classes do not fit, an argument is out of range, or a
-        lexicon has no text.
+      ValueError: If shapes or numbers of classes do not fit, an argument is out of range, a
+        lexicon has no text, or a transcript can't be aligned.
 
     Examples:
       >>> import jax.numpy as jnp, jaxctc
@@ -78,22 +89,30 @@ def words(
       a 0 1 0.04 0.98
       b 4 5 0.12 0.98
     """
-    ctc_checks.hypotheses("hypotheses", hypotheses)
+    transcripts = not isinstance(hypotheses, Hypotheses)
+    if transcripts:
+        labels = ctc_checks.transcripts("hypotheses", hypotheses, logits)
+        lengths = np.asarray(checks.lengths_of_labels("", None, labels))
+        labels = np.asarray(labels)
+        first = last = np.full(labels.shape, -1)
+        sure = np.zeros(labels.shape)
+    else:
+        ctc_checks.hypotheses("hypotheses", hypotheses)
+        labels, lengths = np.asarray(hypotheses.labels), np.asarray(hypotheses.lengths)
+        first = np.asarray(hypotheses.frames)
+        last = first + np.maximum(np.asarray(hypotheses.durations), 1) - 1
+        sure = np.exp(np.asarray(hypotheses.label_scores, np.float64))
     confidence = checks.one_of("confidence", confidence, tuple(CONFIDENCES))
     if (
         frame_seconds is not None
         and not 0 < checks.static_real("frame_seconds", frame_seconds) < np.inf
     ):
         raise ValueError(f"frame_seconds is {frame_seconds}; it must be finite and above 0.")
-    labels, lengths = np.asarray(hypotheses.labels), np.asarray(hypotheses.lengths)
     texts = _texts(vocabulary, separator, word_begins)
     if labels.size and labels.max() >= texts.classes:
         raise ValueError(
             f"vocabulary has length {texts.classes}; it must be above label {labels.max()}."
         )
-    first = np.asarray(hypotheses.frames)
-    last = first + np.maximum(np.asarray(hypotheses.durations), 1) - 1
-    sure = np.exp(np.asarray(hypotheses.label_scores, np.float64))
     if logits is not None:
         logits, frames = checks.logits_with_lengths(logits, logit_lengths)
         if logits.shape[-1] != texts.classes:
@@ -115,6 +134,11 @@ def words(
             logits, frames = logits[..., None, :, :], frames[..., None]
         found = forced_align(logits, labels, frames, lengths, blank_id=blank_id)
         aligned = np.asarray(found.starts) >= 0
+        if transcripts and not np.all(np.isfinite(found.score)):
+            raise ValueError(
+                "hypotheses has labels that can't be aligned with logits; `jaxctc.explain` says "
+                "why."
+            )
         first = np.where(aligned, found.starts, first)
         last = np.where(aligned, np.asarray(found.ends) - 1, last)
         sure = np.exp(np.asarray(found.label_scores, np.float64))

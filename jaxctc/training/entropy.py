@@ -26,8 +26,8 @@ def ctc_entropy(
     Arguments and errors are those of `ctc_loss`.
 
     Returns:
-      float ``[*batch]``, in nats, never negative. For an infeasible pair it is 0, with gradient
-      0. If a sequence's own logits contain NaN or ``+inf``, it is NaN.
+      float ``[*batch]``, in nats, never negative. For an infeasible pair it is 0, and so is its
+      gradient. If a sequence's own logits contain NaN or ``+inf``, it is NaN.
 
     Examples:
       >>> import jax.numpy as jnp, numpy as np, jaxctc

@@ -73,11 +73,17 @@ def _posteriors(blank, label, logit_lengths, label_lengths, emission, semiring, 
 
 
 class TransducerAlignment(NamedTuple):
-    """The frame of each label. If there is no path, scores are ``-inf`` and frames are -1."""
+    """The frame of each label. If there is no path, scores are ``-inf`` and frames are -1.
 
-    frames: jax.Array  # int32 [*batch, U]: the frame each label is emitted at, -1 past the length
-    scores: jax.Array  # float [*batch, U]: its log-probability there, 0 past the length
-    score: jax.Array  # float [*batch]: log-probability of the whole path, blanks included
+    Attributes:
+      frames: int32 ``[*batch, U]``: the frame each label is emitted at, -1 past the length.
+      scores: float ``[*batch, U]``: its log-probability there, 0 past the length.
+      score: float ``[*batch]``: log-probability of the whole path, blanks included.
+    """
+
+    frames: jax.Array
+    scores: jax.Array
+    score: jax.Array
 
 
 def rnnt_align(

@@ -146,11 +146,11 @@ def rnnt_beam_search(
       scorer_state: As for `rnnt_greedy_decode`.
 
     Returns:
-      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
-      scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label sequences
-      without the scorer; ``scorer_scores`` are not multiplied by the weight; ``frames`` are those
-      at which the best alignment found emits the labels. Label sequences after which the scorer
-      may not end are not ``complete``; they come last.
+      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by
+      ``scores + scorer_weight * scorer_scores``. ``scores`` are log-probabilities of the label
+      sequences without the scorer; ``scorer_scores`` are not multiplied by the weight; ``frames``
+      are those at which the best alignment found emits the labels. Label sequences after which the
+      scorer may not end are not ``complete``; they come last.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

@@ -102,9 +102,9 @@ def rnnt_loss_from_joint(
     Call it inside `jax.jit`, as in a training step: outside, each call compiles again.
 
     Args:
-      joint: ``joint(encoder [B, t, 1, D], predictor [B, 1, U + 1, E]) -> logits
-        [B, t, U + 1, C]``, for any number t of frames, with one batch axis. It may
-        close over parameters, which get gradients.
+      joint: A function of an encoder ``[B, t, 1, D]`` and a predictor ``[B, 1, U + 1, E]`` that
+        returns logits ``[B, t, U + 1, C]``, for any number t of frames, with one batch axis. It
+        may close over parameters, which get gradients.
       encoder: float ``[*batch, T, D]``.
       predictor: float ``[*batch, U + 1, E]``: after no label, after the first, …
       labels, logit_lengths, label_lengths, blank_id, monotonic: As in `rnnt_loss`.

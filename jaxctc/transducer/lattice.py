@@ -31,10 +31,15 @@ from jaxctc.transducer.penalties import Penalties
 
 
 class TransducerArcs(NamedTuple):
-    """A number on every arc of a transducer's lattice: its log-probability or its posterior."""
+    """A number on every arc of a transducer's lattice: its log-probability or its posterior.
 
-    blank: jax.Array  # float [*batch, T, U + 1]: after u labels, on to the next frame
-    label: jax.Array  # float [*batch, T, U]: label u at frame t
+    Attributes:
+      blank: float ``[*batch, T, U + 1]``: after u labels, on to the next frame.
+      label: float ``[*batch, T, U]``: label u at frame t.
+    """
+
+    blank: jax.Array
+    label: jax.Array
 
 
 @functools.partial(

@@ -108,10 +108,15 @@ def _prune_ranges(blank, label, logit_lengths, label_lengths, s_range, step):
 
 
 class PrunedInputs(NamedTuple):
-    """The inputs of a joint network at the positions of a pruned lattice."""
+    """The inputs of a joint network at the positions of a pruned lattice.
 
-    encoder: jax.Array  # [*batch, T, s_range, D]
-    predictor: jax.Array  # [*batch, T, s_range, E]
+    Attributes:
+      encoder: float ``[*batch, T, s_range, D]``.
+      predictor: float ``[*batch, T, s_range, E]``.
+    """
+
+    encoder: jax.Array
+    predictor: jax.Array
 
 
 def rnnt_prune(

@@ -12,12 +12,21 @@ from jaxctc.transducer.rounds import Beam
 
 
 class TransducerState(NamedTuple):
-    """A search between two pieces of an utterance. Every array has the leading batch axes."""
+    """A search between two pieces of an utterance. Every array has the leading batch axes.
 
-    frame_count: jax.Array  # int32 [*batch]
-    full: jax.Array  # bool [*batch]: did a hypothesis have all labels it may, with frames to come?
-    search: greedy.Path | Beam  # [*batch], or the beams of frames to come, [*batch, A, W]
-    emitted: Emitted  # [*batch, L], or [*batch, A * W, L]
+    Attributes:
+      frame_count: int32 ``[*batch]``: how many frames were read.
+      full: bool ``[*batch]``: did a hypothesis have all labels it may, with frames to come?
+      search: The path of greedy decoding, ``[*batch]``, or the beams of this frame and of those to
+        come, ``[*batch, A, W]``.
+      emitted: The labels so far, with their frames and scores, ``[*batch, L]`` or
+        ``[*batch, A * W, L]``.
+    """
+
+    frame_count: jax.Array
+    full: jax.Array
+    search: greedy.Path | Beam
+    emitted: Emitted
 
     @property
     def stream(self) -> greedy.Stream | beam.Stream:

@@ -102,12 +102,19 @@ def _posteriors(
 
 
 class TDTAlignment(NamedTuple):
-    """Where each label is and how long. If there is no path, scores are ``-inf``, frames -1."""
+    """Where each label is and how long. If there is no path, scores are ``-inf``, frames -1.
 
-    frames: jax.Array  # int32 [*batch, U]: the frame each label is emitted at, -1 past the length
-    durations: jax.Array  # int32 [*batch, U]: the frames it advances, 0 past the length
-    scores: jax.Array  # float [*batch, U]: its own log-probability there, 0 past the length
-    score: jax.Array  # float [*batch]: of the whole path, with blanks and durations
+    Attributes:
+      frames: int32 ``[*batch, U]``: the frame each label is emitted at, -1 past the length.
+      durations: int32 ``[*batch, U]``: the frames it advances, 0 past the length.
+      scores: float ``[*batch, U]``: its own log-probability there, 0 past the length.
+      score: float ``[*batch]``: of the whole path, with blanks and durations.
+    """
+
+    frames: jax.Array
+    durations: jax.Array
+    scores: jax.Array
+    score: jax.Array
 
 
 def tdt_align(

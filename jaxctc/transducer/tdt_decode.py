@@ -130,9 +130,9 @@ def tdt_beam_search(
       scorer_state: Likewise.
 
     Returns:
-      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by ``scores +
-      scorer_weight * scorer_scores``. ``frames`` and ``durations`` are those of the best path
-      found.
+      `Hypotheses` with N = `beam_width` and L = `max_labels`, sorted by
+      ``scores + scorer_weight * scorer_scores``. ``frames`` and ``durations`` are those of the
+      best path found.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

@@ -29,6 +29,16 @@ def test_words_of_the_best_of_a_batch(logits):
         assert ba.confidence == pytest.approx(sure[3:5].mean(), rel=1e-5)
 
 
+def test_words_of_a_transcript_are_those_of_equal_hypotheses(logits):
+    best = jaxctc.ctc_greedy_decode(logits)
+    options = {"separator": 3, "logits": logits, "frame_seconds": 0.5}
+    assert jaxctc.words(best.labels, VOCABULARY, **options) == jaxctc.words(
+        best, VOCABULARY, **options
+    )
+    one = jaxctc.words([1, 2, 3, 2, 1, -1], VOCABULARY, **options | {"logits": logits[0]})
+    assert [word.text for word in one] == ["ab", "ba"]
+
+
 @pytest.mark.parametrize(("kind", "function"), [("minimum", min), ("product", np.prod)])
 def test_other_confidences(logits, kind, function):
     best = jaxctc.ctc_greedy_decode(logits[0])
@@ -79,8 +89,14 @@ def test_errors_name_the_argument(logits):
         jaxctc.words(best, VOCABULARY, confidence="sum")
     with pytest.raises(ValueError, match="vocabulary has length 2; it must be above label 3"):
         jaxctc.words(best, ["", "a"])
-    with pytest.raises(TypeError, match="hypotheses has type ArrayImpl; it must be Hypotheses"):
+    with pytest.raises(TypeError, match="has type ArrayImpl; it must be Hypotheses, or labels wi"):
         jaxctc.words(best.labels, VOCABULARY)
+    with pytest.raises(TypeError, match="has type Alignment; it must be Hypotheses, or labels wi"):
+        jaxctc.words(jaxctc.forced_align(logits, best.labels), VOCABULARY, logits=logits)
+    with pytest.raises(ValueError, match="labels that can't be aligned with logits; `jaxctc.expl"):
+        jaxctc.words(np.full((2, 10), 1), VOCABULARY, logits=logits)
+    with pytest.raises(TypeError, match="hypotheses is traced; it must be known, outside `jit`"):
+        jax.jit(lambda x: jaxctc.words(x, VOCABULARY, logits=logits))(best.labels)
     with pytest.raises(ValueError, match=r"logits has batch shape \(1,\); it must be that"):
         jaxctc.words(best, VOCABULARY, logits=logits[:1])
     with pytest.raises(TypeError, match="hypotheses is traced; it must be known, outside `jit`"):

@@ -84,7 +84,12 @@ def rnnt_loss(
 class RNNTLoss:
     """`torchaudio.transforms.RNNTLoss`: ``(logits, targets, logit_lengths, target_lengths)``.
 
-    See `rnnt_loss` for the arguments.
+    Attributes:
+      blank: The class that is the blank; -1 is the last one.
+      clamp: As in `rnnt_loss`: each number of the gradient is kept in -clamp…clamp, if it is
+        above 0.
+      reduction: "none", "sum" or "mean".
+      fused_log_softmax: Whether logits are normalised.
 
     Examples:
       >>> import jax.numpy as jnp

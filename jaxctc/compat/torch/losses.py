@@ -129,7 +129,12 @@ def _padded_targets(
 class CTCLoss:
     """`torch.nn.CTCLoss`: call it with ``(log_probs, targets, input_lengths, target_lengths)``.
 
-    See `ctc_loss` of this module for the arguments.
+    Attributes:
+      blank: The class that is the blank.
+      reduction: "none", "sum", or "mean": each loss is divided by its target's length, then they
+        are averaged.
+      zero_infinity: Whether infinite losses become 0. It hides pairs that are infeasible, which
+        `jaxctc.explain` names.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxctc

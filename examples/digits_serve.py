@@ -25,6 +25,7 @@ from training.stopping import StopRequest
 
 # Exit codes as shells give them to programs that a signal has ended: 128 and its number.
 INTERRUPTED, READER_GONE = 130, 141
+IMPOSSIBLE = -99.0  # log10: words that a model does not have are at -100
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -53,7 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIGITS=BOOST",
         help="digits to expect, and by how much, a natural logarithm; may be repeated",
     )
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # options may stand between files
     for name in ("streams", "beam_width"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -97,6 +98,7 @@ def knowledge(args: argparse.Namespace) -> Knowledge:
         if args.language_model:
             vocabulary = ["<blank>", *map(str, range(10))]
             model = jaxctc.NGram.from_arpa(args.language_model, vocabulary)
+            _knows_all_digits(args.language_model, model)
             parts.append(model.scorer(end=False))  # where a stream ends says nothing
             weights.append(args.language_model_weight)
         if args.hotword:
@@ -107,6 +109,16 @@ def knowledge(args: argparse.Namespace) -> Knowledge:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     return Knowledge(jaxctc.combine(parts, weights=weights)) if parts else Knowledge()
+
+
+def _knows_all_digits(path: str, model: jaxctc.NGram) -> None:
+    """Stops if a digit can never be heard with a model, such as one that spells its digits."""
+    digits = map(str, range(10))
+    missing = [d for d in digits if model.log10_probability([d], end=False) <= IMPOSSIBLE]
+    if missing:
+        raise SystemExit(
+            f"{path}: has no word {', '.join(missing)}; it must have all digits, written 0 to 9"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

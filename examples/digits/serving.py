@@ -30,6 +30,7 @@ class Stream:
     started: float  # when its sound begins, if it comes as it is spoken
     arrived: float  # when the last of it came
     pieces: Pieces = field(default_factory=Pieces)
+    digits: list[int] = field(default_factory=list)  # so far
     open: bool = True  # is there more sound to come?
 
 
@@ -39,7 +40,7 @@ class Served:
 
     seconds: float = 0.0  # of sound
     failed: int = 0
-    heard: dict[str, list[int]] = field(default_factory=dict)  # the digits of each stream
+    heard: list[tuple[str, list[int]]] = field(default_factory=list)  # of each stream its digits
     lags: list[float] = field(default_factory=list)  # of each piece, from its arrival to its digits
     delays: list[float] = field(default_factory=list)  # of each digit, from its start until told
 
@@ -102,8 +103,8 @@ class Service:
                 continue
             # Streams don't begin at the same time, so that their pieces don't come together.
             offset = PIECE / RATE * row / len(self._rows) if self._live else 0.0
-            self._rows[row] = Stream(name, source, now + offset, now)
-            self.served.heard[name] = []
+            self._rows[row] = stream = Stream(name, source, now + offset, now)
+            self.served.heard.append((name, stream.digits))
 
     def _read(self, row: int, now: float) -> None:
         """Takes the sound of a stream that has come."""
@@ -165,7 +166,7 @@ class Service:
                     "confidence": round(float(heard.confidences[row, i]), 4),
                 }
             )
-            self.served.heard[stream.name].append(digit)
+            stream.digits.append(digit)
             if self._live:
                 self.served.delays.append(time.perf_counter() - stream.started - seconds)
         if heard.full[row]:
@@ -185,10 +186,10 @@ class Service:
         self._complain(name, error)
 
 
-def error_rate(heard: dict[str, list[int]]) -> float | None:
+def error_rate(heard: Sequence[tuple[str, list[int]]]) -> float | None:
     """Returns the rate of wrong digits of files named …-DIGITS.wav; None if there are none."""
-    said = {name: re.fullmatch(r".*-([0-9]+)", Path(name).stem) for name in heard}
-    pairs = [(heard[name], list(map(int, match[1]))) for name, match in said.items() if match]
+    said = [(digits, re.fullmatch(r".*-([0-9]+)", Path(name).stem)) for name, digits in heard]
+    pairs = [(digits, list(map(int, match[1]))) for digits, match in said if match]
     if not pairs:
         return None
     size = max(len(digits) for pair in pairs for digits in pair)
@@ -220,7 +221,7 @@ def serve(
     report = {
         "streams": listener.streams,
         "failed": served.failed,
-        "digits": sum(map(len, served.heard.values())),
+        "digits": sum(len(digits) for _, digits in served.heard),
         "sound_seconds": round(served.seconds, 2),
         "seconds": round(spent, 2),
         "processor_seconds": round(time.process_time() - processed, 2),

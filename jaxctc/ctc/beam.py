@@ -134,8 +134,7 @@ def ctc_beam_start(
     width = checks.positive("beam_width", beam_width)
     most = checks.positive("max_labels", max_labels)
     batch = checks.batch_shape("batch", batch)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
+    dtype = checks.floating("dtype", dtype)
     ctc_checks.weight(scorer, 1.0)
     begun = _flatten(fusion.start(scorer, batch, scorer_state), batch)
     after_segment = scorer is None or scorer_state is not None

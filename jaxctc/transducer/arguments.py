@@ -57,6 +57,7 @@ def checked(
     symbols = checks.positive("max_symbols", bounds[0])
     monotonic = checks.flag("monotonic", monotonic)
     transducer_checks.not_both(durations, big_blanks)
+    transducer_checks.not_monotonic(monotonic, durations=durations, big_blanks=big_blanks)
     known = None if durations is None else transducer_checks.durations("durations", durations)
     stays = not monotonic if known is None else 0 in known
     labels = frames * symbols if stays else frames

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxctc.core import checks
@@ -13,11 +14,9 @@ from jaxctc.transducer.lattice import Emission
 
 def durations(name: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of different ints from 0 up, not all of them 0."""
-    try:
-        numbers = [*value]
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.") from None
-    numbers = tuple(checks.static_int(name, x) for x in numbers)
+    if isinstance(value, (str, bytes)) or not np.iterable(value):
+        raise TypeError(f"{name} is {value!r}; it must be a sequence of ints.")
+    numbers = tuple(checks.static_int(f"{name}[{i}]", x) for i, x in enumerate(value))
     if any(x < 0 for x in numbers) or len(set(numbers)) < len(numbers) or not any(numbers):
         raise ValueError(f"{name} is {numbers}; it must be different ints from 0 up, one above 0.")
     return numbers
@@ -35,11 +34,10 @@ def big_blanks(
         raise TypeError(f"{name} has type {kind}; it must be a dict from classes to frames.")
     pairs = []
     for c in value:
-        known = (
-            checks.at_least(name, c, 0) if classes is None else checks.class_id(name, c, classes)
-        )
-        pairs.append((known, value[c]))
-    frames = [checks.at_least(name, n, 2) for _, n in pairs]
+        key = f"a class of {name}"
+        known = checks.at_least(key, c, 0) if classes is None else checks.class_id(key, c, classes)
+        pairs.append((known, checks.at_least(f"{name}[{c}]", value[c], 2)))
+    frames = [n for _, n in pairs]
     if blank_id in value or len(set(frames)) < len(frames):
         raise ValueError(
             f"{name} is {dict(value)}; it must map classes other than the blank, which is "
@@ -52,6 +50,13 @@ def not_both(known: Any, big: Any) -> None:
     """Checks that not both `durations` and `big_blanks` are given."""
     if known is not None and big is not None:
         raise ValueError(f"big_blanks is {big}, with durations; it must be None with them.")
+
+
+def not_monotonic(monotonic: bool, **others: Any) -> None:
+    """Checks that a transducer is not monotonic if one of the others is given."""
+    for name, value in others.items():
+        if monotonic and value is not None:
+            raise ValueError(f"monotonic is True, with {name}; it must be False with them.")
 
 
 def most_symbols(max_symbols: Any) -> int | None:
@@ -212,7 +217,7 @@ def state_function(name: str, predictor: Any, state: Any) -> Any:
         kind = type(found).__name__
         raise TypeError(f"{name} returns type {kind}; it must be a pair (output, state).")
     output, after = found
-    was, must = _described(after), _described(state)
+    was, must = described(after), described(state)
     if was != must:
         raise ValueError(f"{name} returns the state {was}; it must be {must}, like initial_state.")
     return output
@@ -234,6 +239,6 @@ def returned(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _described(tree: Any) -> str:
+def described(tree: Any) -> str:
     """A pytree of arrays as text, with the dtype and shape of each array."""
     return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")

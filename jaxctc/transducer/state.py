@@ -7,6 +7,7 @@ import jax
 from jaxctc.language import checks as language_checks
 from jaxctc.language.scorer import Scorer
 from jaxctc.transducer import beam, greedy
+from jaxctc.transducer import checks as transducer_checks
 from jaxctc.transducer.emitted import Emitted
 from jaxctc.transducer.rounds import Beam
 
@@ -47,6 +48,18 @@ def check(name: str, value: Any) -> None:
     """Checks that `value` is a state."""
     if not isinstance(value, TransducerState):
         raise TypeError(f"{name} has type {type(value).__name__}; it must be a TransducerState.")
+
+
+def check_predictor(state: TransducerState, predictor: Any, before: Any, axes: int) -> None:
+    """Checks that a state's outputs, after so many axes, are such as the predictor's."""
+    output = transducer_checks.state_function("predictor", predictor, before)
+    own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[axes:], x.dtype), state.search.output)
+    was, must = map(transducer_checks.described, (own, output))
+    if was != must:
+        raise ValueError(
+            f"state has outputs {was} of a predictor; they must be such as the one that follows "
+            f"returns, {must}."
+        )
 
 
 def check_scorer(state: TransducerState, scorer: Scorer | None) -> None:

@@ -36,6 +36,9 @@ def rnnt_decode_start(
 ) -> TransducerState:
     """The state of a transducer's search before the first frame.
 
+    Call it within `jax.jit`, with the predictor's weights as arguments, as the others: one
+    operation at a time, the predictor rounds otherwise than in the search of the whole.
+
     Args:
       predictor: As for `rnnt_greedy_decode`.
       initial_state: Likewise.
@@ -76,8 +79,7 @@ def rnnt_decode_start(
     if big_blanks is not None:
         big = transducer_checks.big_blanks("big_blanks", big_blanks, None, blank_id)
         ahead += [frames for _, frames in big]
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"dtype is {jnp.dtype(dtype)}; it must be floating-point.")
+    dtype = checks.floating("dtype", dtype)
     begun = transducer_checks.state("initial_state", initial_state)
     transducer_checks.state_function("predictor", predictor, begun)
     fusion.weight(scorer, 1.0)
@@ -110,7 +112,7 @@ def rnnt_decode_extend(
     """Continues a transducer's search with more frames of the same sequences.
 
     However an utterance is cut into pieces, the result is bit for bit that of the whole, from
-    `rnnt_greedy_decode`, `rnnt_beam_search`, `tdt_greedy_decode` or `tdt_beam_search`, whose
+    `rnnt_greedy_decode`, `rnnt_beam_search`, or those of `tdt` and `multi_blank`, whose
     arguments these are, as far as the functions themselves round alike. Use pieces of few different
     lengths, since each length is compiled: `logit_lengths` says how many frames of a piece
     belong to each sequence, 0 once it is over. Call it within `jax.jit`, as the others.
@@ -133,7 +135,8 @@ def rnnt_decode_extend(
 
     Raises:
       TypeError: If `state` is not a state, or a dtype is of the wrong kind.
-      ValueError: If shapes do not fit, or `state` was started otherwise.
+      ValueError: If shapes do not fit, or `state` was started with another predictor, another
+        scorer, or in a beam with durations or big blanks of another length.
 
     Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
@@ -173,6 +176,7 @@ def rnnt_decode_extend(
             f"state has dtype {one.score.dtype}; it must be {given.model.dtype}, "
             "the dtype in which the logits are computed."
         )
+    transducer_state.check_predictor(state, given.model.predictor, given.initial_state, axes)
     transducer_state.check_scorer(state, scorer)
     if not is_path and (ahead := one.score.shape[-2]) != given.model.ahead:
         raise ValueError(

@@ -93,7 +93,7 @@ def test_errors_name_the_argument(logits):
         jaxctc.words(best.labels, VOCABULARY)
     with pytest.raises(TypeError, match="has type Alignment; it must be Hypotheses, or labels wi"):
         jaxctc.words(jaxctc.forced_align(logits, best.labels), VOCABULARY, logits=logits)
-    with pytest.raises(ValueError, match="labels that can't be aligned with logits; `jaxctc.expl"):
+    with pytest.raises(ValueError, match=r"labels that can't be aligned with logits; `jaxctc\.ex"):
         jaxctc.words(np.full((2, 10), 1), VOCABULARY, logits=logits)
     with pytest.raises(TypeError, match="hypotheses is traced; it must be known, outside `jit`"):
         jax.jit(lambda x: jaxctc.words(x, VOCABULARY, logits=logits))(best.labels)

@@ -165,14 +165,20 @@ def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkey
     bad["-"] = "is cut off: its last sample has only one byte"
     encode, traced = streaming.encode, []
     monkeypatch.setattr(streaming, "encode", lambda *x: traced.append(0) or encode(*x))
-    code, told, errors = serve(capsys, out, "--streams=2", good[0], *bad, *good[1:])
+    # As a program leaves it that writes to a pipe: its length is the greatest number.
+    unknown, content = str(tmp_path / "unknown.wav"), bytearray(Path(good[1]).read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4
+    Path(unknown).write_bytes(content)
+    paths = [good[0], *bad, "--streams=2", unknown, *good[1:]]
+    code, told, errors = serve(capsys, out, *paths)
     assert code == 1
     assert len(traced) == 1  # one program for all pieces
     assert sorted(errors[:-1]) == sorted(f"{name}: {error}" for name, error in bad.items())
     report = json.loads(errors[-1])
     assert report["failed"] == len(bad)
     assert report["digits"] == sum(map(len, told.values())) > 20
-    for name, sound in [*zip(good, sounds, strict=False), ("-", sounds[3])]:
+    others = ("-", sounds[3]), (unknown, sounds[1])
+    for name, sound in [*zip(good, sounds, strict=False), *others]:
         heard = told[name]
         assert [line["digit"] for line in heard] == digits_of_whole(model, sound)
         times = [line["seconds"] for line in heard]
@@ -184,6 +190,21 @@ def test_streams_share_rows_and_bad_ones_are_named(run, tmp_path, capsys, monkey
     assert report["digit_error_rate"] == pytest.approx(sum(edits) / 9, abs=1e-5)
     cut = [line["digit"] for line in told[str(tmp_path / "cut.wav")]]
     assert cut == digits_of_whole(model, sounds[0][:8000])
+
+
+def test_a_stream_given_twice_counts_twice():
+    heard = [("a-12.wav", [1, 2]), ("a-12.wav", [1]), ("pipe", [7])]
+    assert serving.error_rate(heard) == 0.25
+
+
+def test_a_language_model_without_digits_is_refused(tmp_path):
+    arpa = tmp_path / "words.arpa"
+    arpa.write_text("\\data\\\nngram 1=3\n\n\\1-grams:\n-1\tone\n-1\t<s>\n-1\t</s>\n\n\\end\\\n")
+    given = [f"--language-model={arpa}", "--checkpoint=run", "-"]
+    with pytest.raises(
+        SystemExit, match=r"has no word 0, 1, .*it must have all digits, written 0 to"
+    ):
+        digits_serve.knowledge(digits_serve.parse_arguments(given))
 
 
 def test_ctrl_c_tells_what_was_found(run, tmp_path, capsys, monkeypatch):

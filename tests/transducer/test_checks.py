@@ -133,7 +133,11 @@ def test_other_malformed_calls(call, sentence):
         ),
         (
             lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations=[0, [1], 2]),
-            r"durations has type list; it must be an int",
+            r"durations\[1\] has type list; it must be an int",
+        ),
+        (
+            lambda: jaxctc.tdt_loss(LOGITS, LOGITS, LABELS, durations="012"),
+            r"durations is '012'; it must be a sequence of ints",
         ),
         (
             lambda: jaxctc.rnnt_loss_from_joint(None, LOGITS[:, :, 0], LOGITS[:, :3, 0], LABELS),

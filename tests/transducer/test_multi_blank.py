@@ -190,8 +190,8 @@ def test_with_a_wide_beam_all_scores_are_exact(encoder):
     ("big", "error", "sentence"),
     [
         ([2, 4], TypeError, "^big_blanks has type list; it must be a dict from classes to frames"),
-        ({4: 2}, ValueError, "^big_blanks is 4; it must be a class, in 0…3"),
-        ({1: 1}, ValueError, "^big_blanks is 1; it must be at least 2"),
+        ({4: 2}, ValueError, "^a class of big_blanks is 4; it must be a class, in 0…3"),
+        ({1: 1}, ValueError, r"^big_blanks\[1\] is 1; it must be at least 2"),
         ({0: 2}, ValueError, "^big_blanks is {0: 2}; it must map classes other than the blank"),
         ({1: 2, 2: 2}, ValueError, "to different numbers of frames"),
     ],

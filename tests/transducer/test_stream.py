@@ -190,6 +190,21 @@ def test_errors_name_the_argument(encoder):
         jaxctc.rnnt_decode_start(predictor, START, max_labels=3, **LASTING, **BIG)
     with pytest.raises(ValueError, match=r"big_blanks is \{0: 2\}; it must map classes other than"):
         jaxctc.rnnt_decode_start(predictor, START, max_labels=3, big_blanks={0: 2})
+    for other in (lambda x: x[:, None], lambda x: x.astype(jnp.bfloat16)):
+
+        def wrong(state, label, other=other):
+            output, state = predictor(state, label)
+            return other(output), state
+
+        with pytest.raises(
+            ValueError, match=r"state has outputs float32\[3\] of a predictor; they"
+        ):
+            extend(state, predictor=wrong, joint=lambda x, y: x, encoder=piece)
+    for name, options in (("durations", LASTING), ("big_blanks", BIG)):
+        with pytest.raises(ValueError, match=f"monotonic is True, with {name}; it must be False"):
+            extend(state, encoder=piece, monotonic=True, **options)
+    with pytest.raises(TypeError, match="dtype is 'foo'; it must be a dtype"):
+        jaxctc.rnnt_decode_start(predictor, START, max_labels=3, dtype="foo")
     with pytest.raises(TypeError, match="dtype is int32; it must be floating-point"):
         jaxctc.rnnt_decode_start(predictor, START, max_labels=3, dtype=jnp.int32)
     with pytest.raises(TypeError, match="predictor returns type ShapeDtypeStruct; it must be a"):

@@ -23,6 +23,7 @@ from jaxctc.core.checks.numbers import class_from_either_end as class_from_eithe
 from jaxctc.core.checks.numbers import class_id as class_id
 from jaxctc.core.checks.numbers import finite as finite
 from jaxctc.core.checks.numbers import flag as flag
+from jaxctc.core.checks.numbers import floating as floating
 from jaxctc.core.checks.numbers import function as function
 from jaxctc.core.checks.numbers import non_negative as non_negative
 from jaxctc.core.checks.numbers import one_of as one_of

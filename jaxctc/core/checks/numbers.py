@@ -72,6 +72,17 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def floating(name: str, value: Any) -> jnp.dtype:
+    """`value` as a dtype of floating-point numbers."""
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be a dtype.") from None
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{name} is {dtype}; it must be floating-point.")
+    return dtype
+
+
 def one_of(name: str, value: Any, options: tuple[Any, ...]) -> Any:
     """`value` if it is one of `options`."""
     if value not in options:

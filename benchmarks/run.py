@@ -112,6 +112,9 @@ def document(results: Results) -> str:
         "install torch --index-url https://download.pytorch.org/whl/cpu`). Peers are timed in turn "
         "in one process, and medians are reported with quartiles: absolute times drift with the "
         "machine, ratios less. Each machine that ran a benchmark has its results here.",
+        "T is frames, B sequences, C classes, S labels of CTC, U labels of a transducer, "
+        "D the size of a frame's features, W the width of a beam. Times are of the wall; CPU times "
+        "are of all processors together. MB are millions of bytes, MiB are 2²⁰.",
     ]
     for name, machines in results.items():
         parts += [f"## {TITLES[name]}"]

@@ -53,7 +53,7 @@ def arrow(axes, start, end, colour, share, radius=0.17):
             "arrowstyle": "-|>",
             "color": colour,
             "linewidth": 0.8 + 3 * share,
-            "alpha": 0.25 + 0.75 * share,
+            "alpha": 0.4 + 0.6 * share,
             "shrinkA": 0,
             "shrinkB": 0,
         },
@@ -180,7 +180,7 @@ def decoders():
     """Word errors of three decoders, and the time they take, as their beams grow."""
     results = sorted(RESULTS.glob("*/ctc.lm_decode.json"))[0]
     rows = json.loads(results.read_text())["data"]["rows"]
-    figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.8), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(8, 4), sharey=True, layout="constrained")
     split = max(row["decoder"] for row in rows if row["decoder"].startswith("jaxctc"))
     lines = {
         "jaxctc, tuned": (split, "tuned", BLUE, "o-"),
@@ -203,7 +203,9 @@ def decoders():
         axes.set_xlabel("milliseconds a sentence")
     panels[0].set_ylabel("word errors, %")
     panels[0].set_ylim(0)
-    panels[1].legend(frameon=False, loc="lower left")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    )
     return figure
 
 

@@ -143,7 +143,7 @@ def compare(fsa, scores, rounds, calls):
             ]
         )
         data[name] = {**timing._asdict(), "megabytes": megabytes, "apart": apart}
-    header = ["", "ms", "quartiles", "to jaxctc", "temporary MB", "gradients differ by"]
+    header = ["", "ms", "quartiles", "times jaxctc's", "temporary MB", "gradients differ by"]
     return table(header, rows), data
 
 

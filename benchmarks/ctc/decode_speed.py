@@ -181,7 +181,7 @@ def speed(rounds: int, with_keras: bool):
             spread = f"{timing.lower:.3g}–{timing.upper:.3g}"
             rows.append([decoder, timing.median, spread, f"{ratio:.2f}x", f"{score:.3f}"])
             data[f"{name}, {decoder}"] = {**timing._asdict(), "ratio": ratio, "log_p": score}
-        header = ["", "ms", "quartiles", "to jaxctc", "mean log p of the best"]
+        header = ["", "ms", "quartiles", "times jaxctc's", "mean log p of the best"]
         tables[f"{name}: T={FRAMES}, C={CLASSES}, B={BATCH}, W={BEAM}"] = table(header, rows)
     return tables, data
 

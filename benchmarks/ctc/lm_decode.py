@@ -157,7 +157,7 @@ def growth(sentences: Sentences, arpa: Path, model: jaxctc.NGram, rounds: int) -
         scorer = lexicon(some, given, **SAME)
         row = timed(sentences, scorer, 64, 1, rounds)
         rows.append([name, row["wall"], row["processor"], size(scorer) / 1e6])
-    return table(["", "ms a sentence", "of processors", "MB of the scorer"], rows)
+    return table(["", "ms a sentence", "CPU ms", "MB of the scorer"], rows)
 
 
 def judged(rows: list[dict], sets: dict[str, Sentences], model: jaxctc.NGram) -> None:
@@ -179,7 +179,7 @@ def speed_table(rows: list[dict]) -> str:
         if row["set"] == "dev"
     ]
     lines.sort(key=lambda line: (line[1], "jaxctc" not in line[0], line[0]))
-    header = ["", "weights", "beam", "ms a sentence", "of processors", "MB", "compile, s"]
+    header = ["", "weights", "beam", "ms a sentence", "CPU ms", "MB", "compile, s"]
     return table(header, lines)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from flax import nnx
 from tqdm import tqdm
@@ -44,7 +45,7 @@ def train(
       model, optimizer: as built for a new run. At the end, `model` has the final weights, or their
         average with `ema`, on one device; `optimizer` can't be used again.
       batches: yields the rows `devices.rows` of each batch; its state is saved, so they must be a
-        function of that state.
+        function of that state. Batches may have several shapes: a step is compiled for each.
       devices: the devices to compute on.
       out: the directory for `checkpoints/`, `metrics.jsonl` and `tensorboard/`, shared by all
         processes.
@@ -68,15 +69,22 @@ def train(
         bar = stack.enter_context(
             tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=not is_first())
         )
-        program, count, recent, since, spent = None, None, [], 0.0, 0.0
+        programs: dict[Any, tuple[jax.stages.Compiled, float | None]] = {}
+        recent, work, since, spent = [], [], 0.0, 0.0
         for step in range(done + 1, steps + 1):
             batch = devices.batch(next(batches))
-            if program is None:
+            shapes = tuple(x.shape for x in jax.tree.leaves(batch))
+            if shapes not in programs:
+                began = time.perf_counter(), time.process_time()
                 program = compile_step(train_step, model, optimizer, devices, ema, state, batch)
-                count = flops(program, devices)
-                since, spent = time.perf_counter(), time.process_time()
+                programs[shapes] = program, flops(program, devices)
+                # Compilation does not count.
+                since += time.perf_counter() - (began[0] if recent else since)
+                spent += time.process_time() - (began[1] if recent else spent)
+            program, count = programs[shapes]
             state, values = program(state, batch)
             recent.append(values)
+            work.append(count)
             bar.update()
             if step % log_every == 0 or step == steps:
                 # Only here does the loop wait for the device.
@@ -87,9 +95,9 @@ def train(
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()})
                 means["seconds/step"] = seconds
                 means["processor_seconds/step"] = (time.process_time() - spent) / len(recent)
-                if count is not None:
-                    means["flop/s"] = count / seconds
-                recent, since, spent = [], now, time.process_time()
+                if None not in work:
+                    means["flop/s"] = sum(work) / (now - since)
+                recent, work, since, spent = [], [], now, time.process_time()
                 if metrics is not None:
                     metrics.write(step, means)
             stopping = stop.after(step) and step < steps

@@ -1,0 +1,1 @@
+"""Lines of text: characters, fonts, rendering, labelled images, the recogniser, reading."""

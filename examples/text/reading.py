@@ -1,0 +1,144 @@
+"""Reading lines with a trained model, greedily or with a word model."""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxctc
+import training
+from plates.charset import decode
+from text import models
+from text.shapes import HEIGHT, READING_WIDTHS, bucket
+
+DISCOUNT = 0.75
+# Chosen on lines in fonts that were trained with: the weight of the word model, what each word
+# scores, and what a word that is not in the list scores, with each of its characters.
+WEIGHT, WORD_SCORE, UNKNOWN = 0.5, 1.0, (-2.0, -0.5)
+BEAM_WIDTH = 16
+
+
+def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, dict[str, Any]]:
+    """Returns the model of a run's latest checkpoint, for reading, and the run's config.
+
+    Args:
+      run: the directory of a run of text_train.py.
+      options: replace those of the model's description, such as `dtype="float32"`.
+
+    Raises:
+      SystemExit: If there is no such checkpoint.
+    """
+    config = training.load_config(run)
+    if "characters" not in config:
+        raise SystemExit(f"{run}: is not a run of text_train.py")
+    model = models.build({**config["model"], **options}, len(config["charset"]) + 1)
+    training.load_model(run, model)
+    model.eval()
+    return model, config
+
+
+def bigrams(words: Sequence[str]) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Returns the n-grams of `jaxctc.NGram` up to pairs of words, with absolute discounting.
+
+    A count c of a pair after a word that occurs n times gives the probability (c - 0.75) / n; what
+    is taken off is for words that were not seen after it, in proportion to their
+    own probability (Ney, Essen and Kneser 1994). Words not in the list have the part taken off
+    words.
+    """
+    counts, pairs = Counter(words), Counter(zip(words, words[1:], strict=False))
+    total = len(words)
+    single = {word: (count - DISCOUNT) / total for word, count in counts.items()}
+    single["<unk>"] = DISCOUNT * len(counts) / total
+    after, followed, seen = Counter(words[:-1]), Counter(), Counter()
+    for first, second in pairs:
+        followed[first] += 1
+        seen[first] += single[second]
+    back = {
+        word: np.log10(DISCOUNT * followed[word] / after[word] / max(1 - seen[word], 1e-9))
+        for word in followed
+    }
+    found = {(word,): (np.log10(p), back.get(word, 0.0)) for word, p in single.items()}
+    for (first, second), count in pairs.items():
+        found[first, second] = (np.log10((count - DISCOUNT) / after[first]), 0.0)
+    return {ngram: (float(p), float(b)) for ngram, (p, b) in found.items()}
+
+
+def word_model(words: Sequence[str], charset: str) -> jaxctc.Scorer:
+    """Returns a model of a text's words and their pairs, which also lets other words through.
+
+    Args:
+      words: the text, word by word, with their punctuation.
+      charset: the characters, in class order; it has a space.
+    """
+    listed = sorted(set(words))
+    model = jaxctc.NGram(bigrams(words), vocabulary=listed)
+    lexicon = jaxctc.Lexicon(
+        [[charset.index(c) for c in word] for word in listed],
+        len(charset) + 1,
+        separator=charset.index(" "),
+        blank_id=len(charset),
+    )
+    return lexicon.scorer(
+        language_model=model.scorer(start=False, end=False),
+        weight=WEIGHT,
+        word_score=WORD_SCORE,
+        unknown=UNKNOWN,
+    )
+
+
+@nnx.jit
+def _read(model, images, widths, scorer):
+    """Returns the labels read, and the model's probability of them."""
+    logits, lengths = model(images, widths)
+    blank = logits.shape[-1] - 1
+    if scorer is None:
+        read = jaxctc.ctc_greedy_decode(logits, lengths, blank_id=blank)
+    else:
+        best = jaxctc.ctc_beam_search(
+            logits, lengths, blank_id=blank, beam_width=BEAM_WIDTH, scorer=scorer
+        )
+        read = jax.tree.map(lambda x: x[:, 0], best)
+    losses = jaxctc.ctc_loss(
+        logits, read.labels, logit_lengths=lengths, label_lengths=read.lengths, blank_id=blank
+    )
+    return read.labels, jnp.exp(-losses)
+
+
+def read_lines(
+    model: nnx.Module,
+    images: Sequence[np.ndarray],
+    charset: str,
+    *,
+    batch_size: int = 32,
+    scorer: jaxctc.Scorer | None = None,
+) -> tuple[list[str], np.ndarray]:
+    """Reads lines uint8[24, W]: greedily, or by a beam search with a scorer.
+
+    Lines of similar width are read together; a program is compiled for each padded width.
+
+    Returns:
+      the texts, and the model's probability of each, float32[N].
+    """
+    texts, confidences = [""] * len(images), np.zeros(len(images), np.float32)
+    batch_size = min(batch_size, 1 << (len(images) - 1).bit_length()) if images else 1
+    model.eval()
+    for width in READING_WIDTHS:
+        group = [i for i, image in enumerate(images) if bucket(image.shape[1]) == width]
+        for start in range(0, len(group), batch_size):
+            chosen = group[start : start + batch_size]
+            batch = np.zeros((batch_size, HEIGHT, width), np.uint8)
+            widths = np.zeros(batch_size, np.int32)
+            for row, i in enumerate(chosen):
+                widths[row] = images[i].shape[1]
+                batch[row, :, : widths[row]] = images[i]
+            labels, confidence = map(np.asarray, _read(model, batch, widths, scorer))
+            for row, i in enumerate(chosen):
+                texts[i], confidences[i] = decode(labels[row], charset), confidence[row]
+    model.train()
+    return texts, confidences

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 from flax import nnx
 
 import jaxctc

@@ -21,13 +21,13 @@ GREEK = " " + GREEK_LETTERS + "0123456789" + ".,;:!?'\"()[]«»·-–+/%&@#*=<>_
 CHARACTERS = {"latin": LATIN, "greek": GREEK}
 HELD_OUT = 10  # one passage in so many
 
-# Numbers, dates, codes: # is a digit, A a capital letter, a a small one.
-PATTERNS = (
+# Numbers, dates, codes: # is a digit, A a capital letter, a a small one, _ a space.
+_PATTERNS = (
     "#.## ##.## ###.## #,### ##,### #### ##### ###### ## # ##% ##.#% ##:## ##:##:## ##/##/#### "
     "##.##.#### ####-##-## A# A## AA-### A#-#### ###-###-#### (###)_###-#### +##_###_####### "
     "aaa_=_## aa+# (a) [#] [##] A. #. ##. p._### No._### Nr._## ##-## ##_x_## #/# a@aaaa.aaa "
     "#:## \"a\" 'aa' <a> #e-# 0.### -## <= ## *# @aaa aaa_aaa A_A_A AAAA AA## -- ... &"
-).split()
+)
 
 
 def charset_of(characters: str) -> str:
@@ -86,9 +86,33 @@ def words_of(characters: str, held_out: bool) -> list[str]:
     ]
 
 
+def words_for(source: str, characters: str, charset: str) -> list[str]:
+    """Returns the words of a UTF-8 text file, or the built-in ones, for a word model.
+
+    Words with characters that are not in `charset` are left out.
+
+    Raises:
+      SystemExit: If no word is left, or there are no built-in words for these characters.
+    """
+    if source == "built-in":
+        if characters not in CHARACTERS:
+            raise SystemExit(f"there are no built-in words for the characters of {characters}")
+        return words_of(characters, held_out=False)
+    allowed = set(charset)
+    try:
+        text = Path(source).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SystemExit(f"{source}: {error.strerror}") from None
+    words = [word for word in tidy(text).split() if allowed.issuperset(word)]
+    if not words:
+        raise SystemExit(f"{source}: not one word in these characters")
+    return words
+
+
 def _pattern(rng: np.random.Generator, charset: str) -> str:
-    """Returns a number, a date or a code; _ in a pattern between digits is a space."""
-    pattern = PATTERNS[rng.integers(len(PATTERNS))]
+    """Returns a number, a date or a code."""
+    patterns = _PATTERNS.split()
+    pattern = patterns[rng.integers(len(patterns))]
     small = [c for c in charset if c.islower()]
     capital = [c for c in charset if c.isupper()]
     drawn = {"#": list("0123456789"), "a": small, "A": capital}

@@ -90,9 +90,8 @@ def _label_problem(text: str, charset: str) -> str | None:
 
 def _size_problem(text: str, width: int) -> str | None:
     if (needed := frames_needed(text)) > frames(width):
-        return f"{text}: needs {needed} frames, with a blank per repeat; the image has " + str(
-            frames(width)
-        )
+        has = frames(width)
+        return f"{text}: needs {needed} frames, with a blank per repeat; the image has {has}"
     room = bucket(width)
     if room is not None and len(text) > MAX_LABELS[room]:
         return f"{text}: {len(text)} characters, more than {MAX_LABELS[room]} for such an image"
@@ -103,7 +102,10 @@ def load_lines(paths: Sequence[str | os.PathLike], charset: str) -> list[Line]:
     """Returns the lines of tables; lists on stderr which of them can't be used, and why."""
     lines, problems = [], 0
     for table in map(table_of, paths):
-        rows = table.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        try:
+            rows = table.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise SystemExit(f"{table}: must be a table in UTF-8") from None
         for number, row in enumerate(rows, 1):
             if not row.strip():
                 continue
@@ -123,7 +125,9 @@ def _load_row(folder: Path, row: str, charset: str) -> Line:
     """Returns the line of a table's row. Raises ValueError if it can't be used."""
     columns = row.split("\t")
     if len(columns) != 2:
-        raise ValueError(f"has {len(columns)} columns; it must have 2, image and text, with a tab")
+        raise ValueError(
+            f"the row has {len(columns) - 1} tabs; it must have one, between image and text"
+        )
     name, text = columns[0].strip(), tidy(columns[1])
     if problem := _label_problem(text, charset):
         raise ValueError(f"{name}: {problem}")

@@ -22,7 +22,7 @@ LATIN = [*LATIN.split(), "montserrat", "nunito", "pt_serif", "work_sans", "zilla
 UNSEEN = ["alegreya_sans", "ibm_plex_sans", "source_code_pro", "source_sans_3", "source_serif_4"]
 UNSEEN_LATIN = ["ibm_plex_serif"]
 
-FACES = "Regular Bold Italic BoldItalic Web-Regular Web-Bold Web-Italic Web-BoldItalic".split()
+FACES = ("Regular", "Bold", "Italic", "BoldItalic")
 MATPLOTLIB = {
     "DejaVuSans": ("", "-Bold", "-Oblique", "-BoldOblique"),
     "DejaVuSansMono": ("", "-Bold"),
@@ -55,7 +55,7 @@ def families(characters: str, *, unseen: bool = False) -> list[Family]:
         except ModuleNotFoundError as error:
             raise SystemExit(f"{error}; the fonts come with pip install -e '.[text]'") from None
         files = sorted(Path(package.ROOT, "files").iterdir())
-        kept = [f for f in files if "[" in f.name or f.stem.partition("-")[2] in FACES]
+        kept = [f for f in files if "[" in f.name or f.stem.split("-")[-1] in FACES]
         kept = [f for f in kept if latin or f.name not in LATIN_ONLY]
         found.append(Family(name, [(f, WEIGHTS if "[" in f.name else (0,)) for f in kept]))
     if not unseen:

@@ -1,8 +1,8 @@
 """Reading lines with a trained model, greedily or with a word model."""
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def bigrams(words: Sequence[str]) -> dict[tuple[str, ...], tuple[float, float]]:
     own probability (Ney, Essen and Kneser 1994). Words not in the list have the part taken off
     words.
     """
-    counts, pairs = Counter(words), Counter(zip(words, words[1:], strict=False))
+    counts, pairs = Counter(words), Counter(pairwise(words))
     total = len(words)
     single = {word: (count - DISCOUNT) / total for word, count in counts.items()}
     single["<unk>"] = DISCOUNT * len(counts) / total
@@ -76,7 +76,8 @@ def word_model(words: Sequence[str], charset: str) -> jaxctc.Scorer:
       words: the text, word by word, with their punctuation.
       charset: the characters, in class order; it has a space.
     """
-    listed = sorted(set(words))
+    # Each character is a word too, so that all of them may be in words that are not listed.
+    listed = sorted({*words, *charset} - {" "})
     model = jaxctc.NGram(bigrams(words), vocabulary=listed)
     lexicon = jaxctc.Lexicon(
         [[charset.index(c) for c in word] for word in listed],

@@ -9,6 +9,7 @@ from extras import import_or_skip_examples
 
 import_or_skip_examples()
 
+import grain  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import tiny_training  # noqa: E402
@@ -17,6 +18,7 @@ from tensorboardX.proto.event_pb2 import Event  # noqa: E402
 from training_runs import assert_same_run, metrics, weights_of  # noqa: E402
 
 import training  # noqa: E402
+from training import loop, steps  # noqa: E402
 from training.devices import Devices  # noqa: E402
 from training.metrics import Metrics, flops  # noqa: E402
 
@@ -90,6 +92,41 @@ def test_a_run_with_all_options_continues_exactly(tmp_path):
     assert metrics(tmp_path / "one")[-1]["loss"] < 0.6 * metrics(tmp_path / "one")[0]["loss"]
     with pytest.raises(SystemExit, match=r"ema: 0\.9 there, 0\.0 here"):
         tiny_training.main([*settings[1:], "--out", str(tmp_path / "two")])
+
+
+def test_a_step_is_compiled_for_each_shape_of_a_batch(tmp_path, monkeypatch):
+    compiled = []
+
+    def noted(*arguments):
+        compiled.append(arguments[-1].shape)
+        return steps.compile_step(*arguments)
+
+    monkeypatch.setattr(loop, "compile_step", noted)
+
+    def train_step(model, optimizer, batch):
+        value, gradients = nnx.value_and_grad(lambda model: jnp.square(model(batch) - 1).mean())(
+            model
+        )
+        optimizer.update(model, gradients)
+        return {"loss": value, "width": jnp.float32(batch.shape[1])}
+
+    model = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+    optimizer = training.make_optimizer(model, learning_rate=0.1, weight_decay=0.0, steps=10)
+    rows = grain.MapDataset.range(20).map(lambda i: np.ones((1 + i // 2 % 2, 1), np.float32))
+    batches = iter(rows.batch(2).to_iter_dataset())
+    training.train(
+        train_step,
+        model,
+        optimizer,
+        batches,
+        Devices("data", 2),
+        out=tmp_path,
+        steps=4,
+        config={},
+        log_every=2,
+    )
+    assert compiled == [(2, 1, 1), (2, 2, 1)]
+    assert [line["width"] for line in metrics(tmp_path)] == [1.5, 1.5]
 
 
 def test_flops_are_those_of_the_products():

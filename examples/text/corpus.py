@@ -123,6 +123,17 @@ def _pattern(rng: np.random.Generator, charset: str) -> str:
     return "".join(c for c in text if c in charset)
 
 
+def shorten(text: str, length: int, *, whole_words: bool) -> str:
+    """Returns the first `length` characters of a text, or fewer, without a space at the end.
+
+    The first word is cut if it is longer, even with `whole_words`.
+    """
+    start = text[: max(1, length)]
+    if whole_words and len(start) < len(text) and " " in start and text[len(start)] != " ":
+        start = start.rpartition(" ")[0]
+    return start.strip() or text.strip()[:1]
+
+
 def random_line(
     rng: np.random.Generator,
     characters: str,
@@ -130,11 +141,11 @@ def random_line(
     *,
     held_out: bool = False,
 ) -> str:
-    """Returns a line of about `length` characters that starts and ends with a word.
+    """Returns a line of at most `length` characters.
 
-    Nine of ten lines that are held out are text, and the others numbers, dates and codes. Lines to
-    train with have more of these, and one of ten has characters in no order, so that rare
-    ones are learnt too.
+    Nine of ten lines that are held out are text, and the others numbers, dates and codes; they end
+    with a whole word. Lines to train with have more of these, may end anywhere, and one of ten has
+    characters in no order, so that rare ones are learnt too.
     """
     charset, kind = CHARACTERS[characters], rng.random()
     if not held_out and kind < 0.1:
@@ -144,7 +155,7 @@ def random_line(
         parts = []
         while sum(map(len, parts)) + len(parts) < length:
             parts.append(_pattern(rng, charset))
-        return tidy(" ".join(parts))[: max(1, length)].strip() or "0"
+        return shorten(tidy(" ".join(parts)), length, whole_words=held_out)
     words = words_of(characters, held_out)
     start, end, size = int(rng.integers(len(words))), 0, 0
     chosen = []
@@ -156,4 +167,4 @@ def random_line(
     if not held_out and rng.random() < 0.15:
         line = unicodedata.normalize("NFC", (line.upper(), line.title())[rng.integers(2)])
         line = "".join(c for c in line if c in charset)
-    return line[:length].strip() or words[start]
+    return shorten(line, length, whole_words=held_out)

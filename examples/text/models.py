@@ -40,7 +40,7 @@ class Residual(nnx.Module):
 
 
 class Reader(nnx.Module):
-    """Seven convolutions and a linear layer; a frame sees 46 columns, about five characters.
+    """Seven convolutions and a linear layer; a frame sees 36 columns, about four characters.
 
     Every line is first normalised to mean 0 and variance 1, and to dark ink: the paper has more
     pixels, so that ink is the tail of the distribution.

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from plates.charset import frames_needed
-from text.corpus import random_line
+from text.corpus import random_line, shorten
 from text.fonts import EM, Family, face
 from text.shapes import HEIGHT, frames
 
@@ -62,7 +62,7 @@ def render(
         if room >= 1 or len(text) == 1:
             break
         kept = max(1, min(len(text) - 1, int(len(text) * room)))
-        text = text[:kept].strip() or text[0]
+        text = shorten(text, kept, whole_words=held_out)
     width = max(HEIGHT // 4, min(width, limit))
     matrix = np.array([[scale * stretch, 0, -start * scale * stretch], [0, scale, -top * scale]])
     lean, slope = rng.normal(0, 0.05), rng.uniform(-1, 1) / max(width, 2 * HEIGHT)

@@ -50,6 +50,15 @@ def test_rendered_lines_repeat_and_can_be_aligned(characters):
     assert len(kept) > 5 * len(held) > 1000
 
 
+def test_shortened_text_ends_with_a_character_or_a_word():
+    assert corpus.shorten("one two", 6, whole_words=False) == "one tw"
+    assert corpus.shorten("one two", 6, whole_words=True) == "one"
+    assert corpus.shorten("one two", 3, whole_words=True) == "one"
+    assert corpus.shorten("one two", 2, whole_words=True) == "on"
+    assert corpus.shorten("one two", 4, whole_words=False) == "one"
+    assert corpus.shorten("one", 9, whole_words=True) == "one"
+
+
 def test_batches_have_few_widths_and_continue_from_their_state(monkeypatch):
     monkeypatch.setattr(data, "SHORT_BATCHES", 2)
 

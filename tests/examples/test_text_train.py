@@ -50,7 +50,8 @@ def test_a_run_leaves_scores_and_reads(table, tmp_path, capsys):
 
     (table.parent / "broken.png").write_bytes(b"no image")
     images = [str(table.with_name("0.png")), str(table.with_name("broken.png"))]
-    assert text_read.main(["--checkpoint", str(out), "--table", str(table), *images]) == 1
+    reader = ["--checkpoint", str(out), "--batch-size=2"]  # as in training: compiled already
+    assert text_read.main([*reader, "--table", str(table), *images]) == 1
     captured = capsys.readouterr()
     assert "gt.txt:3: 2.png: unreadable image" in captured.err
     assert "broken.png: unreadable image" in captured.err

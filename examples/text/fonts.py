@@ -7,7 +7,7 @@ licence. DejaVu and STIX come with matplotlib. No family to test with has a sibl
 import importlib
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from PIL import ImageFont
@@ -70,7 +70,7 @@ def face(file: Path, weight: int) -> ImageFont.FreeTypeFont:
     """Returns a font of `EM` pixels; of a variable one, the given weight."""
     font = ImageFont.truetype(file, EM, layout_engine=ImageFont.Layout.BASIC)
     if weight:
-        axes = font.get_variation_axes()
+        axes: list[Any] = font.get_variation_axes()
         font.set_variation_by_axes(
             [
                 min(max(weight, axis["minimum"]), axis["maximum"])

@@ -1,6 +1,7 @@
 """Reading lines with a trained model, greedily or with a word model."""
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -51,22 +52,19 @@ def bigrams(words: Sequence[str]) -> dict[tuple[str, ...], tuple[float, float]]:
     own probability (Ney, Essen and Kneser 1994). Words not in the list have the part taken off
     words.
     """
-    counts, pairs = Counter(words), Counter(pairwise(words))
-    total = len(words)
-    single = {word: (count - DISCOUNT) / total for word, count in counts.items()}
-    single["<unk>"] = DISCOUNT * len(counts) / total
-    after, followed, seen = Counter(words[:-1]), Counter(), Counter()
+    counts, pairs, after = Counter(words), Counter(pairwise(words)), Counter(words[:-1])
+    single = {word: (count - DISCOUNT) / len(words) for word, count in counts.items()}
+    single["<unk>"] = DISCOUNT * len(counts) / len(words)
+    followers = defaultdict(list)
     for first, second in pairs:
-        followed[first] += 1
-        seen[first] += single[second]
-    back = {
-        word: np.log10(DISCOUNT * followed[word] / after[word] / max(1 - seen[word], 1e-9))
-        for word in followed
-    }
-    found = {(word,): (np.log10(p), back.get(word, 0.0)) for word, p in single.items()}
-    for (first, second), count in pairs.items():
-        found[first, second] = (np.log10((count - DISCOUNT) / after[first]), 0.0)
-    return {ngram: (float(p), float(b)) for ngram, (p, b) in found.items()}
+        followers[first].append(second)
+    back = dict.fromkeys(single, 1.0)
+    for word, found in followers.items():
+        unseen = 1 - sum(single[other] for other in found)
+        back[word] = DISCOUNT * len(found) / after[word] / max(unseen, 1e-9)
+    ngrams = {(word,): (p, back[word]) for word, p in single.items()}
+    ngrams |= {pair: ((count - DISCOUNT) / after[pair[0]], 1.0) for pair, count in pairs.items()}
+    return {ngram: (math.log10(p), math.log10(b)) for ngram, (p, b) in ngrams.items()}
 
 
 def word_model(words: Sequence[str], charset: str) -> jaxctc.Scorer:

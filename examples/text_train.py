@@ -19,7 +19,7 @@ import training
 from jaxctc.compat.flax import ErrorRate
 from plates.reading import scores
 from text import corpus, data, models
-from text.reading import read_lines, word_model
+from text.reading import load_description, read_lines, word_model
 from text.sheet import contact_sheet
 
 EVALUATION_SEED = 20_240_101
@@ -134,8 +134,11 @@ def train_and_judge(args: argparse.Namespace) -> None:
     description = {"width": args.width, "dtype": args.dtype}
     model = models.build(description, len(charset) + 1, args.seed)
     if args.init:
-        if training.load_config(args.init).get("charset") != charset:
+        initial = load_description(args.init)
+        if initial["charset"] != charset:
             raise SystemExit(f"--init {args.init} has another character set")
+        if (width := initial["model"]["width"]) != args.width:
+            raise SystemExit(f"--init {args.init} has width {width}; it must be {args.width}")
         training.load_model(args.init, model)
     optimizer = training.make_optimizer(
         model,

@@ -25,6 +25,18 @@ WEIGHT, WORD_SCORE, UNKNOWN = 0.5, 1.0, (-2.0, -0.5)
 BEAM_WIDTH = 16
 
 
+def load_description(run: str | Path) -> dict[str, Any]:
+    """Returns the config of a run of text_train.py: its model and characters.
+
+    Raises:
+      SystemExit: If there is no such checkpoint.
+    """
+    config = training.load_config(run)
+    if not {"characters", "charset"} <= config.keys():
+        raise SystemExit(f"{run}: is not a run of text_train.py")
+    return config
+
+
 def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, dict[str, Any]]:
     """Returns the model of a run's latest checkpoint, for reading, and the run's config.
 
@@ -35,9 +47,7 @@ def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, dict[str, 
     Raises:
       SystemExit: If there is no such checkpoint.
     """
-    config = training.load_config(run)
-    if "characters" not in config:
-        raise SystemExit(f"{run}: is not a run of text_train.py")
+    config = load_description(run)
     model = models.build({**config["model"], **options}, len(config["charset"]) + 1)
     training.load_model(run, model)
     model.eval()

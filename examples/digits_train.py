@@ -36,19 +36,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--objective", choices=OBJECTIVES, default="ctc", help="the loss")
     add("--init", metavar="RUN", help="start from the weights of this run")
     add("--streaming", action="store_true", help="normalise by what was heard before, as a stream")
-    add("--steps", type=int, default=3000, help="training steps")
+    add("--steps", type=int, default=12000, help="training steps")
     add("--batch-size", type=int, default=16, help="strings per step")
     add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the update rule")
     add("--learning-rate", type=float, default=6e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels")
     add("--without", nargs="+", choices=PARTS, default=[], help="what is not done to strings")
     add("--seed", type=int, default=0, help="seed of initial weights and strings")
-    add("--strings", type=int, default=3000, help="strings to train on")
+    add("--strings", type=int, default=6000, help="strings to train on")
     add("--eval-strings", type=int, default=500, help="test strings of each kind")
     add("--save-every", type=int, default=250, help="steps between checkpoints")
     add("--log-every", type=int, default=25, help="steps between lines of metrics.jsonl")
     training.add_options(parser)
-    parser.set_defaults(ema=0.995)
+    parser.set_defaults(ema=0.998)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
     for name in ("steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"):
@@ -118,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train_and_judge(args: argparse.Namespace) -> None:
     model = make_model(args)
     train_recordings, known, unseen = split(args)
-    parts = tuple(part for part in PARTS if part not in args.without)
+    without = args.without if args.data else [*args.without, "synthetic"]  # they say no tones
+    parts = tuple(part for part in PARTS if part not in without)
     strings = mixing.training_strings(train_recordings, args.strings, [args.seed], parts)
     loss = make_loss(args.objective, strings)
     optimizer = training.make_optimizer(

@@ -37,7 +37,7 @@ def vary(
     for name, change in CHANGES.items():
         if name in parts:
             x, frames = change(x, frames, keys[name])
-    x = _noise(x, frames, keys["noise"], "noise" in parts)
+    x += _random_noise(x, frames, keys["noise"], colours="noise" in parts)
     return batch | {"features": jnp.log(x + data.FLOOR), "frames": frames}
 
 
@@ -69,6 +69,12 @@ def _random_warps(key: jax.Array, batch: int) -> jax.Array:
     return jax.random.uniform(
         key, (batch, 2), minval=jnp.array([0.82, -0.2]), maxval=jnp.array([1.22, 0.2])
     )
+
+
+def _hum(x, frames, key):
+    """Noise of any colour, 8 to 40 dB below, only while somebody speaks: that of a recording."""
+    said = x.sum(2, keepdims=True) > 0
+    return x + said * _random_noise(x, frames, key, colours=True), frames
 
 
 def _vowels(x, frames, key):
@@ -133,7 +139,7 @@ def _reverberation(x, frames, key):
     return x.swapaxes(0, 1), frames
 
 
-def _noise(x, frames, key, colours):
+def _random_noise(x, frames, key, *, colours):
     """White noise, 15 to 40 dB below the string; with colours, of any colour, 8 to 40 dB below."""
     keys = jax.random.split(key, 3)
     starts = jax.random.randint(keys[0], (len(x),), 0, len(NOISE) - x.shape[1])
@@ -142,7 +148,7 @@ def _noise(x, frames, key, colours):
         noise *= jnp.exp(_curves(keys[1], len(x)))[:, None]
     highest = -0.8 if colours else -1.5
     level = jax.random.uniform(keys[2], (len(x),), minval=-4.0, maxval=highest)
-    return x + noise * _louder(noise, x, frames, level)
+    return noise * _louder(noise, x, frames, level)
 
 
 def _voices(x, frames, key):
@@ -170,6 +176,7 @@ def _make_noise() -> np.ndarray:
 
 NOISE = _make_noise()
 CHANGES: dict[str, Callable] = {
+    "hum": _hum,
     "vowels": _vowels,
     "tempo": _tempo,
     "equaliser": _equaliser,

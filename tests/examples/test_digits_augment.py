@@ -1,6 +1,4 @@
-"""Training strings: voices that are mixed, and what is varied at every step."""
-
-import itertools
+"""Training strings: how they are joined, synthetic voices, and what is varied at every step."""
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ import_or_skip_examples("kaldi_native_fbank")
 
 import jax  # noqa: E402
 
-from digits import augment, data, mixing, models, normalise  # noqa: E402
+from digits import augment, data, mixing, models, normalise, synthesis  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -29,40 +27,6 @@ def power_of(features, frames) -> np.ndarray:
     return (np.exp(features) * inside[:, :, None]).sum((1, 2))
 
 
-@pytest.mark.parametrize("sizes", [(1, 3), (3, 1), (3, 4), (4, 4)])
-def test_the_warping_path_is_the_best_of_all(sizes):
-    x, y = (np.random.default_rng(size).normal(size=(size, 2)) for size in sizes)
-    y = y + 1
-
-    def paths(i, j):
-        if (i, j) == (0, 0):
-            yield [(0, 0)]
-        for a, b in ((i - 1, j - 1), (i - 1, j), (i, j - 1)):
-            if a >= 0 and b >= 0:
-                yield from ([*path, (i, j)] for path in paths(a, b))
-
-    def cost(path):
-        total = 1.5 * np.square(x[0] - y[0]).sum()
-        for before, (i, j) in itertools.pairwise(path):
-            both = before == (i - 1, j - 1)
-            total += (1.5 if both else 1) * np.square(x[i] - y[j]).sum()
-        return total
-
-    best = min(paths(*(size - 1 for size in sizes)), key=cost)
-    assert mixing.warping_path(x, y).tolist() == [list(pair) for pair in best]
-
-
-def test_a_mixture_goes_from_one_take_to_the_other():
-    x, y = (data.power(r.sound) for r in (RECORDINGS[0], RECORDINGS[2]))
-    assert len(x) != len(y)
-    for share, expected in [(0, x), (1, y)]:
-        np.testing.assert_allclose(mixing.mixture(x, y, share), expected, rtol=2e-3, atol=3e-6)
-    half, beyond = mixing.mixture(x, y, 0.5), mixing.mixture(x, y, 1.4)
-    assert len(half) == pytest.approx((len(x) + len(y)) / 2, abs=1)
-    assert np.sign(len(beyond) - len(y)) == np.sign(len(y) - len(x))
-    np.testing.assert_allclose(mixing.mixture(x, x, 1.4), x, rtol=2e-3, atol=3e-6)
-
-
 def test_a_training_string_is_a_function_of_seed_and_number_and_fits():
     one = mixing.training_strings(RECORDINGS, 6, [1])
     two = mixing.training_strings(RECORDINGS, 3, [1])
@@ -76,6 +40,50 @@ def test_a_training_string_is_a_function_of_seed_and_number_and_fits():
         loud = string.features.astype(np.float32).mean(1)
         assert np.all(loud[~said] == 0)
         assert np.mean(loud[said] > 0) > 0.9
+
+
+def test_resonances_are_those_of_their_poles():
+    formants = np.array([[500, 1500, 2500, 3500, 4500], [300, 2200, 3000, 3400, 4700.0]])
+    widths = np.array([[60, 90, 120, 200, 250], [40, 200, 300, 100, 80.0]])
+    found = synthesis.resonances(formants, widths)
+    for row, place, width in zip(found, formants, widths, strict=True):
+        poles = np.concatenate([-width / 2 + 1j * place, -width / 2 - 1j * place])
+        response = np.prod(poles / (1j * synthesis.FREQUENCIES[:, None] - poles), -1)
+        np.testing.assert_allclose(row, np.abs(response) ** 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("pitch", [100, 160, 250])
+def test_harmonics_are_those_of_pulses_in_a_window(pitch):
+    time = np.arange(0, 1, 1 / data.RATE)
+    pulses = np.diff(np.floor(time * pitch), prepend=-1).astype(np.float32)
+    expected = data.power(pulses).mean(0)
+    found = synthesis.harmonics(np.array([float(pitch)]))[0]
+    inside = (synthesis.FREQUENCIES > 60) & (synthesis.FREQUENCIES < 1500)
+    found, expected = (x[inside] / x[inside].mean() for x in (found, expected))
+    assert np.abs(found - expected).mean() < 0.2
+
+
+def test_synthetic_digits_sound_as_their_phones():
+    rng = np.random.default_rng(0)
+    voices = [synthesis.draw_voice(rng) for _ in range(20)]
+    said = [[synthesis.say(rng, voice, digit) for digit in range(10)] for voice in voices]
+    for x in (x for row in said for x in row):
+        assert x.dtype == np.float32
+        assert 4 <= len(x) <= 150
+        assert np.all(np.isfinite(x))
+        assert np.all(x >= 0)
+
+    def centre(x):  # of the power between 700 and 3000 Hz, at the loudest frame
+        kept = (synthesis.FREQUENCIES > 700) & (synthesis.FREQUENCIES < 3000)
+        frame = x[np.argmax(x.mean(1))][kept]
+        return (frame * synthesis.FREQUENCIES[kept]).sum() / frame.sum()
+
+    # "three" and "eight" have high second formants, "four" and "one" have low ones.
+    centres = np.array([[centre(x) for x in row] for row in said]).mean(0)
+    assert min(centres[[3, 8]]) > 1.25 * max(centres[[1, 4]])
+    again = synthesis.say(np.random.default_rng(5), voices[0], 7)
+    np.testing.assert_array_equal(again, synthesis.say(np.random.default_rng(5), voices[0], 7))
+    assert synthesis.draw_voice(rng).pitch != voices[0].pitch
 
 
 def test_bands_are_those_of_the_features_and_move():
@@ -97,7 +105,9 @@ def test_bands_are_those_of_the_features_and_move():
 
 def test_modules_hold_no_arrays_of_jax():
     # They would start JAX, after which `jax.distributed` can't join processes.
-    held = [x for m in (augment, data, mixing, models, normalise) for x in vars(m).values()]
+    held = [
+        x for m in (augment, data, mixing, models, normalise, synthesis) for x in vars(m).values()
+    ]
     assert not any(isinstance(x, jax.Array) for x in held)
 
 
@@ -140,6 +150,13 @@ def test_each_part_changes_strings_as_it_says(part):
         more = power_of(found["features"], frames) / power_of(plain["features"], frames) - 1
         assert np.all(more > -1e-3)
         assert 10**-4 < more.max() < 10**-0.75
+    if part == "hum":
+        # In silence there is only the white noise, which is as much louder as the string.
+        silent = batch["features"].sum(2) == 0
+        more = found["features"] - plain["features"]
+        assert np.all(more > -1e-4)
+        assert np.log(1 + 10**-0.8) > more[silent].max()
+        assert more[~silent].max() > 1
     if part == "reverberation":
         assert np.all(found["features"] >= plain["features"] - 1e-4)
 

@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--objective", choices=OBJECTIVES, default="ctc", help="the loss")
     add("--init", metavar="RUN", help="start from the weights of this run")
     add("--streaming", action="store_true", help="normalise by what was heard before, as a stream")
-    add("--steps", type=int, default=12000, help="training steps")
+    add("--steps", type=int, default=8000, help="training steps")
     add("--batch-size", type=int, default=16, help="strings per step")
     add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the update rule")
     add("--learning-rate", type=float, default=6e-3, help="its highest value")

@@ -67,7 +67,7 @@ def _mel(frequency):
 def _random_warps(key: jax.Array, batch: int) -> jax.Array:
     """Vocal tracts of other lengths (Jaitly and Hinton 2013), and of other shapes."""
     return jax.random.uniform(
-        key, (batch, 2), minval=jnp.array([0.82, -0.2]), maxval=jnp.array([1.22, 0.2])
+        key, (batch, 2), minval=jnp.array([0.9, -0.1]), maxval=jnp.array([1.12, 0.1])
     )
 
 
@@ -126,9 +126,9 @@ def _curves(key, batch):
 
 
 def _reverberation(x, frames, key):
-    """Sound that decays for up to 0.8 seconds by 60 dB, in half of the strings."""
+    """Sound that decays for up to 0.5 seconds by 60 dB, in half of the strings."""
     decay, level, chosen = jax.random.uniform(key, (3, len(x), 1))
-    seconds = 0.1 + 0.7 * decay
+    seconds = 0.1 + 0.4 * decay
     keep = jnp.exp(-jnp.log(1e6) * data.HOP / data.RATE / seconds)
     gain = jnp.where(chosen < 0.5, (1 - keep) * 10 ** (-1.2 * level), 0)
 
@@ -152,10 +152,10 @@ def _random_noise(x, frames, key, *, colours):
 
 
 def _voices(x, frames, key):
-    """Another string in the background, 8 to 40 dB below, in half of the strings."""
+    """Another string in the background, 15 to 40 dB below, in half of the strings."""
     level, chosen = jax.random.uniform(key, (2, len(x)))
     other = jnp.roll(_within(x, frames), 1, 0)
-    gain = _louder(other, x, frames, -4.0 + 3.2 * level)
+    gain = _louder(other, x, frames, -4.0 + 2.5 * level)
     return x + other * jnp.where((chosen < 0.5)[:, None, None], gain, 0), frames
 
 

@@ -8,7 +8,7 @@ from digits import data, synthesis
 from digits.data import DigitString, Recording
 
 PARTS = ("speed", "several", "synthetic")
-SYNTHETIC = 0.5  # of all strings
+SYNTHETIC = 0.4  # of all strings
 SILENCES = 4, 21  # frames: the shortest, and more than the longest
 LOUDEST = 6e4  # as float16
 Rng = np.random.Generator
@@ -27,7 +27,7 @@ def training_strings(
       count: the number of strings.
       seed: the seed; string i depends only on it and i.
       parts: "speed": recordings are faster and higher, or slower and lower. "several": a third of
-        the others are of several speakers. "synthetic": half of the strings are of voices that
+        the others are of several speakers. "synthetic": two in five strings are of voices that
         are made up, see `synthesis`.
 
     Returns:
@@ -52,7 +52,7 @@ def _draw(
         return [(digit, synthesis.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
 
     speakers = sorted(takes)
-    speaker, longer = speakers[rng.integers(len(speakers))], rng.uniform(0.85, 1.25)
+    speaker, longer = speakers[rng.integers(len(speakers))], rng.uniform(0.9, 1.13)
     several = "several" in parts and rng.random() < 0.33
     found = []
     for _ in range(count):

@@ -49,7 +49,8 @@ PRONUNCIATIONS = (
     "z ih r ow oh|z iy r ow oh|z ih dx ow oh|z iy r oh|s iy r ow oh",
     "w ah n|w ah n|w aa n|w ao n",
     "t h yu uw|t h yu uw|t h uw|t h yu|t uw|t yu oh",
-    "th r iy|th r iy|th ux dx iy|s r iy|f r iy|t r iy|t ux dx iy|th dx iy",
+    "th r iy|th r iy|th r ih iy|s r iy|f r iy|t r iy|th dx iy|"
+    "th ux dx iy|t ux dx iy|th ux dx ih iy",
     "f ao r|f ao r|f ao|f ow r|f ao er|f ow er|f oh er|f aa er",
     "f aa ai v|f aa ai v|f ah ai v|f aa ai f|f ae ai v",
     "s ih p k s|s ih p k s|s iy p k s|s ih p s",
@@ -98,7 +99,7 @@ class Voice(NamedTuple):
 def draw_voice(rng: Rng) -> Voice:
     """Returns a voice drawn at random."""
     phones = len(_PHONES)
-    size = np.exp(rng.uniform(-0.16, 0.24))  # 1 for a man; larger for a shorter vocal tract
+    size = np.exp(rng.normal(0.03, 0.09))  # 1 for a man; larger for a shorter vocal tract
     accent = rng.normal(1, 0.08, (phones, 3)) ** np.array([1, 0.8, 0.5])
     formants = np.empty((phones, 5))
     formants[:, :3] = _PHONES[:, :3] * accent * size * rng.normal(1, 0.04, 3)

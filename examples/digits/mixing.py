@@ -1,4 +1,4 @@
-"""Training strings, joined from the power spectra of recordings and of voices that are made up."""
+"""Training strings, joined from the power spectra of recordings and of synthetic voices."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -27,8 +27,8 @@ def training_strings(
       count: the number of strings.
       seed: the seed; string i depends only on it and i.
       parts: "speed": recordings are faster and higher, or slower and lower. "several": a third of
-        the others are of several speakers. "synthetic": two in five strings are of voices that
-        are made up, see `synthesis`.
+        the others are of several speakers. "synthetic": two in five strings are of the voices of
+        `synthesis`.
 
     Returns:
       Strings whose features are power spectra, float16[T, bins], for `augment.vary`.

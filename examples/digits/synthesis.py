@@ -11,8 +11,9 @@ import numpy as np
 
 from digits import data
 
-# Columns: the first three formants of a man in Hz; levels in dB of voice, breath, hiss, flat noise
-# and the burst of k, "." for none; by how much the bandwidths are wider; milliseconds.
+# Columns: the first three formants of a man in Hz, roughly those of Klatt 1980, and of Peterson and
+# Barney 1952; levels in dB of voice, breath, hiss, flat noise and the burst of k, "." for none; by
+# how much the bandwidths are wider; milliseconds. "p" is the silence before a stop.
 PHONES = """
 iy  310 2200 2960    0   .   .   .   .  1  160
 ih  400 1900 2570    0   .   .   .   .  1  100
@@ -43,7 +44,7 @@ p   400 1600 2600    .   .   .   .   .  1   70
 t   380 1700 2650    .   . -17 -22   .  1   18
 h   400 1600 2500    . -20   . -34   .  1   40
 k   350 1950 2750    .   .   .   . -17  1   25
-"""  # "p" is the silence before a stop
+"""
 # Ways to say each digit, in several accents. Frequent ones are given twice.
 PRONUNCIATIONS = (
     "z ih r ow oh|z iy r ow oh|z ih dx ow oh|z iy r oh|s iy r ow oh",

@@ -98,8 +98,8 @@ def plot_plate(axis, checkpoint: str, image_file: str) -> None:
     from matplotlib.font_manager import FontProperties
 
     from plates.data import label_from_name, load_image
+    from plates.glyphs import CHINESE_FONT
     from plates.reading import load_reader, read_images
-    from plates.render import CHINESE_FONT
 
     model, charset = load_reader(checkpoint)
     text = label_from_name(image_file)

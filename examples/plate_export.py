@@ -1,6 +1,6 @@
 """Exports a reader of plates as one function, for programs that do not use this repository.
 
-    python examples/plate_export.py --checkpoint RUN --format onnx
+    python examples/plate_export.py --format onnx
 
 The function takes any number of images, uint8[N, 24, 94, 3] in BGR, and returns logits, labels,
 their scores and the confidence: see `Outputs` in plates/exporting.py. An image is the plate, cut
@@ -21,6 +21,7 @@ from flax import nnx
 import jaxctc
 from plates import data, exporting, render
 from plates.reading import load_reader
+from plates.weights import CHECKPOINT_HELP, PUBLISHED, is_weights
 
 TOLERANCE = 1e-4
 
@@ -36,11 +37,13 @@ def sample_images(charset: str, count: int = 5) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export a reader of plates.")
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
+    add("--checkpoint", default=PUBLISHED, metavar="RUN", help=CHECKPOINT_HELP)
     add("--format", required=True, choices=("onnx", "stablehlo"))
-    add("--out", type=Path, metavar="FILE", help="default: RUN/reader.onnx, RUN/reader.stablehlo")
+    add("--out", type=Path, metavar="FILE", help="default: reader.onnx or reader.stablehlo in RUN")
     args = parser.parse_args(arguments)
-    out = args.out or Path(args.checkpoint, f"reader.{args.format}")
+    # Beside a run's checkpoints, but not beside the published weights.
+    folder = Path() if is_weights(args.checkpoint) else Path(args.checkpoint)
+    out = args.out or folder / f"reader.{args.format}"
 
     # The weights are float32, whatever the training computed in.
     model, charset = load_reader(args.checkpoint, dtype="float32")

@@ -1,6 +1,6 @@
 r"""Reads licence plates with a trained or imported checkpoint.
 
-    python examples/plate_read.py --checkpoint RUN IMAGE_OR_DIR…
+    python examples/plate_read.py IMAGE_OR_DIR…
 
 Prints a line `file<TAB>text<TAB>confidence` per image; the confidence is the model's probability
 of the text. A tab, a line feed, a carriage return or a backslash in a file's name is written as \t,
@@ -19,6 +19,7 @@ from plates import models
 from plates.charset import unknown_characters
 from plates.data import label_from_name, list_images, load_image
 from plates.reading import DECODERS, SHIFTS, load_reader, read_images, scores
+from plates.weights import CHECKPOINT_HELP, PUBLISHED
 
 ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
 
@@ -27,14 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Read licence plates.")
     add = parser.add_argument
     add("paths", nargs="+", metavar="IMAGE_OR_DIR")
-    add("--checkpoint", required=True, metavar="RUN", help="directory of a run or an import")
+    add("--checkpoint", default=PUBLISHED, metavar="RUN", help=CHECKPOINT_HELP)
     add(
         "--batch-size",
         type=int,
         default=256,
         help="images per batch; results of imported weights depend on it",
     )
-    add("--decoder", choices=DECODERS, default="greedy", help="grammar: a beam over blue plates")
+    add("--decoder", choices=DECODERS, default="greedy", help="grammar: a beam over plates")
     add(
         "--views",
         type=int,

@@ -1,6 +1,6 @@
 """Serves a reader of plates: a page to drop pictures on, and the same as JSON.
 
-    python examples/plate_serve.py --checkpoint RUN
+    python examples/plate_serve.py
     curl -F pictures=@PLATE.jpg http://127.0.0.1:8000/read
 
 Needs the `serve` extra. Ctrl-C, or SIGTERM, stops it when all requests that came in are answered.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from plates import models
 from plates.reading import SHIFTS, load_reader
 from plates.serving import Reader
+from plates.weights import CHECKPOINT_HELP, PUBLISHED
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -22,7 +23,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="RUN", help="directory of a run")
+    add("--checkpoint", default=PUBLISHED, metavar="RUN", help=CHECKPOINT_HELP)
     add("--host", default="127.0.0.1", help="the address to listen on; by default this machine's")
     add("--port", type=int, default=8000, help="the port to listen on")
     add(

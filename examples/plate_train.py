@@ -20,7 +20,14 @@ import training
 from jaxctc.compat.flax import ErrorRate
 from plates import data, models, render, report
 from plates.charset import encode, load_charset
-from plates.reading import SHIFTS, exact_matches, load_description, read_images, scores
+from plates.reading import (
+    SHIFTS,
+    exact_matches,
+    load_description,
+    load_into,
+    read_images,
+    scores,
+)
 
 EVALUATION_SEED = 20_240_101
 
@@ -32,13 +39,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
-    add("--steps", type=int, default=4400, help="training steps")
-    add("--batch-size", type=int, default=32, help="images per step")
-    add("--learning-rate", type=float, default=3e-3, help="its highest value")
-    add("--weight-decay", type=float, default=1e-2, help="AdamW's, on matrices only")
+    add("--steps", type=int, default=2800, help="training steps")
+    add("--batch-size", type=int, default=64, help="images per step")
+    add("--learning-rate", type=float, default=5e-3, help="its highest value")
+    add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels only")
+    add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the rule of updates")
     add("--seed", type=int, default=0, help="seed of initial weights and images")
     add("--model", choices=sorted(models.MODELS), help="default: that of --init, or light")
-    add("--init", metavar="RUN", help="start from the weights of this run or import")
+    add("--init", metavar="RUN", help="start from the weights of this run, import or file")
     add("--charset", metavar="FILE", help="characters in class order; default: those of plates")
     add("--train-data", nargs="+", metavar="DIR", default=[], help="real plates to train on")
     add("--real-share", type=float, default=0.5, help="part of a batch drawn from --train-data")
@@ -47,6 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--save-every", type=int, default=500, help="steps between checkpoints")
     add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
     training.add_options(parser)
+    parser.set_defaults(ema=0.998)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
     for name in ("steps", "batch_size", "eval_images", "save_every", "log_every"):
@@ -61,7 +70,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def describe_model(args: argparse.Namespace, charset: str) -> dict[str, Any]:
     """Returns the description of the model: the one asked for, or that of --init."""
-    description = {"name": args.model or "light"}
+    description: dict[str, Any] = {"name": args.model or "light"}
+    if description["name"] == "light":
+        description["residuals"] = 2
     if args.init:
         initial = load_description(args.init)
         description = initial["model"]
@@ -144,12 +155,13 @@ def train_and_judge(args: argparse.Namespace) -> None:
     description = describe_model(args, charset)
     model = models.build(description, len(charset) + 1, args.seed)
     if args.init:
-        training.load_model(args.init, model)
+        load_into(args.init, model)
     optimizer = training.make_optimizer(
         model,
         learning_rate=args.learning_rate,
         weight_decay=args.weight_decay,
         steps=args.steps,
+        name=args.optimizer,
     )
     head = models.HEADS[description["name"]]
     devices = training.Devices(args.mesh, args.batch_size, microbatches=args.accumulate, head=head)

@@ -17,7 +17,8 @@ import grain
 import numpy as np
 
 from plates import render
-from plates.charset import PROVINCES, encode, frames_needed, unknown_characters
+from plates.charset import encode, frames_needed, unknown_characters
+from plates.collage import Collage
 from plates.models import FRAMES
 from training.devices import Rows
 
@@ -25,7 +26,6 @@ cv2.setNumThreads(1)  # images are tiny, and Grain already reads in several thre
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LABEL_WIDTH = 12
-DOT = round(134.5 / 440 * render.WIDTH)  # the column of the dot on a blue plate
 
 # CCPD's own lists; the O at the end of each stands for "no character".
 CCPD_PROVINCES = "皖沪津渝冀晋蒙辽吉黑苏浙京闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新警学O"
@@ -166,27 +166,12 @@ def _weights(plates: Sequence[Plate]) -> np.ndarray:
     return weights / weights.sum()
 
 
-def graft(plate: Plate, other: Plate) -> Plate:
-    """Returns `plate` with the province and letter of `other`, which end at a blue plate's dot.
-
-    Plates of distant provinces are few; this shows their provinces with more numbers.
-    """
-    if any(len(text) != 7 or text[0] not in PROVINCES for text in (plate.text, other.text)):
-        return plate
-    here, there = plate.image, other.image
-    contrast = here.std((0, 1)) / (there.std((0, 1)) + 1)
-    relit = (there - there.mean((0, 1))) * contrast + here.mean((0, 1))
-    image = here.copy()
-    image[:, :DOT] = relit[:, :DOT].clip(0, 255)
-    return Plate(image, other.text[:2] + plate.text[2:], plate.file)
-
-
 def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Returns a real plate moved, tilted, relit, and as another camera would see it."""
     height, width = render.IMAGE_SIZE
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     centred = corners - corners.mean(0)
-    slant, tilt = rng.normal(0, 0.25), rng.normal(0, 0.025)
+    slant, tilt = rng.normal(0, 0.25), rng.normal(0, 0.04)
     moved = centred @ np.array([[1, tilt], [slant, 1]]) * rng.uniform(0.92, 1.08, 2)
     moved += rng.normal(0, [1.5, 1]) + rng.uniform([-2, -1], [2, 1], (4, 2))
     matrix = cv2.getPerspectiveTransform(corners, (moved + corners.mean(0)).astype(np.float32))
@@ -199,7 +184,7 @@ def augment(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.3:  # something small in front
         y, x = rng.integers(height - 4), rng.integers(width - 4)
         scene[y : y + rng.integers(2, 7), x : x + rng.integers(2, 7)] = rng.random(3)
-    return render.camera(rng, scene)
+    return render.camera(rng, scene, render.HARD if rng.random() < 0.5 else render.FAIR)
 
 
 def example(image: np.ndarray, text: str, charset: str) -> dict[str, np.ndarray]:
@@ -225,19 +210,22 @@ def training_batches(
       charset: the characters, in class order.
       batch_size: images per batch.
       seed: the seed.
-      plates: real plates; those with rarer characters are drawn more often, and all are augmented.
+      plates: real plates; those with rarer characters are drawn more often, and half of them are
+        made into plates with other texts. All are augmented.
       real_share: the part of images that are real; the others are rendered.
       rows: the rows of each batch to return; None for all.
     """
 
     weights = _weights(plates)
+    collage = Collage([(plate.image, plate.text) for plate in plates])
 
     def draw(_, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if rng.random() < real_share:
-            plate, other = (plates[i] for i in rng.choice(len(plates), 2, p=weights))
-            if rng.random() < 0.3:
-                plate = graft(plate, other)
-            return example(augment(rng, plate.image), plate.text, charset)
+            if collage.flat and rng.random() < 0.5:
+                image, text = collage.draw(rng)
+            else:
+                image, text, _ = plates[rng.choice(len(plates), p=weights)]
+            return example(augment(rng, image), text, charset)
         text = render.random_plate(rng, charset)
         return example(render.render(rng, text), text, charset)
 
@@ -255,7 +243,7 @@ def rendered_plates(charset: str, count: int, seed: int) -> list[Plate]:
     for i in range(count):
         rng = np.random.default_rng([seed, i])  # a pair: training seeds are single numbers
         text = render.random_plate(rng, charset)
-        plates.append(Plate(render.render(rng, text), text, f"rendered {i}"))
+        plates.append(Plate(render.render(rng, text, render.FAIR), text, f"rendered {i}"))
     return plates
 
 

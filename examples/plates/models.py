@@ -103,17 +103,35 @@ class ConvNormRelu(nnx.Module):
 
 
 class Residual(nnx.Module):
-    """A 3x3 convolution whose result is added to its input."""
+    """A 3x3 convolution whose result is added to its input.
 
-    def __init__(self, channels, **options):
+    With `squeeze`, its channels are first weighted by what is seen in the whole image (Hu et al.,
+    CVPR 2018), such as blur.
+    """
+
+    def __init__(self, channels, *, squeeze: bool, dtype, rngs):
+        options = {"dtype": dtype, "rngs": rngs}
         self.layer = ConvNormRelu(channels, channels, (3, 3), padding=(1, 1), **options)
+        options["dtype"] = jnp.dtype(dtype)
+        self.squeeze = nnx.List(
+            [
+                nnx.Linear(channels, channels // 4, **options),
+                nnx.Linear(channels // 4, channels, **options),
+            ]
+            if squeeze
+            else []
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.layer(x)
+        y = self.layer(x)
+        if self.squeeze:
+            narrow, wide = self.squeeze
+            y = y * (2 * nnx.sigmoid(wide(nnx.relu(narrow(y.mean((1, 2), keepdims=True))))))
+        return x + y
 
 
 class Light(nnx.Module):
-    """Five convolutions and a linear layer: 24 million products per image.
+    """Convolutions and a linear layer: 29 million products per image with two residual blocks.
 
     Every image is first normalised to mean 0 and variance 1 in each colour, so that a dim plate
     in yellow light looks like a bright one.
@@ -121,16 +139,26 @@ class Light(nnx.Module):
     Args:
       classes: characters and the blank.
       width: channels of the first layer; 32 trains in minutes, 48 reads a little better.
+      residuals: the number of residual blocks; 1, as earlier versions had, is without squeezing.
       dtype: of the computation; weights and running means are float32.
     """
 
-    def __init__(self, classes: int, *, width: int = 32, dtype: str = "float32", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        classes: int,
+        *,
+        width: int = 32,
+        residuals: int = 1,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        squeeze = residuals > 1
         w, options = width, {"dtype": dtype, "rngs": rngs}
         self.layers = nnx.List(
             [
                 ConvNormRelu(3, w, (4, 4), strides=(2, 2), padding=(1, 1), **options),
                 ConvNormRelu(w, 2 * w, (3, 3), strides=(2, 2), padding=(1, 1), **options),
-                Residual(2 * w, **options),
+                *[Residual(2 * w, squeeze=squeeze, **options) for _ in range(residuals)],
                 ConvNormRelu(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), **options),
                 # The full height, and 7 columns: 24 columns become the 18 frames.
                 ConvNormRelu(4 * w, 6 * w, (3, 7), **options),

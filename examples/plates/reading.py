@@ -12,27 +12,37 @@ from flax import nnx
 
 import jaxctc
 import training
-from plates import models
+from plates import models, weights
 from plates.charset import DIGITS, LETTERS, PROVINCES, decode
 
 
 def load_description(run: str | Path) -> dict[str, Any]:
-    """Returns the config of a run of plate_train.py or of an import: its model and characters.
+    """Returns the config of a run of plate_train.py, of an import, or of a file of weights.
+
+    It has at least the model and its characters.
 
     Raises:
-      SystemExit: If there is no such checkpoint.
+      SystemExit: If there is no such checkpoint or file.
     """
-    config = training.load_config(run)
-    if "charset" not in config:
+    config = (weights if weights.is_weights(run) else training).load_config(run)
+    if not {"model", "charset"} <= config.keys():
         raise SystemExit(f"{run}: is not a run of plate_train.py")
     return config
+
+
+def load_into(run: str | Path, model: nnx.Module) -> None:
+    """Fills `model` with the weights of a run's latest checkpoint, or of a file."""
+    if weights.is_weights(run):
+        weights.load_weights(run, model)
+    else:
+        training.load_model(run, model)
 
 
 def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, str]:
     """Returns the model of a run's latest checkpoint, for reading, and its characters.
 
     Args:
-      run: the directory of a run of plate_train.py or of an import.
+      run: the directory of a run of plate_train.py or of an import, or a file of weights.
       options: replace those of the model's description, such as `dtype="float32"`.
 
     Raises:
@@ -41,7 +51,7 @@ def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, str]:
     config = load_description(run)
     charset = config["charset"]
     model = models.build({**config["model"], **options}, len(charset) + 1)
-    training.load_model(run, model)
+    load_into(run, model)
     model.eval()
     return model, charset
 
@@ -58,10 +68,20 @@ DECODERS = ("greedy", "beam", "grammar")
 
 
 def plate_grammar(charset: str) -> jaxctc.Automaton:
-    """Returns the possible texts of a blue plate: a province, a letter, five letters or digits."""
-    places = [PROVINCES, LETTERS, *[DIGITS + LETTERS] * 5]
-    classes = [{charset.index(c) for c in place if c in charset} for place in places]
-    return jaxctc.Grammar([classes], len(charset) + 1, blank_id=len(charset)).scorer()
+    """Returns the possible texts of plates: a province, a letter, and a number.
+
+    That of a blue plate has five letters or digits. That of a green one has six: with a letter or
+    two first on small cars, or a letter last on large ones.
+    """
+    head = [PROVINCES, LETTERS]
+    blue = [*head, *[DIGITS + LETTERS] * 5]
+    small = [*head, LETTERS, DIGITS + LETTERS, *[DIGITS] * 4]
+    large = [*head, *[DIGITS] * 5, LETTERS]
+    templates = [
+        [{charset.index(c) for c in place if c in charset} for place in places]
+        for places in (blue, small, large)
+    ]
+    return jaxctc.Grammar(templates, len(charset) + 1, blank_id=len(charset)).scorer()
 
 
 # How many pixels the views of an image are moved to the right, the image itself first. A model
@@ -114,6 +134,20 @@ def _read(model, images, decoder, scorer, views):
     logits, read, losses = _hypotheses(model, images, decoder, scorer, views)
     chosen = read.labels[losses.argmin(0), jnp.arange(len(images))]
     return logits[0], chosen, jnp.exp(-losses.min(0))
+
+
+@functools.partial(nnx.jit, static_argnames=("views",))
+def _view_logits(model, images, views):
+    return jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
+
+
+def view_logits(
+    model: nnx.Module, images: np.ndarray, views: int, batch_size: int = 256
+) -> np.ndarray:
+    """Returns the logits of each view of images uint8[N, 24, 94, 3], float32[views, N, T, C]."""
+    starts = range(0, len(images), batch_size)
+    parts = [_view_logits(model, images[start : start + batch_size], views) for start in starts]
+    return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
 
 
 class Details(NamedTuple):

@@ -10,29 +10,17 @@ Images are uint8[24, 94, 3] in BGR, as OpenCV reads them.
 """
 
 from functools import cache
-from pathlib import Path
+from typing import NamedTuple
 
 import cv2
-import fontpkg_barlow_condensed
-import fontpkg_jost
 import numpy as np
-import pylopdf_fonts_zh_cn
-from PIL import Image, ImageDraw, ImageFont
 
+from plates import glyphs
 from plates.charset import DIGITS, LETTERS, PROVINCES
 
 IMAGE_SIZE = HEIGHT, WIDTH = 24, 94
 SCALE = 0.5  # canvas pixels per millimetre: twice as many as in the crop
 SUPERSAMPLE = 2  # the perspective is drawn this many times larger, then averaged down
-
-CHINESE_FONT = pylopdf_fonts_zh_cn.sans_path()
-LATIN_FONTS = [
-    Path(fontpkg_barlow_condensed.ROOT) / "files" / f"BarlowCondensed-{weight}.ttf"
-    for weight in ("Regular", "Medium", "SemiBold")
-] + [CHINESE_FONT]
-# The stems of a plate's 6 and 9 are straight and slanted, and the tail of its Q crosses the
-# ring, as in Futura and similar fonts.
-STRAIGHT_FONT = Path(fontpkg_jost.ROOT) / "files" / "Jost[wght].ttf"
 
 # Left edges and widths of the characters in millimetres. They are 90 high, from 25 to 115.
 BLUE_CELLS = [(15.5, 45), (72.5, 45)] + [(151.5 + 57 * i, 45) for i in range(5)]
@@ -42,6 +30,44 @@ GREEN_CELLS = [(15.5, 45), (69.5, 43)] + [(161.5 + 52 * i, 43) for i in range(6)
 def _pick(rng: np.random.Generator, options):
     """Returns one of `options`, ten times as fast as Generator.choice."""
     return options[rng.integers(len(options))]
+
+
+class Conditions(NamedTuple):
+    """How different plates and cameras are.
+
+    Attributes:
+      warps: in how many ways each glyph is stretched.
+      slopes: standard deviations of the base line's slope, of which one is drawn.
+      slant: the standard deviation of the slant of vertical lines.
+      far: that of how much smaller the far end of the plate is.
+      margin: how far the detector's box is inside and outside of the plate, in heights of it.
+      coarse: the probability of fewer pixels than the crop has.
+      blurred: that of blur.
+      blur: its highest standard deviation in pixels.
+      moved: the probability of motion blur.
+      sharpened: that of sharpening, which cameras do.
+      glare: that of a reflected lamp or sun.
+    """
+
+    warps: int
+    slopes: tuple[float, ...]
+    slant: float
+    far: float
+    margin: tuple[float, float]
+    coarse: float
+    blurred: float
+    blur: float
+    moved: float
+    sharpened: float
+    glare: float
+
+
+# As most pictures are; the rendered plates of tests are so.
+FAIR = Conditions(1, (0.02,), 0.13, 0.02, (0.08, 0.04), 0.06, 0.12, 0.6, 0.02, 0.65, 0.0)
+# As far from it as readable pictures go.
+HARD = Conditions(
+    glyphs.WARPS, (0.03, 0.06, 0.12), 0.15, 0.05, (0.06, 0.1), 0.1, 0.4, 0.8, 0.08, 0.5, 0.08
+)
 
 
 @cache
@@ -72,33 +98,17 @@ def random_plate(rng: np.random.Generator, charset: str) -> str:
     return head + numbers + _pick(rng, digits) + _pick(rng, letters)
 
 
-def render(rng: np.random.Generator, text: str) -> np.ndarray:
-    """Returns an image of the plate `text`, uint8[24, 94, 3]; green if it has eight characters."""
-    layers = _view(rng, _layers(rng, text))
-    return camera(rng, _colour(rng, layers, green=len(text) == 8))
+def render(rng: np.random.Generator, text: str, conditions: Conditions | None = None) -> np.ndarray:
+    """Returns an image of the plate `text`, uint8[24, 94, 3]; green if it has eight characters.
+
+    Without `conditions` they are HARD for most plates, and FAIR for the others.
+    """
+    conditions = conditions or (HARD if rng.random() < 0.7 else FAIR)
+    layers = _view(rng, _layers(rng, text, conditions.warps), conditions)
+    return camera(rng, _colour(rng, layers, len(text) == 8, conditions.glare), conditions)
 
 
 # --- the flat plate ---------------------------------------------------------------------------
-
-
-@cache
-def _glyph(character: str, width: int, height: int, variant: int) -> np.ndarray:
-    """Returns a character's coverage, uint8[height, ≤ width], stretched to its cell."""
-    if character in PROVINCES:
-        font, stroke = ImageFont.truetype(CHINESE_FONT, 160), (0, 0, 1, 2)[variant]
-    else:
-        font, stroke = ImageFont.truetype(LATIN_FONTS[variant], 160), (0, 0, 0, 2)[variant]
-    if character in "69Q":
-        font = ImageFont.truetype(STRAIGHT_FONT, 160)
-        font.set_variation_by_axes([(400, 450, 550, 350)[variant]])
-    # A plate's 1 is a bar with a very short flag; at 24 pixels some fonts' letter I looks the same.
-    drawn = "I" if character == "1" and variant in (0, 2) else character
-    canvas = Image.new("L", (320, 320))
-    ImageDraw.Draw(canvas).text((60, 40), drawn, 255, font, stroke_width=stroke)
-    ink = canvas.crop(canvas.getbbox())
-    if character == "1":  # the only one that is not stretched to its cell
-        width = max(2, round(height * ink.width / ink.height))
-    return np.asarray(ink.resize((width, height), Image.Resampling.BOX))
 
 
 @cache
@@ -122,21 +132,29 @@ def _blank_plate(green: bool, frame: float) -> np.ndarray:
     return layers
 
 
-def _layers(rng: np.random.Generator, text: str) -> np.ndarray:
+def _put(ink: np.ndarray, glyph: np.ndarray, centre: float, width: int, height: int) -> None:
+    """Draws a glyph on the ink of a flat plate, `centre` millimetres from its left edge."""
+    if glyph.shape[1] < glyphs.WIDTH:  # a 1 keeps its proportions
+        width = max(2, round(height * glyph.shape[1] / glyphs.HEIGHT))
+    glyph = cv2.resize(glyph, (width, height), interpolation=cv2.INTER_AREA)
+    x, y = round(centre * SCALE - width / 2), round(70 * SCALE - height / 2)
+    patch = ink[y : y + height, x : x + width]
+    np.maximum(patch, glyph, out=patch)
+
+
+def _layers(rng: np.random.Generator, text: str, warps: int) -> np.ndarray:
     """Returns ink, plate, height and fittings of a flat plate, uint8[h, w, 4]."""
     green = len(text) == 8
     layers = _blank_plate(green, _pick(rng, [0.4, 0.7, 1.0])).copy()
-    variant, weight = int(rng.integers(len(LATIN_FONTS))), int(rng.integers(4))
+    variant, weight = rng.integers(glyphs.VARIANTS, size=2).tolist()
     squeeze = _pick(rng, [0.88, 0.94, 1.0])
     for i, (character, (left, cell)) in enumerate(
         zip(text, GREEN_CELLS if green else BLUE_CELLS, strict=True)
     ):
         width, height = round(cell * SCALE * squeeze), round(_pick(rng, [86, 90, 94]) * SCALE)
-        glyph = _glyph(character, width, height, weight if i == 0 else variant)
-        x = round((left + cell / 2) * SCALE - glyph.shape[1] / 2)
-        y = round(70 * SCALE - height / 2)
-        patch = layers[y : y + height, x : x + glyph.shape[1], 0]
-        np.maximum(patch, glyph, out=patch)
+        warp = int(rng.integers(warps))
+        glyph = glyphs.glyph(character, weight if i == 0 else variant, warp)
+        _put(layers[..., 0], glyph, left + cell / 2, width, height)
     # Two screws above, sometimes two below, often hiding a corner of a character.
     if rng.random() < 0.7:
         fittings = np.zeros(layers.shape[:2], np.uint8)
@@ -150,10 +168,19 @@ def _layers(rng: np.random.Generator, text: str) -> np.ndarray:
     return layers
 
 
+def flat_ink(text: str) -> np.ndarray:
+    """Returns the ink of a flat blue plate, float32[h, w] in 0…1, a little blurred."""
+    ink = _blank_plate(False, 1.0)[..., 0].copy()
+    for character, (left, cell) in zip(text, BLUE_CELLS, strict=True):
+        size = round(0.97 * cell * SCALE), round(90 * SCALE)
+        _put(ink, glyphs.glyph(character, 1, 0), left + cell / 2, *size)
+    return cv2.GaussianBlur(ink, (0, 0), 1.5).astype(np.float32) / 255
+
+
 # --- the view of the plate --------------------------------------------------------------------
 
 
-def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
+def _view(rng: np.random.Generator, layers: np.ndarray, conditions: Conditions) -> np.ndarray:
     """Returns the layers as a detector crops them, float32[24, 94, 4] in 0…1.
 
     A detector's box is upright and roughly touches the outermost corners of the tilted plate.
@@ -161,14 +188,19 @@ def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
     height, width = layers.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     angle = np.deg2rad(np.clip(rng.normal(0, 4.5), -12, 12))
-    shear_x, shear_y = rng.normal(0, 0.13), rng.normal(0, 0.02)
+    shear_x = rng.normal(0, conditions.slant)
+    shear_y = rng.normal(0, _pick(rng, conditions.slopes))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     quad = (corners - corners.mean(0)) @ np.array([[1, shear_y], [shear_x, 1]]) @ turn.T
-    quad *= 1 + rng.uniform(-0.06, 0.06, (4, 1))  # the far end of the plate is smaller
+    quad *= 1 + rng.uniform(-0.03, 0.03, (4, 1))
+    quad[:, 1] *= np.exp(
+        rng.normal(0, conditions.far) * np.sign(quad[:, 0])
+    )  # the far end is smaller
     low, high = quad.min(0), quad.max(0)
     size = high - low
-    low = low - size * rng.uniform([-0.02, -0.04], [0.03, 0.08])
-    high = high + size * rng.uniform([-0.02, -0.04], [0.03, 0.08])
+    inside, outside = conditions.margin
+    low = low - size * rng.uniform([-0.03, -outside], [0.03, inside])
+    high = high + size * rng.uniform([-0.03, -outside], [0.03, inside])
     target = (quad - low) / (high - low) * [WIDTH * SUPERSAMPLE, HEIGHT * SUPERSAMPLE]
     matrix = cv2.getPerspectiveTransform(corners, target.astype(np.float32))
     seen = cv2.warpPerspective(layers, matrix, (WIDTH * SUPERSAMPLE, HEIGHT * SUPERSAMPLE))
@@ -176,7 +208,7 @@ def _view(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
     return small.astype(np.float32) / 255
 
 
-def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.ndarray:
+def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool, glare: float) -> np.ndarray:
     """Returns the lit scene, float32[24, 94, 3] in BGR with 1 as white."""
     ink, plate, level, fittings = (layers[..., i : i + 1] for i in range(4))
     if green:
@@ -206,6 +238,9 @@ def _colour(rng: np.random.Generator, layers: np.ndarray, green: bool) -> np.nda
         light = light * np.where(edge > 0, 1, rng.uniform(0.4, 0.9))
     haze = rng.uniform(0, 0.25) if rng.random() < 0.15 else 0.0
     scene = scene * light * (1 - haze) + haze * rng.uniform(0.4, 1)
+    if rng.random() < glare:  # a lamp or the sun, reflected by a part of the plate
+        far = (x - rng.uniform(-1, 1)) ** 2 / rng.uniform(0.02, 0.5) + y**2 * rng.uniform(0, 2)
+        scene = scene + rng.uniform(0.2, 0.5) * np.exp(-far)
     exposure = np.exp(np.clip(rng.normal(0.05, 0.35), -1.2, 0.5))
     return (scene * exposure * np.exp(rng.normal(0, 0.1, 3))).astype(np.float32)
 
@@ -216,20 +251,19 @@ def _noise() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((512, 512, 3), np.float32)
 
 
-def camera(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
+def camera(rng: np.random.Generator, scene: np.ndarray, conditions: Conditions) -> np.ndarray:
     """Returns a camera's image of a scene: uint8, blurred, coarse, noisy and JPEG-coded."""
-    if rng.random() < 0.06:  # far away: fewer pixels than the crop has
-        share = rng.uniform(0.75, 0.95)
+    if rng.random() < conditions.coarse:  # far away: fewer pixels than the crop has
+        share = rng.uniform(0.65, 0.95)
         coarse = cv2.resize(
             scene, (round(WIDTH * share), round(HEIGHT * share)), interpolation=cv2.INTER_AREA
         )
         scene = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    kind = rng.random()
-    if kind < 0.12:
-        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, 0.6))
-    elif kind < 0.14:  # moved while the shutter was open
-        scene = cv2.blur(scene, _pick(rng, [(2, 1), (3, 1), (1, 2)]))
-    elif kind < 0.8:  # cameras sharpen
+    if rng.random() < conditions.blurred:
+        scene = cv2.GaussianBlur(scene, (5, 5), rng.uniform(0.3, conditions.blur))
+    if rng.random() < conditions.moved:  # while the shutter was open
+        scene = cv2.blur(scene, _pick(rng, [(2, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2)]))
+    if rng.random() < conditions.sharpened:
         scene = scene + rng.uniform(0.3, 1.5) * (scene - cv2.GaussianBlur(scene, (5, 5), 1.0))
     y, x = rng.integers(512 - HEIGHT), rng.integers(512 - WIDTH)
     sheet = _noise()[y : y + HEIGHT, x : x + WIDTH]

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageDraw, ImageFont
 
+from plates.calibration import reliability
 from plates.data import Plate
-from plates.render import CHINESE_FONT
+from plates.glyphs import CHINESE_FONT
 
 COLUMNS, ROWS = 6, 10
 CELL_WIDTH, CELL_HEIGHT, MARGIN = 216, 100, 14
@@ -105,4 +106,29 @@ def posteriors_picture(
     bottom.set_ylabel("probability")
     bottom.spines[["top", "right"]].set_visible(False)
     bottom.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.savefig(path)
+
+
+def reliability_picture(
+    path: str | Path, confidences: dict[str, np.ndarray], right: np.ndarray
+) -> None:
+    """Writes a PNG of the share read right against the confidence, in bins of equally many plates.
+
+    Args:
+      path: the file.
+      confidences: of the same N plates, by the name of the method.
+      right: whether each was read exactly, bool[N].
+    """
+    figure = Figure(figsize=(5, 4.5), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", label="calibrated")
+    for (name, values), shade in zip(confidences.items(), (WRONG, RIGHT), strict=False):
+        bins = reliability(values, right)
+        x, y = [b.confidence for b in bins], [b.right for b in bins]
+        axes.plot(x, y, marker="o", color=shade, label=name)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("share read right")
+    axes.set_title(f"{len(right)} plates, in ten bins of equally many")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.savefig(path)

@@ -11,8 +11,9 @@ import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn"
 
 import cv2  # noqa: E402
 
-from plates import charset, data, render  # noqa: E402
+from plates import charset, data, glyphs, render  # noqa: E402
 from plates.charset import PLATE_CHARACTERS  # noqa: E402
+from plates.collage import Collage, _cell, flatten  # noqa: E402
 
 CCPD = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-{}-37-15.jpg"
 
@@ -112,9 +113,21 @@ def test_rendered_plates_are_repeatable_and_plausible():
 
 
 def test_every_character_has_a_glyph():
-    shapes = {render._glyph(c, 22, 45, 0).tobytes() for c in PLATE_CHARACTERS}
-    # A font draws the same empty box for all characters that it does not have.
-    assert len(shapes) == len(PLATE_CHARACTERS)
+    for variant in range(glyphs.VARIANTS):
+        shapes = {glyphs.glyph(c, variant, 0).tobytes() for c in PLATE_CHARACTERS}
+        # A font draws the same empty box for all characters that it does not have.
+        assert len(shapes) == len(PLATE_CHARACTERS)
+
+
+def test_a_stretched_glyph_still_fills_its_box_and_is_another():
+    plain, *others = (glyphs.glyph("皖", 1, warp) for warp in range(glyphs.WARPS))
+    for other in others:
+        assert other.shape == plain.shape
+        assert np.abs(other.astype(int) - plain).mean() > 5
+        coarse = [cv2.GaussianBlur(x, (0, 0), 4).ravel() for x in (other, plain)]
+        assert np.corrcoef(*coarse)[0, 1] > 0.6
+        for edge in (other[0], other[-1], other[:, 0], other[:, -1]):
+            assert edge.max() > 60
 
 
 def test_augmented_views_differ_and_repeat():
@@ -126,20 +139,62 @@ def test_augmented_views_differ_and_repeat():
     np.testing.assert_array_equal(one, again)
 
 
-def test_a_graft_has_the_head_of_one_plate_and_the_number_of_another():
-    one, two = (
-        data.Plate(render.render(np.random.default_rng(i), text), text, "")
-        for i, text in enumerate(["皖A12345", "沪B67890"])
-    )
-    grafted = data.graft(one, two)
-    assert grafted.text == "沪B12345"
-    assert grafted.image.dtype == np.uint8
-    np.testing.assert_array_equal(grafted.image[:, data.DOT :], one.image[:, data.DOT :])
-    head, source = grafted.image[:, : data.DOT], two.image[:, : data.DOT]
-    assert np.corrcoef(head.ravel(), source.ravel())[0, 1] > 0.8
-    # A green plate has its dot elsewhere, and plates of other places have none.
-    for text in ("沪BD67890", "AB12345"):
-        assert data.graft(one, two._replace(text=text)) is one
+@pytest.fixture(scope="module")
+def collage() -> Collage:
+    """Of five blue plates, and of one that is green, which is left out."""
+    texts = "皖A12345", "沪B67890", "京CDEFGH", "粤JKLMNP", "苏QRSTUV", "沪BD67890"
+    conditions = render.FAIR._replace(slant=0.3, slopes=(0.1,))
+    rng = np.random.default_rng(1)
+    return Collage([(render.render(rng, text, conditions), text) for text in texts])
+
+
+def test_tilted_plates_are_found_and_seen_from_the_front(collage):
+    assert len(collage.flat) >= 4
+    for plate in collage.flat:
+        ink = render.flat_ink(plate.text)
+        light = plate.image.mean(-1)
+        assert np.corrcoef(ink.ravel(), light.ravel())[0, 1] > 0.7
+        # The other way round: the picture has the characters where the flat plate says.
+        seen = cv2.warpPerspective(ink, plate.matrix, (94, 24))
+        inside = cv2.warpPerspective(np.ones_like(ink), plate.matrix, (94, 24)) > 0.9
+        assert np.corrcoef(seen[inside], plate.picture.mean(-1)[inside])[0, 1] > 0.7
+
+
+def test_a_picture_without_a_plate_is_not_found():
+    noise = np.random.default_rng(0).integers(0, 256, (24, 94, 3), np.uint8)
+    assert flatten(noise, "皖A12345") is None
+    assert flatten(np.zeros_like(noise), "皖A12345") is None
+
+
+def test_a_collage_shows_what_it_says(collage):
+    """Its characters look more like those of its text than like those of the plate below."""
+    changed = 0
+    for seed in range(40):
+        picture, text = collage.draw(np.random.default_rng(seed))
+        assert picture.shape == (24, 94, 3)
+        assert picture.dtype == np.uint8
+        assert data.label_problem(text, PLATE_CHARACTERS) is None
+        again, same = collage.draw(np.random.default_rng(seed))
+        np.testing.assert_array_equal(picture, again)
+        assert text == same
+        (base,) = [p for p in collage.flat if (p.picture == picture).mean() > 0.2]
+        light = cv2.warpPerspective(
+            picture, base.matrix, (220, 70), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        ).mean(-1)
+        for place, (old, new) in enumerate(zip(base.text, text, strict=True)):
+            if old == new:
+                continue
+            changed += 1
+            cell = _cell(place)
+            likeness = {
+                c: np.corrcoef(
+                    render.flat_ink(text[:place] + c + text[place + 1 :])[cell].ravel(),
+                    light[cell].ravel(),
+                )[0, 1]
+                for c in (old, new)
+            }
+            assert likeness[new] > likeness[old], (seed, text, place)
+    assert changed > 40
 
 
 def test_plates_with_rare_characters_are_drawn_more_often():

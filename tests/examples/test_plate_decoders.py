@@ -22,7 +22,11 @@ def test_the_grammar_of_plates():
     for text, allowed in [
         ("皖A12345", True),
         ("京N8P8F8", True),
-        ("粤BD12345", False),  # a green one
+        ("粤BD12345", True),  # green ones
+        ("粤BDF2345", True),
+        ("粤B12345D", True),
+        ("粤BDFG345", False),
+        ("粤B1D2345", False),
         ("皖A1234", False),
         ("皖A1234I", False),
         ("皖112345", False),

@@ -104,4 +104,4 @@ def test_the_table_of_readers(tmp_path, monkeypatch, capsys):
     plate_speed.main(["--checkpoint=x", str(tmp_path)])
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.startswith("| JAX | ")
-    assert row.endswith(" | 50.0% |")
+    assert row.endswith(" | 1 of 2, 50.0% | 9.5%–90.5% |")

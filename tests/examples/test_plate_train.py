@@ -25,6 +25,7 @@ from plates.charset import PLATE_CHARACTERS  # noqa: E402
 pytestmark = pytest.mark.usefixtures("compile_once")
 
 SMALL = ["--batch-size=4", "--steps=6", "--save-every=2", "--log-every=1", "--eval-images=6"]
+SMALL += ["--optimizer=adamw"]  # compiles sooner than the default one
 
 
 def run(out: Path, *more: str) -> None:
@@ -49,8 +50,8 @@ def test_run_leaves_metrics_pictures_and_scores(finished):
     assert metrics(finished)[0].keys() == {"step", "loss", "exact_match", "character_error_rate"}
     first = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
     assert first["images/s"] == pytest.approx(4 / first["seconds/step"])
-    # 48 million operations an image, and about as many again for either gradient.
-    assert first["flop/s"] * first["seconds/step"] == pytest.approx(4 * 3 * 48e6, rel=0.1)
+    # 58 million operations an image, and about as many again for either gradient.
+    assert first["flop/s"] * first["seconds/step"] == pytest.approx(4 * 3 * 58e6, rel=0.1)
     result = json.loads((finished / "result.json").read_text())
     assert result["images"] == 6
     assert result.keys() >= {"exact_match", "character_error_rate"}
@@ -105,7 +106,8 @@ def test_averaged_weights_in_bfloat16_are_what_is_read_with(tmp_path, monkeypatc
     keep = lambda model, *_: judged.extend(jax.tree.leaves(nnx.state(model)))  # noqa: E731
     monkeypatch.setattr(plate_train, "judge", keep)
     run(tmp_path, "--dtype=bfloat16", "--accumulate=2", "--ema=0.9", "--steps=2")
-    assert training.load_config(tmp_path)["model"] == {"name": "light", "dtype": "bfloat16"}
+    light = {"name": "light", "residuals": 2, "dtype": "bfloat16"}
+    assert training.load_config(tmp_path)["model"] == light
     for a, b in zip(judged, weights(tmp_path), strict=True):
         np.testing.assert_array_equal(a, b)
         assert b.dtype == np.float32

@@ -39,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
-    add("--steps", type=int, default=2800, help="training steps")
+    add("--steps", type=int, default=2400, help="training steps")
     add("--batch-size", type=int, default=64, help="images per step")
     add("--learning-rate", type=float, default=5e-3, help="its highest value")
     add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels only")

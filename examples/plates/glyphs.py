@@ -27,10 +27,12 @@ _CONDENSED = [
 _GEOMETRIC = Path(fontpkg_jost.ROOT) / "files" / "Jost[wght].ttf"
 _LIKE_FUTURA = "469Q"
 
-# Fonts and by how much their strokes are made thicker. Wide letters get thin when they are pressed
-# into a cell, and are drawn thicker.
-_CHINESE = [(CHINESE_FONT, 1), (CHINESE_FONT, 3), (CHINESE_FONT, 5), (CHINESE_FONT, 7)]
-_CHINESE += [(_SERIF_FONT, 4)]
+# Fonts, and by how much strokes are made thicker: upright ones and level ones. A square character
+# that is pressed into a cell twice as high as wide gets thin upright strokes and thick level ones;
+# on plates both are alike.
+_CHINESE = [(CHINESE_FONT, 4, 0), (CHINESE_FONT, 8, -3), (CHINESE_FONT, 12, -2)]
+_CHINESE += [(_SERIF_FONT, 3, 2), (_SERIF_FONT, 8, 3)]
+# Wide letters get thin when they are pressed into a cell, and are drawn thicker.
 _LATIN = [*((font, 0) for font in _CONDENSED), (CHINESE_FONT, 2), (_GEOMETRIC, 0)]
 _WEIGHTS = 400, 450, 550, 350, 500  # of the geometric font, where it replaces another
 VARIANTS = len(_LATIN)
@@ -41,7 +43,18 @@ WIDTH, HEIGHT = 45, 90  # of a glyph
 @cache
 def _drawn(character: str, variant: int) -> np.ndarray:
     """Returns a character's coverage in one of the fonts, uint8[h, w], large."""
-    path, stroke = (_CHINESE if character in PROVINCES else _LATIN)[variant]
+    if character in PROVINCES:
+        path, upright, level = _CHINESE[variant]
+        ink = _in_font(character, ImageFont.truetype(path, 160))
+        if character == "川" and path == CHINESE_FONT:  # three bars
+            ink = np.zeros((150, 150), np.uint8)
+            for left in (10, 67, 124):
+                ink[:, left : left + 14] = 255
+        ink = np.pad(ink, 8)
+        ink = cv2.dilate(ink, np.ones((1, upright + 1), np.uint8))
+        change = cv2.dilate if level > 0 else cv2.erode
+        return _cropped(change(ink, np.ones((abs(level) + 1, 1), np.uint8)))
+    path, stroke = _LATIN[variant]
     if character in _LIKE_FUTURA and path != CHINESE_FONT:
         path = _GEOMETRIC
     if character in "MW":
@@ -50,10 +63,18 @@ def _drawn(character: str, variant: int) -> np.ndarray:
     if path == _GEOMETRIC:
         font.set_variation_by_axes([_WEIGHTS[variant]])
     # A plate's 1 is a bar with a very short flag; at 24 pixels some fonts' letter I looks the same.
-    drawn = "I" if character == "1" and variant != 1 else character
+    return _in_font("I" if character == "1" and variant != 1 else character, font, stroke)
+
+
+def _in_font(character: str, font: ImageFont.FreeTypeFont, stroke: int = 0) -> np.ndarray:
     canvas = Image.new("L", (320, 320))
-    ImageDraw.Draw(canvas).text((60, 40), drawn, 255, font, stroke_width=stroke)
-    return np.asarray(canvas.crop(canvas.getbbox()))
+    ImageDraw.Draw(canvas).text((60, 40), character, 255, font, stroke_width=stroke)
+    return _cropped(np.asarray(canvas))
+
+
+def _cropped(ink: np.ndarray) -> np.ndarray:
+    rows, columns = (np.flatnonzero(ink.max(axis) > 40) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _warped(ink: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -89,6 +110,6 @@ def glyph(character: str, variant: int, warp: int) -> np.ndarray:
         width = round(HEIGHT * ink.shape[1] / ink.shape[0])
         return cv2.resize(ink, (width, HEIGHT), interpolation=cv2.INTER_AREA)
     if warp:
-        strength = 0.1 if character in PROVINCES else 0.04
+        strength = 0.08 if character in PROVINCES else 0.04
         ink = _warped(ink, np.random.default_rng([ord(character), variant, warp]), strength)
     return cv2.resize(ink, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 SUFFIX = ".safetensors"
 CHECKPOINT_HELP = (
@@ -34,7 +34,7 @@ def save_weights(path: str | Path, model: nnx.Module, config: dict[str, Any]) ->
             raise ValueError(f"{name} has values that float16 can't hold")
     tensors = {name: values.astype(np.float16) for name, values in found.items()}
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in config.items()}
-    save_file(tensors, path, metadata)
+    Path(path).write_bytes(save(tensors, metadata))
 
 
 def load_config(path: str | Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _cropped(ink: np.ndarray) -> np.ndarray:
 
 
 def _warped(ink: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Returns a glyph some of whose parts are wider or higher, others smaller; its box is full."""
+    """Returns a glyph some of whose parts are wider or higher, others smaller, in the same box."""
     height, width = ink.shape
     y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)
 

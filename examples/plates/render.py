@@ -64,7 +64,8 @@ class Conditions(NamedTuple):
 
 # As most pictures are; the rendered plates of tests are so.
 FAIR = Conditions(1, (0.02,), 0.13, 0.02, (0.08, 0.04), 0.06, 0.12, 0.6, 0.02, 0.65, 0.0)
-# As far from it as readable pictures go.
+# As far from that as readable pictures go. Slopes, margins and blur are those of the photos that
+# `collage.py` finds the plates in, or a little more.
 HARD = Conditions(
     glyphs.WARPS, (0.03, 0.06, 0.12), 0.15, 0.05, (0.06, 0.1), 0.1, 0.4, 0.8, 0.08, 0.5, 0.08
 )
@@ -193,9 +194,8 @@ def _view(rng: np.random.Generator, layers: np.ndarray, conditions: Conditions) 
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     quad = (corners - corners.mean(0)) @ np.array([[1, shear_y], [shear_x, 1]]) @ turn.T
     quad *= 1 + rng.uniform(-0.03, 0.03, (4, 1))
-    quad[:, 1] *= np.exp(
-        rng.normal(0, conditions.far) * np.sign(quad[:, 0])
-    )  # the far end is smaller
+    # The far end is smaller.
+    quad[:, 1] *= np.exp(rng.normal(0, conditions.far) * np.sign(quad[:, 0]))
     low, high = quad.min(0), quad.max(0)
     size = high - low
     inside, outside = conditions.margin

@@ -30,5 +30,13 @@ needs_word_model = _needs(WORD_MODEL, "JAXCTC_LM")
 
 def import_or_skip_examples(*more: str) -> None:
     """Skips the module that calls this unless the `examples` extra is installed."""
-    for module in ("grain", "flax", "orbax.checkpoint", "optax", "tensorboardX", *more):
+    for module in (
+        "grain",
+        "flax",
+        "orbax.checkpoint",
+        "optax",
+        "tensorboardX",
+        "safetensors",
+        *more,
+    ):
         pytest.importorskip(module, reason="needs the `examples` extra")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from extras import import_or_skip_examples
 
-import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn", "safetensors")
+import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn")
 
 import cv2  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -55,9 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="digits to expect, and by how much, a natural logarithm; may be repeated",
     )
     args = parser.parse_intermixed_args(arguments)  # options may stand between files
-    for name in ("streams", "beam_width"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    training.at_least_one(parser, args, "streams", "beam_width")
     if args.timeout is not None and not args.timeout > 0:
         parser.error("--timeout must be above 0")
     if args.paths.count("-") > 1:

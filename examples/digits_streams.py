@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+import training
 from digits import data
 
 
@@ -28,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--digits", type=int, default=30, help="digits of a stream")
     add("--seed", type=int, default=0, help="seed of what is said and of the noise")
     args = parser.parse_args(arguments)
-    for name in ("count", "digits"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+    training.at_least_one(parser, args, "count", "digits")
     recordings = data.load_recordings(args.data) if args.data else data.tone_recordings()
     speakers = sorted({r.speaker for r in recordings})
     Path(args.out).mkdir(parents=True, exist_ok=True)

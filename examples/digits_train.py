@@ -51,9 +51,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(ema=0.998)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
-    for name in ("steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    training.at_least_one(
+        parser, args, "steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"
+    )
     if args.strings < args.batch_size:
         parser.error(f"--strings must be at least --batch-size, {args.batch_size}")
     if args.seed < 0:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+import training
 from plates import exporting
 from plates.calibration import wilson
 from plates.charset import decode
@@ -92,9 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--batch-size", type=int, default=64, help="of JAX and onnxruntime")
     add("--rounds", type=int, default=3, help="the fastest of so many is shown")
     args = parser.parse_args(arguments)
-    for name in ("batch_size", "rounds"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    training.at_least_one(parser, args, "batch_size", "rounds")
     files = list_images(args.paths)
     if not files:
         raise SystemExit("there is no image to read")

@@ -58,9 +58,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(ema=0.998)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
-    for name in ("steps", "batch_size", "eval_images", "save_every", "log_every"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    training.at_least_one(
+        parser, args, "steps", "batch_size", "eval_images", "save_every", "log_every"
+    )
     if not 0 <= args.real_share <= 1:
         parser.error("--real-share must be between 0 and 1")
     if args.charset and not Path(args.charset).is_file():

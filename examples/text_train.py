@@ -51,9 +51,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(ema=0.995)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
-    for name in ("steps", "batch_size", "width", "eval_lines", "save_every", "log_every"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    training.at_least_one(
+        parser, args, "steps", "batch_size", "width", "eval_lines", "save_every", "log_every"
+    )
     if not 0 <= args.real_share <= 1:
         parser.error("--real-share must be between 0 and 1")
     if args.seed < 0:

@@ -20,7 +20,7 @@ from plates import render
 from plates.charset import encode, frames_needed, unknown_characters
 from plates.collage import Collage
 from plates.models import FRAMES
-from training.devices import Rows
+from training.devices import drawn_batches
 
 cv2.setNumThreads(1)  # images are tiny, and Grain already reads in several threads
 
@@ -203,8 +203,7 @@ def training_batches(
 ) -> grain.DatasetIterator:
     """Returns an endless iterator of batches; each image is rendered or augmented anew.
 
-    Example i depends only on `seed` and i, and the iterator's state is one number, so that a run
-    can be continued with exactly the next batch.
+    They can be continued: see `training.drawn_batches`.
 
     Args:
       charset: the characters, in class order.
@@ -229,12 +228,7 @@ def training_batches(
         text = render.random_plate(rng, charset)
         return example(render.render(rng, text), text, charset)
 
-    # 2**40 examples are endless in practice.
-    dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw)
-    rows = rows or range(batch_size)
-    dataset = grain.MapDataset.source(Rows(dataset, batch_size, rows)).batch(len(rows))
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    return iter(dataset.to_iter_dataset(options))
+    return drawn_batches(draw, batch_size, seed, rows)
 
 
 def rendered_plates(charset: str, count: int, seed: int) -> list[Plate]:

@@ -20,7 +20,7 @@ from plates.data import decode_image
 from text import fonts, render
 from text.corpus import tidy
 from text.shapes import HEIGHT, READING_WIDTHS, WIDTHS, bucket, frames
-from training.devices import Rows
+from training.devices import drawn_batches
 
 TABLES = ("gt.txt", "rec_gt_train.txt", "rec_gt_test.txt", "labels.tsv")
 MAX_LABELS = {width: width // 4 for width in READING_WIDTHS}  # a narrow i has four columns
@@ -180,8 +180,7 @@ def training_batches(
 ) -> grain.DatasetIterator:
     """Returns an endless iterator of batches, all lines of a batch padded to one of `WIDTHS`.
 
-    Example i depends only on `seed` and i, and the iterator's state is one number, so that a run
-    can be continued with exactly the next batch.
+    They can be continued: see `training.drawn_batches`.
 
     Args:
       characters: what is rendered, "latin" or "greek".
@@ -218,12 +217,7 @@ def training_batches(
         image, text = render.render(rng, families, characters, limit)
         return example(Line(image, text, ""), width, charset)
 
-    # 2**40 examples are endless in practice.
-    dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw)
-    rows = rows or range(batch_size)
-    dataset = grain.MapDataset.source(Rows(dataset, batch_size, rows)).batch(len(rows))
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    return iter(dataset.to_iter_dataset(options))
+    return drawn_batches(draw, batch_size, seed, rows)
 
 
 def rendered_lines(characters: str, count: int, seed: int) -> list[Line]:

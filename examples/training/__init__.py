@@ -6,9 +6,9 @@ processes. The loop works for any Flax NNX model and any Grain iterator.
 """
 
 from training.checkpoints import load_config, load_model, save_model
-from training.devices import Devices, Rows
+from training.devices import Devices, Rows, drawn_batches
 from training.loop import train
-from training.options import WHERE, add_options, check_options
+from training.options import WHERE, add_options, at_least_one, check_options
 from training.processes import is_first, joined
 from training.steps import OPTIMIZERS, make_optimizer, value_and_gradients
 
@@ -18,7 +18,9 @@ __all__ = [
     "Devices",
     "Rows",
     "add_options",
+    "at_least_one",
     "check_options",
+    "drawn_batches",
     "is_first",
     "joined",
     "load_config",

@@ -5,7 +5,7 @@ The mesh has two axes. Batches are sharded over `data`, and the layer that retur
 communication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -166,3 +166,28 @@ class Rows:
     def __getitem__(self, index: int) -> Any:
         batch, row = divmod(index, len(self._rows))
         return self._examples[batch * self._batch_size + self._rows[row]]
+
+
+def drawn_batches(
+    draw: Callable[[int, np.random.Generator], Any],
+    batch_size: int,
+    seed: int,
+    rows: range | None,
+) -> grain.DatasetIterator:
+    """Returns an endless iterator of batches of examples, each drawn anew by two threads.
+
+    Example i depends only on `seed` and i, and the iterator's state is one number, so that a run
+    can be continued with exactly the next batch.
+
+    Args:
+      draw: `draw(i, rng)` returns example i.
+      batch_size: examples per global batch.
+      seed: the seed.
+      rows: the rows of each batch to return; None for all.
+    """
+    # 2**40 examples are endless in practice.
+    dataset = grain.MapDataset.range(2**40).seed(seed).random_map(draw)
+    rows = rows or range(batch_size)
+    dataset = grain.MapDataset.source(Rows(dataset, batch_size, rows)).batch(len(rows))
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))

@@ -25,9 +25,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--coordinator", metavar="HOST:PORT", help="address of process 0")
 
 
+def at_least_one(parser: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
+    """Ends the program if one of these options is below 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+
+
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.accumulate < 1:
-        parser.error("--accumulate must be at least 1")
+    at_least_one(parser, args, "accumulate")
     if not 0 <= args.ema < 1:
         parser.error("--ema must be at least 0 and less than 1")
     try:

@@ -22,6 +22,7 @@ class Arguments(NamedTuple):
 
     model: Transducer
     initial_state: Tree
+    output: Any  # of the predictor: shapes and dtypes
     encoder: jax.Array  # [*batch, T, D], and [B, T, D] for a search
     lengths: jax.Array  # int32 [*batch], and [B]
     bounds: Bounds
@@ -67,7 +68,7 @@ def checked(
     joint, predictor, state = functions
     state = transducer_checks.state("initial_state", state)
     frame = jax.ShapeDtypeStruct((size,), encoder.dtype)
-    logits = transducer_checks.functions(joint, predictor, state, frame, known)
+    logits, output = transducer_checks.functions(joint, predictor, state, frame, known)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
     big = ()
     if big_blanks is not None:
@@ -80,6 +81,7 @@ def checked(
     return Arguments(
         model,
         state,
+        output,
         encoder,
         lengths,
         Bounds(symbols, labels),

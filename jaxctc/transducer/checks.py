@@ -182,8 +182,8 @@ def functions(
     initial_state: Any,
     frame: jax.ShapeDtypeStruct,
     durations: tuple[int, ...] | None = None,
-) -> jax.ShapeDtypeStruct:
-    """Checks the functions of a transducer, and returns shape and dtype of its logits ``[C]``.
+) -> tuple[jax.ShapeDtypeStruct, Any]:
+    """Checks the functions of a transducer; shapes and dtypes of logits ``[C]`` and of an output.
 
     With `durations`, the joint network returns a pair, the second of which are logits of these.
     """
@@ -206,7 +206,7 @@ def functions(
     _scores("joint", logits, "[C]")
     if logits.ndim != 1 or logits.shape[0] == 0:
         raise ValueError(f"joint returns shape {logits.shape}; it must be [C], C at least 1.")
-    return logits
+    return logits, output
 
 
 def state_function(name: str, predictor: Any, state: Any) -> Any:

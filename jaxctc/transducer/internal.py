@@ -116,7 +116,7 @@ def rnnt_internal_lm(
         raise ValueError(f"frame has shape {frame.shape}; it must be [D].")
     state = transducer_checks.state("initial_state", initial_state)
     struct = jax.ShapeDtypeStruct(frame.shape, frame.dtype)
-    logits = transducer_checks.functions(joint, predictor, state, struct)
+    logits, _ = transducer_checks.functions(joint, predictor, state, struct)
     blank_id = checks.class_id("blank_id", blank_id, logits.shape[0])
     blanks = [blank_id]
     if big_blanks is not None:

@@ -50,9 +50,8 @@ def check(name: str, value: Any) -> None:
         raise TypeError(f"{name} has type {type(value).__name__}; it must be a TransducerState.")
 
 
-def check_predictor(state: TransducerState, predictor: Any, before: Any, axes: int) -> None:
+def check_output(state: TransducerState, output: Any, axes: int) -> None:
     """Checks that a state's outputs, after so many axes, are such as the predictor's."""
-    output = transducer_checks.state_function("predictor", predictor, before)
     own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[axes:], x.dtype), state.search.output)
     was, must = map(transducer_checks.described, (own, output))
     if was != must:

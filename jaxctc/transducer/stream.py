@@ -176,7 +176,7 @@ def rnnt_decode_extend(
             f"state has dtype {one.score.dtype}; it must be {given.model.dtype}, "
             "the dtype in which the logits are computed."
         )
-    transducer_state.check_predictor(state, given.model.predictor, given.initial_state, axes)
+    transducer_state.check_output(state, given.output, axes)
     transducer_state.check_scorer(state, scorer)
     if not is_path and (ahead := one.score.shape[-2]) != given.model.ahead:
         raise ValueError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plates.data import list_images
+from recognition.images import list_images
 
 HEADER = "| clients | requests | lost | images/s | p50 | p99 |\n|---:|---:|---:|---:|---:|---:|"
 

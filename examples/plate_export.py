@@ -20,8 +20,8 @@ from flax import nnx
 
 import jaxctc
 from plates import data, exporting, render
-from plates.reading import load_reader
-from plates.weights import CHECKPOINT_HELP, PUBLISHED, is_weights
+from plates.reading import CHECKPOINT_HELP, PUBLISHED, load_reader
+from recognition.weights import is_weights
 
 TOLERANCE = 1e-4
 

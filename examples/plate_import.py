@@ -13,7 +13,7 @@ from flax import nnx
 
 import training
 from plates import models
-from plates.charset import load_charset
+from plates.charset import charset_of
 from plates.torch_file import load_state_dict
 
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", metavar="OUT", help="directory for the checkpoint")
     parser.add_argument("--charset", metavar="FILE", help="characters; default: those of plates")
     args = parser.parse_args(arguments)
-    charset = load_charset(args.charset)
+    charset = charset_of(args.charset)
     # Published weights were trained with a mean over the batch in the network: keep that.
     description = {"name": "lprnet", "normalise": "batch", "fixed_norms": True}
     model = models.build(description, len(charset) + 1)

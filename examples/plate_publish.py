@@ -20,9 +20,9 @@ import numpy as np
 
 import jaxctc
 from plates import calibration, data, report
-from plates.charset import encode
-from plates.reading import SHIFTS, load_description, load_reader, view_logits
-from plates.weights import PUBLISHED, save_weights
+from plates.reading import PUBLISHED, SHIFTS, load_description, load_reader, view_logits
+from recognition.charsets import encode
+from recognition.weights import save_weights
 
 
 def measured(confidences: np.ndarray, right: np.ndarray) -> dict[str, float]:

@@ -9,19 +9,24 @@ read are listed on stderr, and the exit code is then 1.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from plates import models
-from plates.charset import unknown_characters
-from plates.data import label_from_name, list_images, load_image
-from plates.reading import DECODERS, SHIFTS, load_reader, read_images, scores
-from plates.weights import CHECKPOINT_HELP, PUBLISHED
-
-ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\\": r"\\"})
+from plates.data import label_from_name, load_image
+from plates.reading import (
+    CHECKPOINT_HELP,
+    DECODERS,
+    PUBLISHED,
+    SHIFTS,
+    load_reader,
+    read_images,
+)
+from recognition.charsets import unknown_characters
+from recognition.images import load_images
+from recognition.results import print_readings, print_utf8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,18 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
         parser.error("--batch-size must be at least 1")
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
-    sys.stderr.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
+    print_utf8()
 
     model, charset = load_reader(args.checkpoint)
-    files, images, failures = [], [], 0
-    for file in list_images(args.paths):
-        try:
-            images.append(load_image(file))
-            files.append(file)
-        except ValueError as error:
-            failures += 1
-            print(f"{file}: {error}", file=sys.stderr)
+    files, images, failures = load_images(args.paths, load_image)
     if not files:
         print("there is no image to read", file=sys.stderr)
         return 1
@@ -65,22 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts, confidences, _ = read_images(
         model, np.stack(images), charset, args.batch_size, args.decoder, views
     )
-    labelled, unscored = [], 0
-    for file, text, confidence in zip(files, texts, confidences, strict=True):
-        print(f"{file.translate(ESCAPES)}\t{text}\t{confidence:.4f}")
-        try:
-            label = label_from_name(file)
-        except ValueError:
-            continue
-        if label and not unknown_characters(label, charset):
-            labelled.append((text, label))
-        elif label:
-            unscored += 1
-    if unscored:
+    labels = [_label(file) for file in files]
+    known = ["" if unknown_characters(label, charset) else label for label in labels]
+    if unscored := sum(map(bool, labels)) - sum(map(bool, known)):
         print(f"{unscored} labels have characters without a class: not scored", file=sys.stderr)
-    if labelled:
-        print(json.dumps(scores(*zip(*labelled, strict=True))))
+    print_readings(files, texts, confidences, known)
     return 1 if failures else 0
+
+
+def _label(file: str) -> str:
+    try:
+        return label_from_name(file)
+    except ValueError:
+        return ""
 
 
 if __name__ == "__main__":

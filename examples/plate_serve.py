@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from plates import models
-from plates.reading import SHIFTS, load_reader
+from plates.reading import CHECKPOINT_HELP, PUBLISHED, SHIFTS, load_reader
 from plates.serving import Reader
-from plates.weights import CHECKPOINT_HELP, PUBLISHED
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -21,10 +21,10 @@ import numpy as np
 import training
 from plates import exporting
 from plates.calibration import wilson
-from plates.charset import decode
-from plates.data import label_from_name, list_images, load_image
-from plates.reading import SHIFTS, load_reader, read_images
-from plates.weights import CHECKPOINT_HELP, PUBLISHED
+from plates.data import label_from_name, load_image
+from plates.reading import CHECKPOINT_HELP, PUBLISHED, SHIFTS, load_reader, read_images
+from recognition.charsets import decode
+from recognition.images import list_images
 
 HEADER = "| reader | images/s | read exactly | 95 % interval |\n|---|---:|---:|---:|"
 Read = Callable[[np.ndarray], list[str]]

@@ -19,15 +19,11 @@ import jaxctc
 import training
 from jaxctc.compat.flax import ErrorRate
 from plates import data, models, render, report
-from plates.charset import encode, load_charset
-from plates.reading import (
-    SHIFTS,
-    exact_matches,
-    load_description,
-    load_into,
-    read_images,
-    scores,
-)
+from plates.charset import charset_of
+from plates.reading import SHIFTS, exact_matches, load_description, read_images
+from recognition.charsets import encode
+from recognition.checkpoints import load_into
+from recognition.results import scores
 
 EVALUATION_SEED = 20_240_101
 
@@ -142,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_and_judge(args: argparse.Namespace) -> None:
-    charset = load_charset(args.charset)
+    charset = charset_of(args.charset)
     real_share = args.real_share if args.train_data else 0.0
     if real_share < 1 and not render.can_render(charset):
         raise SystemExit("plates can't be rendered in this character set: give --real-share 1")

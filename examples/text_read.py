@@ -9,13 +9,11 @@ the exit code is then 1.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from plate_read import ESCAPES
-from plates.data import list_images
-from plates.reading import scores
+from recognition.images import load_images
+from recognition.results import print_readings, print_utf8
 from text import corpus, data
 from text.reading import load_reader, read_lines, word_model
 
@@ -33,18 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--batch-size must be at least 1")
     if not args.paths and not args.table:
         parser.error("give images or --table")
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
-    sys.stderr.reconfigure(encoding="utf-8", errors="replace")  # pyright: ignore
+    print_utf8()
 
     model, config = load_reader(args.checkpoint)
-    charset, failures = config["charset"], 0
+    charset = config["charset"]
     lines = data.load_lines(args.table, charset) if args.table else []
-    for file in list_images(args.paths):
-        try:
-            lines.append(data.Line(data.load_image(file), "", file))
-        except ValueError as error:
-            failures += 1
-            print(f"{file}: {error}", file=sys.stderr)
+    files, images, failures = load_images(args.paths, data.load_image)
+    lines += [data.Line(image, "", file) for file, image in zip(files, images, strict=True)]
     if not lines:
         print("there is no image to read", file=sys.stderr)
         return 1
@@ -54,12 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts, confidences = read_lines(
         model, [line.image for line in lines], charset, batch_size=args.batch_size, scorer=scorer
     )
-    for line, text, confidence in zip(lines, texts, confidences, strict=True):
-        print(f"{line.file.translate(ESCAPES)}\t{text}\t{confidence:.4f}")
-    if labelled := [
-        (text, line.text) for text, line in zip(texts, lines, strict=True) if line.text
-    ]:
-        print(json.dumps(scores(*zip(*labelled, strict=True))))
+    print_readings([line.file for line in lines], texts, confidences, [x.text for x in lines])
     return 1 if failures else 0
 
 

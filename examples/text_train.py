@@ -17,7 +17,7 @@ from flax import nnx
 import jaxctc
 import training
 from jaxctc.compat.flax import ErrorRate
-from plates.reading import scores
+from recognition.results import scores
 from text import corpus, data, models
 from text.reading import load_description, read_lines, word_model
 from text.sheet import contact_sheet

@@ -17,14 +17,14 @@ import grain
 import numpy as np
 
 from plates import render
-from plates.charset import encode, frames_needed, unknown_characters
 from plates.collage import Collage
 from plates.models import FRAMES
+from recognition.charsets import encode, frames_needed, unknown_characters
+from recognition.images import list_images, read_image
 from training.devices import drawn_batches
 
 cv2.setNumThreads(1)  # images are tiny, and Grain already reads in several threads
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LABEL_WIDTH = 12
 
 # CCPD's own lists; the O at the end of each stands for "no character".
@@ -40,24 +40,6 @@ class Plate(NamedTuple):
     image: np.ndarray
     text: str
     file: str
-
-
-def list_images(paths: Sequence[str | os.PathLike]) -> list[str]:
-    """Returns the image files at `paths`, and in directories at `paths`, in a fixed order.
-
-    Names are decoded as UTF-8, whatever the locale is, because the labels are UTF-8.
-    """
-    found = []
-    for path in paths:
-        if not os.path.isdir(path):
-            found.append(os.fsencode(path))  # if it does not exist, reading it is an error
-        for folder, _, names in os.walk(os.fsencode(path)):
-            found += [
-                os.path.join(folder, name)
-                for name in names
-                if name.decode("utf-8", "replace").lower().endswith(SUFFIXES)
-            ]
-    return [name.decode("utf-8", "surrogateescape") for name in sorted(found)]
 
 
 def _ccpd_fields(file: str) -> list[str] | None:
@@ -80,18 +62,6 @@ def label_from_name(file: str) -> str:
     return text
 
 
-def decode_image(content: bytes | np.ndarray) -> np.ndarray:
-    """Returns the image in a file's bytes, uint8[H, W, 3] in BGR. Raises ValueError if it can't."""
-    try:
-        data = np.frombuffer(content, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:  # such as too many pixels
-        image = None
-    if image is None:
-        raise ValueError("unreadable image")
-    return image
-
-
 def resize(image: np.ndarray) -> np.ndarray:
     """Returns a plate of any size as models take it, uint8[24, 94, 3]."""
     if image.shape[:2] == render.IMAGE_SIZE:
@@ -106,12 +76,7 @@ def load_image(file: str) -> np.ndarray:
 
     From a photo with a CCPD name the plate's box is cut out first.
     """
-    try:
-        # Not cv2.imread, which can't open such names everywhere.
-        data = np.fromfile(file.encode("utf-8", "surrogateescape"), np.uint8)
-    except OSError as error:
-        raise ValueError(f"unreadable image ({error.strerror})") from error
-    image = decode_image(data)
+    image = read_image(file)
     box = _CCPD_BOX.fullmatch(fields[2]) if (fields := _ccpd_fields(file)) else None
     if box:
         left, top, right, bottom = map(int, box.groups())

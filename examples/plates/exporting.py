@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from plates import models
+from recognition.layers import plain_convolutions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Array = jax.Array | np.ndarray
@@ -56,7 +57,7 @@ def greedy(logits: jax.Array) -> Outputs:
 def reader(model: nnx.Module) -> Callable[[jax.Array], Outputs]:
     """Returns the function to export: from images uint8[N, 24, 94, 3], BGR, to `Outputs`."""
     model.eval()
-    models.plain_convolutions(model)
+    plain_convolutions(model)
     return lambda images: greedy(model(images))
 
 

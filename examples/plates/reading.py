@@ -1,7 +1,6 @@
-"""Reading plates with a trained model, and scores of the results."""
+"""Reading plates with a trained model."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,31 +10,31 @@ import numpy as np
 from flax import nnx
 
 import jaxctc
-import training
-from plates import models, weights
-from plates.charset import DIGITS, LETTERS, PROVINCES, decode
+from plates import models
+from plates.charset import DIGITS, LETTERS, PROVINCES
+from recognition.charsets import decode
+from recognition.checkpoints import load_config, load_into
+from recognition.weights import SUFFIX
+
+CHECKPOINT_HELP = (
+    "directory of a run or an import, or a file of weights; default: the published ones"
+)
+PUBLISHED = Path(__file__).parents[1] / "weights" / f"plates{SUFFIX}"
 
 
-def load_description(run: str | Path) -> dict[str, Any]:
-    """Returns the config of a run of plate_train.py, of an import, or of a file of weights.
+def load_description(checkpoint: str | Path) -> dict[str, Any]:
+    """Returns the settings of a run of plate_train.py, of an import, or of a file of weights.
 
-    It has at least the model and its characters.
+    They have at least the model and its characters.
 
     Raises:
       SystemExit: If there is no such checkpoint or file.
     """
-    config = (weights if weights.is_weights(run) else training).load_config(run)
-    if not {"model", "charset"} <= config.keys():
-        raise SystemExit(f"{run}: is not a run of plate_train.py")
+    config = load_config(checkpoint)
+    model = config.get("model")
+    if not isinstance(model, dict) or model.get("name") not in models.MODELS:
+        raise SystemExit(f"{checkpoint}: is not a run of plate_train.py")
     return config
-
-
-def load_into(run: str | Path, model: nnx.Module) -> None:
-    """Fills `model` with the weights of a run's latest checkpoint, or of a file."""
-    if weights.is_weights(run):
-        weights.load_weights(run, model)
-    else:
-        training.load_model(run, model)
 
 
 def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, str]:
@@ -216,21 +215,3 @@ def read_images(
         logits.append(batch_logits)
     model.train()
     return texts, np.concatenate(confidences), np.concatenate(logits)
-
-
-def _code_points(texts: Sequence[str]) -> np.ndarray:
-    """Returns texts as rows of code points, padded with -1."""
-    width = max(1, *map(len, texts))
-    return np.array([[*map(ord, text), *[-1] * (width - len(text))] for text in texts])
-
-
-def scores(read: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """Returns the number of images, the part read exactly, and the character error rate."""
-    right = sum(a == b for a, b in zip(read, truth, strict=True))
-    return {
-        "images": len(truth),
-        "exact_match": round(right / len(truth), 6),
-        "character_error_rate": round(
-            float(jaxctc.error_rate(_code_points(read), _code_points(truth))), 6
-        ),
-    }

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from plates import models
-from plates.charset import decode
 from plates.reading import SHIFTS, Details, read_in_detail
+from recognition.charsets import decode
 
 # Of the batches; each is a program, compiled at the start. None is padded, and none is larger: on a
 # CPU the time of a batch is in proportion to its images, so larger ones would only be later.

@@ -18,6 +18,7 @@ from PIL import Image
 from plates import data
 from plates.page import POLICY, page
 from plates.serving import MOST_WAITING, Batcher, Busy, Reader, Reading
+from recognition.images import decode_image
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _HEADERS = {
@@ -116,7 +117,7 @@ def _plate(name: str, content: bytes, limits: Limits) -> np.ndarray:
         if width * height > limits.megapixels * 1e6:
             most = f"it must have at most {limits.megapixels:g} megapixels"
             raise Refused(413, f"{name} has {width} x {height} pixels; {most}.")
-        return data.resize(data.decode_image(content))
+        return data.resize(decode_image(content))
     except Refused:
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plates.charset import load_charset
+from recognition.charsets import load_charset
 
 LATIN = "".join(map(chr, range(ord(" "), ord("~") + 1)))
 GREEK_LETTERS = "ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩαβγδεζηθικλμνξοπρσςτυφχψωΆΈΉΊΌΎΏάέήίόύώϊϋΐΰ"

@@ -15,8 +15,8 @@ import cv2
 import grain
 import numpy as np
 
-from plates.charset import encode, frames_needed, unknown_characters
-from plates.data import decode_image
+from recognition.charsets import encode, frames_needed, unknown_characters
+from recognition.images import read_image
 from text import fonts, render
 from text.corpus import tidy
 from text.shapes import HEIGHT, READING_WIDTHS, WIDTHS, bucket, frames
@@ -56,11 +56,7 @@ def fit_height(image: np.ndarray) -> np.ndarray:
 
 def load_image(file: str | os.PathLike) -> np.ndarray:
     """Returns a file's line, uint8[24, W], grey. Raises ValueError if it can't be used."""
-    try:
-        data = np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise ValueError(f"unreadable image ({error.strerror})") from error
-    return fit_height(cv2.cvtColor(decode_image(data), cv2.COLOR_BGR2GRAY))
+    return fit_height(cv2.cvtColor(read_image(file), cv2.COLOR_BGR2GRAY))
 
 
 def table_of(path: str | os.PathLike) -> Path:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from plates.models import Conv
+from recognition.layers import Conv
 from text.shapes import STRIDE
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 
 import jaxctc
-import training
-from plates.charset import decode
+from recognition.charsets import decode
+from recognition.checkpoints import load_config, load_into
 from text import models
 from text.shapes import HEIGHT, READING_WIDTHS, bucket
 
@@ -31,7 +31,7 @@ def load_description(run: str | Path) -> dict[str, Any]:
     Raises:
       SystemExit: If there is no such checkpoint.
     """
-    config = training.load_config(run)
+    config = load_config(run)
     if not {"characters", "charset"} <= config.keys():
         raise SystemExit(f"{run}: is not a run of text_train.py")
     return config
@@ -49,7 +49,7 @@ def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, dict[str, 
     """
     config = load_description(run)
     model = models.build({**config["model"], **options}, len(config["charset"]) + 1)
-    training.load_model(run, model)
+    load_into(run, model)
     model.eval()
     return model, config
 

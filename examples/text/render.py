@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from plates.charset import frames_needed
+from recognition.charsets import frames_needed
 from text.corpus import random_line, shorten
 from text.fonts import EM, Family, face
 from text.shapes import HEIGHT, frames

@@ -11,9 +11,10 @@ import_or_skip_examples("cv2", "fontpkg_barlow_condensed", "pylopdf_fonts_zh_cn"
 
 import cv2  # noqa: E402
 
-from plates import charset, data, glyphs, render  # noqa: E402
+from plates import data, glyphs, render  # noqa: E402
 from plates.charset import PLATE_CHARACTERS  # noqa: E402
 from plates.collage import Collage, _cell, flatten  # noqa: E402
+from recognition import charsets  # noqa: E402
 
 CCPD = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-{}-37-15.jpg"
 
@@ -25,18 +26,18 @@ def write_image(path: Path, shape=(24, 94, 3), value=90) -> None:
 
 def test_classes_are_places_and_the_blank_comes_last():
     assert len(PLATE_CHARACTERS) == 67
-    classes = charset.encode("皖A0ZO", PLATE_CHARACTERS, 7)
+    classes = charsets.encode("皖A0ZO", PLATE_CHARACTERS, 7)
     np.testing.assert_array_equal(classes, [12, 41, 31, 64, 66, 0, 0])
-    assert charset.decode([12, 41, -1], PLATE_CHARACTERS) == "皖A"
+    assert charsets.decode([12, 41, -1], PLATE_CHARACTERS) == "皖A"
 
 
 def test_charset_file(tmp_path):
     file = tmp_path / "charset.txt"
     file.write_text("A\nB\nC D\n", encoding="utf-8")
-    assert charset.load_charset(file) == "ABCD"
+    assert charsets.load_charset(file) == "ABCD"
     file.write_text("ABA", encoding="utf-8")
     with pytest.raises(SystemExit, match="more than once: A"):
-        charset.load_charset(file)
+        charsets.load_charset(file)
 
 
 @pytest.mark.parametrize(

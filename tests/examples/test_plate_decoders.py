@@ -12,7 +12,9 @@ import jaxctc  # noqa: E402
 import plate_import  # noqa: E402
 import plate_read  # noqa: E402
 from plates import models, reading  # noqa: E402
-from plates.charset import PLATE_CHARACTERS, encode  # noqa: E402
+from plates.charset import PLATE_CHARACTERS  # noqa: E402
+from recognition.charsets import encode  # noqa: E402
+from recognition.results import scores  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -66,7 +68,7 @@ def test_views_vote_with_the_probability_of_each_reading(decoder):
     ],
 )
 def test_scores(read, truth, exact, rate):
-    assert reading.scores(read, truth) == {
+    assert scores(read, truth) == {
         "images": len(truth),
         "exact_match": exact,
         "character_error_rate": pytest.approx(rate, abs=1e-6),

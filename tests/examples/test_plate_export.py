@@ -19,8 +19,9 @@ import plate_export  # noqa: E402
 import plate_speed  # noqa: E402
 import training  # noqa: E402
 from plates import exporting, models  # noqa: E402
-from plates.charset import PLATE_CHARACTERS, decode  # noqa: E402
+from plates.charset import PLATE_CHARACTERS  # noqa: E402
 from plates.reading import load_reader  # noqa: E402
+from recognition.charsets import decode  # noqa: E402
 
 # Of every kind that training leaves, small.
 MODELS = {

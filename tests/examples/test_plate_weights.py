@@ -15,9 +15,11 @@ from flax import nnx  # noqa: E402
 import plate_publish  # noqa: E402
 import plate_read  # noqa: E402
 import training  # noqa: E402
-from plates import calibration, data, models, weights  # noqa: E402
+from plates import calibration, data, models  # noqa: E402
 from plates.charset import PLATE_CHARACTERS  # noqa: E402
-from plates.reading import load_reader, read_images, scores  # noqa: E402
+from plates.reading import PUBLISHED, load_reader, read_images  # noqa: E402
+from recognition import weights  # noqa: E402
+from recognition.results import scores  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -95,8 +97,8 @@ def test_softened_logits_are_divided(small):
 
 
 def test_the_published_weights_read_plates():
-    assert weights.PUBLISHED.stat().st_size <= 4e6
-    model, charset = load_reader(weights.PUBLISHED)
+    assert PUBLISHED.stat().st_size <= 4e6
+    model, charset = load_reader(PUBLISHED)
     assert charset == PLATE_CHARACTERS
     plates = data.rendered_plates(charset, 60, seed=8)
     texts, confidences, _ = read_images(model, data.stack_images(plates), charset)

@@ -15,10 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 SUFFIX = ".safetensors"
-CHECKPOINT_HELP = (
-    "directory of a run or an import, or a file of weights; default: the published ones"
-)
-PUBLISHED = Path(__file__).parents[1] / "weights" / f"plates{SUFFIX}"
 
 
 def is_weights(path: str | Path) -> bool:

@@ -1,0 +1,1 @@
+"""What recognisers of images share: characters, files, layers, checkpoints, results."""

@@ -30,34 +30,28 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", default="runs/digits", help="directory of checkpoints, metrics and results")
     add("--data", metavar="DIR", help="Free Spoken Digit recordings; default: tones")
     add("--unseen", metavar="SPEAKER", help="not in the training set; default: the third by name")
     add("--objective", choices=OBJECTIVES, default="ctc", help="the loss")
-    add("--init", metavar="RUN", help="start from the weights of this run")
     add("--streaming", action="store_true", help="normalise by what was heard before, as a stream")
-    add("--steps", type=int, default=8000, help="training steps")
-    add("--batch-size", type=int, default=16, help="strings per step")
-    add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the update rule")
-    add("--learning-rate", type=float, default=6e-3, help="its highest value")
-    add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels")
     add("--without", nargs="+", choices=PARTS, default=[], help="what is not done to strings")
-    add("--seed", type=int, default=0, help="seed of initial weights and strings")
     add("--strings", type=int, default=6000, help="strings to train on")
     add("--eval-strings", type=int, default=500, help="test strings of each kind")
-    add("--save-every", type=int, default=250, help="steps between checkpoints")
-    add("--log-every", type=int, default=25, help="steps between lines of metrics.jsonl")
-    training.add_options(parser)
-    parser.set_defaults(ema=0.998)
+    training.add_options(
+        parser,
+        out="runs/digits",
+        steps=8000,
+        batch_size=16,
+        learning_rate=6e-3,
+        save_every=250,
+        log_every=25,
+        ema=0.998,
+    )
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
-    training.at_least_one(
-        parser, args, "steps", "batch_size", "strings", "eval_strings", "save_every", "log_every"
-    )
+    training.at_least_one(parser, args, "strings", "eval_strings")
     if args.strings < args.batch_size:
         parser.error(f"--strings must be at least --batch-size, {args.batch_size}")
-    if args.seed < 0:
-        parser.error("--seed must be at least 0")
     return args
 
 

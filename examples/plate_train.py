@@ -34,29 +34,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", default="runs/plates", help="directory of checkpoints, metrics and pictures")
-    add("--steps", type=int, default=2400, help="training steps")
-    add("--batch-size", type=int, default=64, help="images per step")
-    add("--learning-rate", type=float, default=5e-3, help="its highest value")
-    add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels only")
-    add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the rule of updates")
-    add("--seed", type=int, default=0, help="seed of initial weights and images")
     add("--model", choices=sorted(models.MODELS), help="default: that of --init, or light")
-    add("--init", metavar="RUN", help="start from the weights of this run, import or file")
     add("--charset", metavar="FILE", help="characters in class order; default: those of plates")
     add("--train-data", nargs="+", metavar="DIR", default=[], help="real plates to train on")
     add("--real-share", type=float, default=0.5, help="part of a batch drawn from --train-data")
     add("--eval-data", nargs="+", metavar="DIR", default=[], help="real plates to test on")
     add("--eval-images", type=int, default=1000, help="rendered plates to test on")
-    add("--save-every", type=int, default=500, help="steps between checkpoints")
-    add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
-    training.add_options(parser)
-    parser.set_defaults(ema=0.998)
+    training.add_options(
+        parser,
+        out="runs/plates",
+        steps=2400,
+        batch_size=64,
+        learning_rate=5e-3,
+        save_every=500,
+        log_every=50,
+        ema=0.998,
+    )
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
-    training.at_least_one(
-        parser, args, "steps", "batch_size", "eval_images", "save_every", "log_every"
-    )
+    training.at_least_one(parser, args, "eval_images")
     if not 0 <= args.real_share <= 1:
         parser.error("--real-share must be between 0 and 1")
     if args.charset and not Path(args.charset).is_file():

@@ -31,33 +31,27 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", default="runs/text", help="directory of checkpoints, metrics and pictures")
     add("--characters", default="latin", help="latin, greek, or a file of characters")
-    add("--steps", type=int, default=3600, help="training steps")
-    add("--batch-size", type=int, default=32, help="lines per step")
-    add("--optimizer", choices=training.OPTIMIZERS, default="muon", help="the update rule")
-    add("--learning-rate", type=float, default=6e-3, help="its highest value")
-    add("--weight-decay", type=float, default=1e-2, help="of matrices and kernels")
-    add("--seed", type=int, default=0, help="seed of initial weights and lines")
     add("--width", type=int, default=24, help="channels of the model's first layer")
-    add("--init", metavar="RUN", help="start from the weights of this run")
     add("--data", nargs="+", metavar="TABLE", default=[], help="labelled images to train on")
     add("--real-share", type=float, default=0.5, help="part of a batch drawn from --data")
     add("--eval-data", nargs="+", metavar="TABLE", default=[], help="labelled images to test on")
     add("--eval-lines", type=int, default=1000, help="rendered lines to test on")
-    add("--save-every", type=int, default=300, help="steps between checkpoints")
-    add("--log-every", type=int, default=50, help="steps between lines of metrics.jsonl")
-    training.add_options(parser)
-    parser.set_defaults(ema=0.995)
+    training.add_options(
+        parser,
+        out="runs/text",
+        steps=3600,
+        batch_size=32,
+        learning_rate=6e-3,
+        save_every=300,
+        log_every=50,
+        ema=0.995,
+    )
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
-    training.at_least_one(
-        parser, args, "steps", "batch_size", "width", "eval_lines", "save_every", "log_every"
-    )
+    training.at_least_one(parser, args, "width", "eval_lines")
     if not 0 <= args.real_share <= 1:
         parser.error("--real-share must be between 0 and 1")
-    if args.seed < 0:
-        parser.error("--seed must be at least 0")
     if args.characters not in corpus.CHARACTERS:
         if not Path(args.characters).is_file():
             parser.error(f"--characters is {args.characters}; it must be latin, greek or a file")

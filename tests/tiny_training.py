@@ -63,11 +63,8 @@ def mean_loss(model, batch, key):
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--save-every", type=int, default=3)
     parser.add_argument("--signal", nargs=3, metavar=("PROCESS", "STEP", "NAME"))
-    training.add_options(parser)
+    training.add_options(parser, steps=8, batch_size=BATCH, save_every=3, log_every=1)
     args = parser.parse_args(arguments)
     training.check_options(parser, args)
     return args

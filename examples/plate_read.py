@@ -16,6 +16,7 @@ import numpy as np
 
 from plates import models
 from plates.data import label_from_name, load_image
+from plates.provinces import ADAPT_HELP
 from plates.reading import (
     CHECKPOINT_HELP,
     DECODERS,
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="read each image this many times, moved by a pixel or two, and take the most probable "
         f"text; default: {len(SHIFTS)}, or 1 for published weights",
     )
+    add("--adapt", action="store_true", help=ADAPT_HELP)
     args = parser.parse_args(arguments)
     if args.batch_size < 1:
         parser.error("--batch-size must be at least 1")
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     views = args.views or (1 if models.mixes_images(model) else len(SHIFTS))
     texts, confidences, _ = read_images(
-        model, np.stack(images), charset, args.batch_size, args.decoder, views
+        model, np.stack(images), charset, args.batch_size, args.decoder, views, args.adapt
     )
     labels = [_label(file) for file in files]
     known = ["" if unknown_characters(label, charset) else label for label in labels]

@@ -20,6 +20,7 @@ import training
 from jaxctc.compat.flax import ErrorRate
 from plates import data, models, render, report
 from plates.charset import charset_of
+from plates.provinces import ADAPT_HELP
 from plates.reading import SHIFTS, exact_matches, load_description, read_images
 from recognition.charsets import encode
 from recognition.checkpoints import load_into
@@ -40,6 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--real-share", type=float, default=0.5, help="part of a batch drawn from --train-data")
     add("--eval-data", nargs="+", metavar="DIR", default=[], help="real plates to test on")
     add("--eval-images", type=int, default=1000, help="rendered plates to test on")
+    add("--adapt", action="store_true", help=f"in the test, {ADAPT_HELP}")
     training.add_options(
         parser,
         out="runs/plates",
@@ -107,10 +109,12 @@ def train_step(model, optimizer, batch, seed: int, microbatches: int = 1) -> dic
     return {"loss": loss, **scores}
 
 
-def judge(model: nnx.Module, plates: list[data.Plate], charset: str, out: Path) -> None:
+def judge(
+    model: nnx.Module, plates: list[data.Plate], charset: str, out: Path, adapt: bool
+) -> None:
     """Reads `plates`, writes pictures of the results, and prints the scores as JSON."""
     images = data.stack_images(plates)
-    texts, confidences, logits = read_images(model, images, charset, views=len(SHIFTS))
+    texts, confidences, logits = read_images(model, images, charset, views=len(SHIFTS), adapt=adapt)
     if not training.is_first():
         return
     result = scores(texts, [plate.text for plate in plates])
@@ -161,7 +165,8 @@ def train_and_judge(args: argparse.Namespace) -> None:
         charset, args.batch_size, args.seed, plates, real_share, devices.rows
     )
 
-    unsettled = ("out", "save_every", "log_every", "eval_data", "eval_images", "model", "charset")
+    unsettled = ("out", "save_every", "log_every", "eval_data", "eval_images", "adapt")
+    unsettled += ("model", "charset")
     unsettled += training.WHERE
     settings = {k: v for k, v in vars(args).items() if k not in unsettled}
     training.train(
@@ -181,7 +186,7 @@ def train_and_judge(args: argparse.Namespace) -> None:
         save_every=args.save_every,
     )
 
-    judge(model, held_out, charset, Path(args.out))
+    judge(model, held_out, charset, Path(args.out), args.adapt)
 
 
 if __name__ == "__main__":

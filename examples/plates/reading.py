@@ -1,6 +1,7 @@
 """Reading plates with a trained model."""
 
 import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 import jaxctc
-from plates import models
+from plates import models, provinces
 from plates.charset import DIGITS, LETTERS, PROVINCES
 from recognition.charsets import decode
 from recognition.checkpoints import load_config, load_into
@@ -95,13 +96,17 @@ def _moved(images: jax.Array, pixels: int) -> jax.Array:
     return images[:, :, np.clip(np.arange(width) - pixels, 0, width - 1)]
 
 
-def _hypotheses(model, images, decoder, scorer, views):
-    """Returns logits [views, batch, T, C], what is read of each view, and its loss over all views.
+def _logits(model, images, views):
+    """Returns the logits of each view, [views, batch, T, C]."""
+    return jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
 
-    The loss [views, batch] is the mean over the views: minus the logarithm of the geometric mean of
-    their probabilities.
+
+def _hypotheses(logits, decoder="greedy", scorer=None, frequent=None):
+    """Returns what is read of each view, and its loss over all views, [views, batch].
+
+    The loss is the mean over the views: minus the logarithm of the geometric mean of their
+    probabilities. With `frequent`, `Provinces`, there are two readings of each view.
     """
-    logits = jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
     blank = logits.shape[-1] - 1
     if decoder == "greedy":
         read = jaxctc.ctc_greedy_decode(logits, blank_id=blank)
@@ -114,6 +119,11 @@ def _hypotheses(model, images, decoder, scorer, views):
             lengths=jnp.where(read.complete, read.lengths, 0),
         )
 
+    change = 0.0
+    if frequent is not None:
+        labels, change = provinces.reweighted(frequent, logits, read.labels)
+        read = read._replace(labels=labels, lengths=jnp.tile(read.lengths, (2, 1)))
+
     def loss(labels, lengths):
         # The probability of a text is the sum over all its alignments: exp(-CTC loss).
         one_view = lambda view: jaxctc.ctc_loss(  # noqa: E731
@@ -121,32 +131,40 @@ def _hypotheses(model, images, decoder, scorer, views):
         )
         return jax.vmap(one_view)(logits).mean(0)
 
-    return logits, read, jax.vmap(loss)(read.labels, read.lengths)
+    return read, jax.vmap(loss)(read.labels, read.lengths) + change
 
 
-@functools.partial(nnx.jit, static_argnames=("decoder", "views"))
-def _read(model, images, decoder, scorer, views):
-    """Returns the logits of the images themselves, the labels read, and their probability.
+@functools.partial(jax.jit, static_argnames=("decoder",))
+def _read(logits, decoder, scorer, frequent):
+    """Returns the labels read, and their probability.
 
     Each view gives a hypothesis; the one with the highest probability over all views is taken.
     """
-    logits, read, losses = _hypotheses(model, images, decoder, scorer, views)
-    chosen = read.labels[losses.argmin(0), jnp.arange(len(images))]
-    return logits[0], chosen, jnp.exp(-losses.min(0))
+    read, losses = _hypotheses(logits, decoder, scorer, frequent)
+    return read.labels[losses.argmin(0), jnp.arange(logits.shape[1])], jnp.exp(-losses.min(0))
 
 
-@functools.partial(nnx.jit, static_argnames=("views",))
-def _view_logits(model, images, views):
-    return jnp.stack([model(_moved(images, pixels)) for pixels in SHIFTS[:views]])
+_compiled_logits = nnx.jit(_logits, static_argnames=("views",))
+
+
+def _batches_of_logits(model, images, views, batch_size) -> Iterator[jax.Array]:
+    """Yields the logits of batches. The last one is smaller, not padded.
+
+    The result of a model may depend on the other images in a batch.
+    """
+    for start in range(0, len(images), batch_size):
+        yield _compiled_logits(model, images[start : start + batch_size], views)
+
+
+def _joined(batches: Iterable[jax.Array]) -> np.ndarray:
+    return np.concatenate([np.asarray(batch, np.float32) for batch in batches], axis=1)
 
 
 def view_logits(
     model: nnx.Module, images: np.ndarray, views: int, batch_size: int = 256
 ) -> np.ndarray:
     """Returns the logits of each view of images uint8[N, 24, 94, 3], float32[views, N, T, C]."""
-    starts = range(0, len(images), batch_size)
-    parts = [_view_logits(model, images[start : start + batch_size], views) for start in starts]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+    return _joined(_batches_of_logits(model, images, views, batch_size))
 
 
 class Details(NamedTuple):
@@ -172,7 +190,8 @@ def read_in_detail(model: nnx.Module, images: jax.Array, views: int) -> Details:
 
     Scores and posteriors are those of the view whose text is taken.
     """
-    logits, read, losses = _hypotheses(model, images, "greedy", None, views)
+    logits = _logits(model, images, views)
+    read, losses = _hypotheses(logits)
     chosen = losses.argmin(0), jnp.arange(len(images))
     labels = read.labels[chosen]
     posteriors = jaxctc.ctc_posteriors(
@@ -197,21 +216,25 @@ def read_images(
     batch_size: int = 256,
     decoder: str = "greedy",
     views: int = 1,
+    adapt: bool = False,
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads images uint8[N, 24, 94, 3] with one of `DECODERS`, in up to len(SHIFTS) views each.
 
-    Returns the texts, the model's probability of each (float32[N]), and the logits
-    (float32[N, T, classes]). The last batch is not padded, because the result of a model may
-    depend on the other images in a batch.
+    With `adapt`, how frequent each province is is first estimated from all images.
+    Returns the texts, the model's probability of each (float32[N]), and the logits of the images
+    themselves (float32[N, T, classes]).
     """
     scorer = plate_grammar(charset) if decoder == "grammar" else None
     model.eval()
+    batches, frequent = _batches_of_logits(model, images, views, batch_size), None
+    if adapt:
+        batches = list(batches)
+        frequent = provinces.estimate(_joined(batches), charset)
     texts, confidences, logits = [], [], []
-    for start in range(0, len(images), batch_size):
-        out = _read(model, images[start : start + batch_size], decoder, scorer, views)
-        batch_logits, labels, confidence = map(np.asarray, out)
-        texts += [decode(row, charset) for row in labels]
-        confidences.append(confidence)
-        logits.append(batch_logits)
+    for batch in batches:
+        labels, confidence = _read(batch, decoder, scorer, frequent)
+        texts += [decode(row, charset) for row in np.asarray(labels)]
+        confidences.append(np.asarray(confidence))
+        logits.append(np.asarray(batch[0]))
     model.train()
     return texts, np.concatenate(confidences), np.concatenate(logits)

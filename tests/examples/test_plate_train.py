@@ -92,7 +92,7 @@ def test_a_finished_run_is_tested_again_but_not_trained(finished, monkeypatch, c
         run(finished)
         assert not (finished / "result.json").exists()
         assert not capsys.readouterr().out
-    run(finished)
+    run(finished, "--adapt")
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 6
 
 
@@ -141,7 +141,9 @@ def test_names_that_would_break_a_line_are_escaped(finished, tmp_path, capsys):
     name = "皖A12345-\t\n\r\\.png"
     picture = data.rendered_plates(PLATE_CHARACTERS, 1, seed=9)[0].image
     (tmp_path / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    assert plate_read.main(["--checkpoint", str(finished), "--views=1", str(tmp_path)]) == 0
+    assert (
+        plate_read.main(["--checkpoint", str(finished), "--views=1", "--adapt", str(tmp_path)]) == 0
+    )
     line, _ = capsys.readouterr().out.splitlines()
     file, _, _ = line.split("\t")
     assert file.endswith(r"皖A12345-\t\n\r\\.png")

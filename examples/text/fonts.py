@@ -15,10 +15,13 @@ from PIL import ImageFont
 EM = 36  # pixels: the size in which text is drawn, before it is scaled down
 
 # Families with the letters of both character sets, and others with Latin letters only.
-BOTH = "arimo cardo eb_garamond inter jetbrains_mono literata manrope noto_serif open_sans roboto"
-BOTH = [*BOTH.split(), "roboto_slab", "vollkorn"]
-LATIN = "archivo_narrow bitter crimson_pro inconsolata libre_baskerville libre_franklin lora"
-LATIN = [*LATIN.split(), "montserrat", "nunito", "pt_serif", "work_sans", "zilla_slab"]
+BOTH = "arimo cardo eb_garamond fira_code inter jetbrains_mono literata manrope noto_serif"
+BOTH = [*BOTH.split(), *["open_sans", "roboto", "roboto_mono", "roboto_slab", "vollkorn"]]
+LATIN = """archivo_narrow bitter cabin catamaran cormorant crimson_pro domine dosis exo_2 fraunces
+    geist_mono inconsolata karla libre_baskerville libre_franklin lora merriweather_sans montserrat
+    mulish newsreader nunito overpass playfair_display pt_sans pt_serif public_sans raleway rubik
+    signika space_mono work_sans zilla_slab"""
+LATIN = LATIN.split()
 UNSEEN = ["alegreya_sans", "ibm_plex_sans", "source_code_pro", "source_sans_3", "source_serif_4"]
 UNSEEN_LATIN = ["ibm_plex_serif"]
 

@@ -1,4 +1,4 @@
-"""The recogniser of lines, in Flax NNX: convolutions, and no more context than a few characters.
+"""The recogniser of lines, in Flax NNX: convolutions that see a few characters, and line averages.
 
 It maps lines [batch, 24, W] with their widths to logits of W / 2 frames and their lengths. What is
 right of a line's width is not read: the logits of its frames are the same at each padding.
@@ -10,6 +10,8 @@ from flax import nnx
 
 from recognition.layers import Conv
 from text.shapes import STRIDE
+
+DILATIONS = (1, 2, 4)  # of the layers that see the context; each divides a padded width's frames
 
 
 class Layer(nnx.Module):
@@ -39,11 +41,37 @@ class Residual(nnx.Module):
         return x + self.layer(x, inside)
 
 
-class Reader(nnx.Module):
-    """Seven convolutions and a linear layer; a frame sees 36 columns, about four characters.
+class Context(nnx.Module):
+    """A residual layer over five columns that are `dilation` apart.
 
-    Every line is first normalised to mean 0 and variance 1, and to dark ink: the paper has more
-    pixels, so that ink is the tail of the distribution.
+    Its channels are weighted by what is seen in the whole line (Hu et al., CVPR 2018): how wide
+    the font's spaces are, for instance.
+    """
+
+    def __init__(self, channels, dilation, *, rngs, dtype="float32"):
+        options = {"dtype": dtype, "rngs": rngs}
+        self.dilation = dilation
+        self.layer = Layer(channels, channels, (1, 5), padding=(0, 2), **options)
+        options["dtype"] = jnp.dtype(dtype)
+        self.narrow = nnx.Linear(channels, max(1, channels // 4), **options)
+        self.wide = nnx.Linear(max(1, channels // 4), channels, **options)
+
+    def __call__(self, x: jax.Array, inside: jax.Array) -> jax.Array:
+        """Maps [batch, 1, W, channels] to the same shape; `dilation` divides W."""
+        batch, _, width, _ = x.shape
+        # Every `dilation`-th column makes a row, so that the convolution needs no dilation.
+        rows = lambda y: y.reshape(batch, width // self.dilation, self.dilation, -1).swapaxes(1, 2)  # noqa: E731
+        y = self.layer(rows(x), rows(inside)).swapaxes(1, 2).reshape(x.shape)
+        count = jnp.maximum(inside.sum((1, 2), keepdims=True), 1).astype(y.dtype)
+        seen = y.sum((1, 2), keepdims=True) / count
+        return x + y * (2 * nnx.sigmoid(self.wide(nnx.relu(self.narrow(seen)))))
+
+
+class Reader(nnx.Module):
+    """Eight convolutions and a linear layer; a frame sees 76 columns, about eight characters.
+
+    Lines are first normalised: each pixel less the mean around it, then variance 1, and dark ink:
+    the paper has more pixels, so that ink is the tail of the distribution.
 
     Args:
       classes: characters and the blank, which is the last.
@@ -60,8 +88,7 @@ class Reader(nnx.Module):
                 Residual(2 * w, (3, 3), **options),
                 Layer(2 * w, 4 * w, (3, 3), strides=(2, 1), padding=(1, 1), **options),
                 Layer(4 * w, 6 * w, (3, 3), padding=(0, 1), **options),  # the full height
-                Residual(6 * w, (1, 5), **options),
-                Residual(6 * w, (1, 5), **options),
+                *(Context(6 * w, dilation, **options) for dilation in DILATIONS),
             ]
         )
         self.head = nnx.Linear(6 * w, classes, dtype=jnp.dtype(dtype), rngs=rngs)
@@ -83,13 +110,28 @@ class Reader(nnx.Module):
 
 
 def _normalised(images: jax.Array, inside: jax.Array) -> jax.Array:
-    """Returns lines with mean 0, variance 1 and dark ink, and 0 outside of them."""
+    """Returns lines with mean 0 around each pixel, variance 1 and dark ink, and 0 outside."""
     x = jnp.where(inside, images.astype(jnp.float32), 0)
-    count = jnp.maximum(inside.sum((1, 2), keepdims=True) * images.shape[1], 1)
+    pixels = jnp.broadcast_to(inside, x.shape).astype(x.dtype)
+    around = _sums_around(x) / jnp.maximum(_sums_around(pixels), 1)
+    x = jnp.where(inside, x - around, 0)
+    count = jnp.maximum(pixels.sum((1, 2), keepdims=True), 1)
     mean = lambda y: y.sum((1, 2), keepdims=True) / count  # noqa: E731
-    x = jnp.where(inside, x - mean(x), 0)
     x = x / (jnp.sqrt(mean(x**2)) + 2)  # + 2: don't amplify noise
     return jnp.where(mean(x**3) > 0, -x, x)
+
+
+def _sums_around(x: jax.Array) -> jax.Array:
+    """Returns the sums of x [batch, H, W] over the 25x25 pixels around each."""
+    for axis in (1, 2):
+        for step in (1, 5):  # sums of five neighbours, then of five such sums
+            sides = [(2 * step, 2 * step) if i == axis else (0, 0) for i in range(x.ndim)]
+            padded, size = jnp.pad(x, sides), x.shape[axis]
+            parts = (
+                jax.lax.slice_in_dim(padded, i * step, i * step + size, axis=axis) for i in range(5)
+            )
+            x = sum(parts)
+    return x
 
 
 def build(description: dict, classes: int, seed: int = 0) -> nnx.Module:

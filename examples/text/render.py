@@ -47,12 +47,14 @@ def render(
     font = random_face(rng, families)
     text = random_line(rng, characters, max(1, round(limit / 8.5)), held_out=held_out)
     stretch = np.exp(np.clip(rng.normal(0, 0.08), -0.2, 0.2))
-    tracking = max(-0.02, rng.normal(0, 0.015)) * EM
+    # Training has spaces and letters of more widths than the fonts, since new fonts have others.
+    tracking = max(-0.02, rng.normal(0, 0.015 if held_out else 0.02)) * EM
+    space = 1.0 if held_out else rng.uniform(0.65, 1.2)
     left, right = rng.uniform(0, 0.5, 2) * EM
     above, below = rng.uniform(-0.04, 0.16, 2)
     tight = rng.random() < 0.5
     while True:
-        canvas, end = _draw(font, text, tracking)
+        canvas, end = _draw(font, text, tracking, space)
         top, bottom = _rows(font, canvas, tight)
         top, bottom = top - above * (bottom - top), bottom + below * (bottom - top)
         scale = HEIGHT / (bottom - top)
@@ -85,13 +87,17 @@ def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[np.ndarray, in
     return coverage[:, first:end].copy(), first - PAD, font.getlength(character)
 
 
-def _draw(font: ImageFont.FreeTypeFont, text: str, tracking: float) -> tuple[np.ndarray, float]:
+def _draw(
+    font: ImageFont.FreeTypeFont, text: str, tracking: float, space: float
+) -> tuple[np.ndarray, float]:
     """Returns the coverage of text, uint8[CANVAS, width], and the column where the text ends.
 
-    The text begins at column `PAD`. Glyphs are drawn once; `tracking` is added to each advance.
+    The text begins at column `PAD`. Glyphs are drawn once; `tracking` is added to each advance,
+    and those of spaces are multiplied by `space`.
     """
     glyphs = [_glyph(font, character) for character in text]
     advances = np.array([advance for _, _, advance in glyphs]) + tracking
+    advances[[character == " " for character in text]] *= space
     ends = PAD + np.cumsum(advances)
     canvas = np.zeros((CANVAS, int(ends.max()) + 3 * PAD), np.uint8)
     for (coverage, offset, _), pen in zip(glyphs, ends - advances, strict=True):

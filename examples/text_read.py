@@ -1,6 +1,6 @@
-r"""Reads lines of text with a checkpoint of text_train.py.
+r"""Reads lines of text, with the published weights or with a checkpoint of text_train.py.
 
-    python examples/text_read.py --checkpoint RUN [--table TABLE] IMAGE_OR_DIR…
+    python examples/text_read.py [--checkpoint RUN] [--table TABLE] IMAGE_OR_DIR…
 
 Prints a line `file<TAB>text<TAB>confidence` per image; the confidence is the model's probability
 of the text. The images of tables with labels are read too, and the last line is then their scores
@@ -15,14 +15,19 @@ from collections.abc import Sequence
 from recognition.images import load_images
 from recognition.results import print_readings, print_utf8
 from text import corpus, data
-from text.reading import load_reader, read_lines, word_model
+from text.reading import PUBLISHED, load_reader, read_lines, word_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Read lines of text.")
     add = parser.add_argument
     add("paths", nargs="*", metavar="IMAGE_OR_DIR")
-    add("--checkpoint", required=True, metavar="RUN", help="directory of a run")
+    add(
+        "--checkpoint",
+        default=PUBLISHED,
+        metavar="RUN",
+        help="directory of a run, or a file of weights; default: the published ones, for Latin",
+    )
     add("--table", action="append", default=[], help="a table of images, to read and to score")
     add("--batch-size", type=int, default=32, help="images per batch")
     add("--words", metavar="FILE", help="text, or `built-in`: search with a model of its words")

@@ -17,6 +17,7 @@ from flax import nnx
 import jaxctc
 import training
 from jaxctc.compat.flax import ErrorRate
+from recognition.checkpoints import load_into
 from recognition.results import scores
 from text import corpus, data, models
 from text.reading import load_description, read_lines, word_model
@@ -40,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     training.add_options(
         parser,
         out="runs/text",
-        steps=3600,
+        steps=2000,
         batch_size=32,
         learning_rate=6e-3,
         save_every=300,
@@ -133,7 +134,7 @@ def train_and_judge(args: argparse.Namespace) -> None:
             raise SystemExit(f"--init {args.init} has another character set")
         if (width := initial["model"]["width"]) != args.width:
             raise SystemExit(f"--init {args.init} has width {width}; it must be {args.width}")
-        training.load_model(args.init, model)
+        load_into(args.init, model)
     optimizer = training.make_optimizer(
         model,
         learning_rate=args.learning_rate,

@@ -15,9 +15,11 @@ from flax import nnx
 import jaxctc
 from recognition.charsets import decode
 from recognition.checkpoints import load_config, load_into
+from recognition.weights import SUFFIX
 from text import models
 from text.shapes import HEIGHT, READING_WIDTHS, bucket
 
+PUBLISHED = Path(__file__).parents[1] / "weights" / f"lines{SUFFIX}"
 DISCOUNT = 0.75
 # Chosen on lines in fonts that were trained with: the weight of the word model, what each word
 # scores, and what a word that is not in the list scores, with each of its characters.
@@ -26,10 +28,10 @@ BEAM_WIDTH = 16
 
 
 def load_description(run: str | Path) -> dict[str, Any]:
-    """Returns the config of a run of text_train.py: its model and characters.
+    """Returns the config of a run of text_train.py or of a file of weights: model and characters.
 
     Raises:
-      SystemExit: If there is no such checkpoint.
+      SystemExit: If there is no such checkpoint or file.
     """
     config = load_config(run)
     if not {"characters", "charset"} <= config.keys():
@@ -41,7 +43,7 @@ def load_reader(run: str | Path, **options: Any) -> tuple[nnx.Module, dict[str, 
     """Returns the model of a run's latest checkpoint, for reading, and the run's config.
 
     Args:
-      run: the directory of a run of text_train.py.
+      run: the directory of a run of text_train.py, or a file of weights.
       options: replace those of the model's description, such as `dtype="float32"`.
 
     Raises:

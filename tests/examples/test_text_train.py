@@ -1,7 +1,10 @@
 """Training on labelled lines, and reading them."""
 
 import json
+from itertools import groupby
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from extras import import_or_skip_examples
@@ -14,7 +17,8 @@ from training_runs import metrics  # noqa: E402
 
 import text_read  # noqa: E402
 import text_train  # noqa: E402
-from text import corpus, models  # noqa: E402
+from text import corpus, data, models  # noqa: E402
+from text.reading import PUBLISHED, load_reader  # noqa: E402
 
 
 @pytest.fixture
@@ -63,20 +67,48 @@ def test_a_run_leaves_scores_and_reads(table, tmp_path, capsys):
     assert json.loads(scored)["images"] == 2
 
 
-def test_logits_do_not_depend_on_the_padding():
-    model = models.build({"width": 1}, 4)
-    rng = np.random.default_rng(0)
-    image, noise = (rng.integers(0, 255, (1, 24, 48)).astype(np.uint8) for _ in range(2))
-    noise[..., :31] = image[..., :31]
-    model.eval()
-    read = nnx.jit(lambda model, images: model(images, np.array([31], np.int32)))
-    alone, lengths = read(model, image[..., :32])
-    padded, _ = read(model, noise)
-    assert lengths == 16
-    np.testing.assert_allclose(padded[:, :16], alone, atol=1e-5)
+def test_the_published_weights_read_lines_with_any_padding():
+    model, config = load_reader(PUBLISHED)
+    lines = [x for x in data.rendered_lines("latin", 90, seed=8) if x.image.shape[1] <= 96]
+    widths = np.array([line.image.shape[1] for line in lines], np.int32)
+    narrow, wide = (np.zeros((len(lines), 24, width), np.uint8) for width in (96, 128))
+    wide[:] = np.random.default_rng(0).integers(0, 255, wide.shape)
+    for row, line in enumerate(lines):
+        narrow[row, :, : widths[row]] = wide[row, :, : widths[row]] = line.image
+    read = nnx.jit(lambda model, images: model(images, widths))
+    logits, lengths = read(model, narrow)
+    padded, _ = read(model, wide)
+    np.testing.assert_array_equal(lengths, (widths + 1) // 2)
+    used = (np.arange(48) < lengths[:, None])[..., None]
+    np.testing.assert_allclose(padded[:, :48] * used, logits * used, atol=1e-3)
     # Light ink on a dark ground is the same line.
-    inverted, _ = read(model, 255 - noise)
-    np.testing.assert_allclose(inverted, padded, atol=1e-4)
+    np.testing.assert_allclose(read(model, 255 - wide)[0], padded, atol=1e-3)
+    blank = len(config["charset"])
+    best = np.where(used[..., 0], logits.argmax(-1), blank)
+    read = [[k for k, _ in groupby(row) if k != blank] for row in best]
+    texts = ["".join(config["charset"][k] for k in row) for row in read]
+    assert np.mean([a == line.text for a, line in zip(texts, lines, strict=True)]) > 0.8
+
+
+def test_a_context_layer_is_a_dilated_convolution():
+    context = models.Context(2, 4, rngs=nnx.Rngs(0))
+    # Without the norm and its ReLU, and with weights of 2 sigmoid(0) = 1 on the channels.
+    convolution = models.Conv(2, 2, (1, 5), padding=(0, 2), bias=False, rngs=nnx.Rngs(1))
+    context.layer = lambda x, inside: convolution(x) * inside
+    context.wide.kernel[...] *= 0
+    x = np.random.default_rng(0).normal(size=(2, 1, 24, 2)).astype(np.float32)
+    kernel = np.asarray(convolution.kernel[...])[0]
+    padded = np.pad(x, ((0, 0), (0, 0), (8, 8), (0, 0)))
+    expected = x + sum(padded[:, :, 4 * i : 4 * i + 24] @ kernel[i] for i in range(5))
+    found = jax.jit(lambda x: context(x, jnp.ones((2, 1, 24, 1))))(x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_sums_around_pixels():
+    x = np.random.default_rng(0).normal(size=(1, 20, 30)).astype(np.float32)
+    padded = np.pad(x, ((0, 0), (12, 12), (12, 12)))
+    expected = [[padded[0, i : i + 25, j : j + 25].sum() for j in range(30)] for i in range(20)]
+    np.testing.assert_allclose(jax.jit(models._sums_around)(x)[0], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,10 @@ def _sums_around(x: jax.Array) -> jax.Array:
     for axis in (1, 2):
         for step in (1, 5):  # sums of five neighbours, then of five such sums
             size = x.shape[axis] - 4 * step
-            x = sum(jax.lax.slice_in_dim(x, i * step, i * step + size, axis=axis) for i in range(5))
+            first, *others = (
+                jax.lax.slice_in_dim(x, i * step, i * step + size, axis=axis) for i in range(5)
+            )
+            x = sum(others, first)
     return x
 
 

@@ -15,6 +15,7 @@ import cv2  # noqa: E402
 from flax import nnx  # noqa: E402
 from training_runs import metrics  # noqa: E402
 
+import text_publish  # noqa: E402
 import text_read  # noqa: E402
 import text_train  # noqa: E402
 from text import corpus, data, models  # noqa: E402
@@ -54,12 +55,15 @@ def test_a_run_leaves_scores_and_reads(table, tmp_path, capsys):
 
     (table.parent / "broken.png").write_bytes(b"no image")
     images = [str(table.with_name("0.png")), str(table.with_name("broken.png"))]
-    reader = ["--checkpoint", str(out), "--batch-size=2"]  # as in training: compiled already
+    weights = tmp_path / "lines.safetensors"
+    text_publish.main([str(out), "--out", str(weights)])
+    reader = ["--checkpoint", str(weights), "--batch-size=2"]  # as in training: compiled already
     assert text_read.main([*reader, "--table", str(table), *images]) == 1
     captured = capsys.readouterr()
     assert "gt.txt:3: 2.png: unreadable image" in captured.err
     assert "broken.png: unreadable image" in captured.err
-    *lines, scored = captured.out.splitlines()
+    published, *lines, scored = captured.out.splitlines()
+    assert json.loads(published)["bytes"] == weights.stat().st_size
     files, texts, confidences = zip(*(line.split("\t") for line in lines), strict=True)
     assert files == ("0.png", "1.png", images[0])
     assert texts[0] == texts[2]

@@ -27,34 +27,25 @@ _CONDENSED = [
 _GEOMETRIC = Path(fontpkg_jost.ROOT) / "files" / "Jost[wght].ttf"
 _LIKE_FUTURA = "469Q"
 
-# Fonts, and by how much strokes are made thicker: upright ones and level ones. A square character
-# that is pressed into a cell twice as high as wide gets thin upright strokes and thick level ones;
-# on plates both are alike.
-_CHINESE = [(CHINESE_FONT, 4, 0), (CHINESE_FONT, 8, -3), (CHINESE_FONT, 12, -2)]
-_CHINESE += [(_SERIF_FONT, 3, 2), (_SERIF_FONT, 8, 3)]
-# Wide letters get thin when they are pressed into a cell, and are drawn thicker.
+# Fonts, and by how much their strokes are made thicker. Wide letters get thin when they are pressed
+# into a cell, and are drawn thicker.
+_CHINESE = [*((CHINESE_FONT, stroke) for stroke in (1, 3, 5, 7)), (_SERIF_FONT, 4)]
 _LATIN = [*((font, 0) for font in _CONDENSED), (CHINESE_FONT, 2), (_GEOMETRIC, 0)]
 _WEIGHTS = 400, 450, 550, 350, 500  # of the geometric font, where it replaces another
 VARIANTS = len(_LATIN)
-WARPS = 12  # ways to stretch a glyph; 0 leaves it as it is
+WARPS = 6  # ways to stretch a glyph; 0 leaves it as it is
 WIDTH, HEIGHT = 45, 90  # of a glyph
 
 
 @cache
 def _drawn(character: str, variant: int) -> np.ndarray:
     """Returns a character's coverage in one of the fonts, uint8[h, w], large."""
-    if character in PROVINCES:
-        path, upright, level = _CHINESE[variant]
-        ink = _in_font(character, ImageFont.truetype(path, 160))
-        if character == "川" and path == CHINESE_FONT:  # three bars
-            ink = np.zeros((150, 150), np.uint8)
-            for left in (10, 67, 124):
-                ink[:, left : left + 14] = 255
-        ink = np.pad(ink, 8)
-        ink = cv2.dilate(ink, np.ones((1, upright + 1), np.uint8))
-        change = cv2.dilate if level > 0 else cv2.erode
-        return _cropped(change(ink, np.ones((abs(level) + 1, 1), np.uint8)))
-    path, stroke = _LATIN[variant]
+    path, stroke = (_CHINESE if character in PROVINCES else _LATIN)[variant]
+    if character == "川" and path == CHINESE_FONT:  # three bars
+        ink = np.zeros((150, 150), np.uint8)
+        for left in (10, 60, 110):
+            ink[:, left : left + 14 + 2 * stroke] = 255
+        return _cropped(ink)
     if character in _LIKE_FUTURA and path != CHINESE_FONT:
         path = _GEOMETRIC
     if character in "MW":
@@ -89,9 +80,6 @@ def _warped(ink: np.ndarray, rng: np.random.Generator, strength: float) -> np.nd
 
     bulge = np.sin(np.pi * x) * np.sin(np.pi * y)
     u, v = (stretched(t) + rng.normal(0, strength / 2) * bulge for t in (x, y))
-    # One side is lower than the other, as a part of a Chinese character may be.
-    lower = np.maximum(0, rng.normal(0, 2 * strength) * (2 * x - 1))
-    v = 0.5 + (v - 0.5) * (1 + lower)
     maps = (u * (width - 1)).astype(np.float32), (v * (height - 1)).astype(np.float32)
     return cv2.remap(ink, *maps, cv2.INTER_LINEAR)
 
@@ -110,6 +98,6 @@ def glyph(character: str, variant: int, warp: int) -> np.ndarray:
         width = round(HEIGHT * ink.shape[1] / ink.shape[0])
         return cv2.resize(ink, (width, HEIGHT), interpolation=cv2.INTER_AREA)
     if warp:
-        strength = 0.08 if character in PROVINCES else 0.04
+        strength = 0.06 if character in PROVINCES else 0.04
         ink = _warped(ink, np.random.default_rng([ord(character), variant, warp]), strength)
     return cv2.resize(ink, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)

@@ -64,10 +64,10 @@ class Conditions(NamedTuple):
 
 # As most pictures are; the rendered plates of tests are so.
 FAIR = Conditions(1, (0.02,), 0.13, 0.02, (0.08, 0.04), 0.06, 0.12, 0.6, 0.02, 0.65, 0.0)
-# As far from that as readable pictures go. Slopes, margins and blur are those of the photos that
-# `collage.py` finds the plates in, or a little more.
+# As far from that as readable pictures go. Slopes and margins are those of the photos that
+# `collage.py` finds the plates in, or a little more; blur is stronger.
 HARD = Conditions(
-    glyphs.WARPS, (0.03, 0.06, 0.12), 0.15, 0.05, (0.06, 0.1), 0.1, 0.4, 0.8, 0.08, 0.5, 0.08
+    glyphs.WARPS, (0.03, 0.06, 0.12), 0.15, 0.05, (0.06, 0.1), 0.15, 0.6, 1.1, 0.12, 0.4, 0.08
 )
 
 

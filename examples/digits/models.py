@@ -1,5 +1,7 @@
 """Recognisers of digits, in Flax NNX: a convolutional encoder, and a transducer with it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,6 +11,7 @@ from digits.data import HOP, MELS, RATE
 
 CLASSES = 11  # the blank, then the digits
 STRIDE = 4  # frames of features per frame of logits
+CHANNELS = 1, 16, 32  # of the bands, and after each of the first two convolutions
 SECONDS_A_FRAME = STRIDE * HOP / RATE
 
 
@@ -29,10 +32,12 @@ class Block(nnx.Module):
 class Encoder(nnx.Module):
     """Maps features [batch, T, MELS] to logits, one frame of 50 ms per four frames.
 
-    Each string is first normalised to mean 0 and variance 1 in every band. Padding is never read.
+    Each string is first normalised to mean 0 and variance 1 in every band. The first two
+    convolutions are over time and bands, so that a voice with higher formants looks alike a few
+    bands higher. Padding is never read.
 
     Args:
-      width: channels.
+      width: channels of the blocks.
       blocks: the number of blocks.
       running: whether a frame is normalised by mean and variance of those before it, so that a
         stream gives what the whole string gives.
@@ -52,10 +57,11 @@ class Encoder(nnx.Module):
         options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
         self.stem = nnx.List(
             [
-                nnx.Conv(MELS, width // 2, 6, strides=2, padding=((2, 2),), **options),
-                nnx.Conv(width // 2, width, 6, strides=2, padding=((2, 2),), **options),
+                nnx.Conv(channels, more, (6, 5), strides=2, padding=2, **options)
+                for channels, more in itertools.pairwise(CHANNELS)
             ]
         )
+        self.project = nnx.Linear(MELS // 4 * CHANNELS[-1], width, **options)
         self.blocks = nnx.List([Block(width, **options) for _ in range(blocks)])
         self.norm = nnx.LayerNorm(width, use_fast_variance=False, **options)
         self.head = nnx.Linear(width, CLASSES, **options)
@@ -76,10 +82,12 @@ class Encoder(nnx.Module):
         if key is not None:
             x = _mask_out(x, jax.random.fold_in(key, len(self.blocks)))
         lengths = frames
+        x = x[:, :, :, None]
         for conv in self.stem:
-            x = nnx.relu(conv(x * inside))
+            x = nnx.relu(conv(x * inside[:, :, :, None]))
             lengths = lengths // 2
             inside = (jnp.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        x = self.project(x.reshape(*x.shape[:2], -1))
         for i, block in enumerate(self.blocks):
             x = block(x * inside, inside, None if key is None else jax.random.fold_in(key, i))
         return self.norm(x), lengths

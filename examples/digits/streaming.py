@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from digits import normalise
-from digits.models import Encoder
+from digits.data import MELS
+from digits.models import CHANNELS, Encoder
 
 EARLY = 2  # features before the first, so that no stage waits for an input that it does not need
 BEHIND = 12  # encodings that the newest one is behind the sound, with UNIT more at most
@@ -26,13 +27,14 @@ class Memory(NamedTuple):
 
     start: jax.Array  # int32 [batch]: the number of the next feature; the first is `-EARLY`
     moments: normalise.Moments
-    inputs: list[jax.Array]  # of each convolution its last four, [batch, 4, channels]
+    inputs: list[jax.Array]  # of each convolution its last four, [batch, 4, …]
 
 
 def begin(encoder: Encoder, batch: int) -> Memory:
     """Returns the memory before the first piece."""
-    convs = [*encoder.stem, *(block.conv for block in encoder.blocks)]
-    inputs = [jnp.zeros((batch, 4, conv.in_features)) for conv in convs]
+    shapes = [(MELS >> i, channels) for i, channels in enumerate(CHANNELS[:-1])]
+    shapes += [(block.conv.in_features,) for block in encoder.blocks]
+    inputs = [jnp.zeros((batch, 4, *shape)) for shape in shapes]
     return Memory(jnp.full(batch, -EARLY, jnp.int32), normalise.typical(batch), inputs)
 
 
@@ -55,12 +57,13 @@ def encode(
     start, lengths = memory.start, frames
     mask = _inside(start, features.shape[1], lengths)
     x, moments = normalise.running(memory.moments, features, mask)
-    inputs = []
+    inputs, x = [], x[:, :, :, None]
     for conv, before in zip(encoder.stem, memory.inputs, strict=False):
-        x = jnp.concatenate([before, x * mask], 1)
+        x = jnp.concatenate([before, x * mask[:, :, :, None]], 1)
         inputs.append(x[:, -4:])
         x, start, lengths = nnx.relu(_convolved(conv, x)), (start - 2) // 2, lengths // 2
         mask = _inside(start, x.shape[1], lengths)
+    x = encoder.project(x.reshape(*x.shape[:2], -1))
     for block, before in zip(encoder.blocks, memory.inputs[len(inputs) :], strict=True):
         x = jnp.concatenate([before, x * mask], 1)
         inputs.append(x[:, -4:])
@@ -77,10 +80,13 @@ def _inside(start: jax.Array, size: int, lengths: jax.Array) -> jax.Array:
 
 
 def _convolved(conv: nnx.Conv, x: jax.Array) -> jax.Array:
-    """The convolution without padding, as one product: pieces are too short for anything else."""
+    """The convolution without padding in time, as one product: pieces are too short for more."""
     assert conv.bias is not None
-    size, stride = conv.kernel.shape[0], int(conv.strides)  # pyright: ignore[reportArgumentType]
+    kernel = conv.kernel[...]
+    if x.ndim == 4:  # over bands as well
+        x = jnp.pad(x, ((0, 0), (0, 0), (2, 2), (0, 0)))
+        x = jnp.concatenate([x[:, :, i : i + x.shape[2] - 4 : 2] for i in range(5)], -1)
+    size, stride = kernel.shape[0], 2 if x.ndim == 4 else 1
     count = (x.shape[1] - size) // stride + 1
     taps = [x[:, i : i + stride * (count - 1) + 1 : stride] for i in range(size)]
-    kernel = conv.kernel[...].reshape(-1, conv.out_features)
-    return jnp.concatenate(taps, -1) @ kernel + conv.bias[...]
+    return jnp.concatenate(taps, -1) @ kernel.reshape(-1, conv.out_features) + conv.bias[...]

@@ -1,14 +1,15 @@
-"""Training strings, joined from the power spectra of recordings and of synthetic voices."""
+"""Training strings, joined from power spectra of recordings and of synthetic voices."""
 
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from digits import data, synthesis
+from digits import data, synthesis, voices
 from digits.data import DigitString, Recording
 
-PARTS = ("speed", "several", "synthetic")
-SYNTHETIC = 0.4  # of all strings
+PARTS = ("speed", "several", "synthetic", "accents")
+SPEECH = ("synthetic", "accents")  # those that say digits themselves
+SYNTHETIC, ACCENTS = 0.2, 0.45  # of all strings
 SILENCES = 4, 21  # frames: the shortest, and more than the longest
 LOUDEST = 6e4  # as float16
 Rng = np.random.Generator
@@ -25,10 +26,11 @@ def training_strings(
     Args:
       recordings: the recordings to join.
       count: the number of strings.
-      seed: the seed; string i depends only on it and i.
+      seed: the seed; string i depends only on it and i. With "accents" it also depends on those
+        before, since espeak-ng never says a word twice the same.
       parts: "speed": recordings are faster and higher, or slower and lower. "several": a third of
-        the others are of several speakers. "synthetic": two in five strings are of the voices of
-        `synthesis`.
+        the others are of several speakers. "synthetic": a fifth of all strings are of the voices of
+        `synthesis`. "accents": nearly half are of the voices of `voices`.
 
     Returns:
       Strings whose features are power spectra, float16[T, bins], for `augment.vary`.
@@ -47,9 +49,14 @@ def _draw(
 ) -> list[tuple[int, np.ndarray]]:
     """Returns digits and their spectra."""
     count = rng.integers(3, data.MOST_DIGITS + 1)
-    if "synthetic" in parts and rng.random() < SYNTHETIC:
-        voice = synthesis.draw_voice(rng)
-        return [(digit, synthesis.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
+    chance, source = rng.random(), None
+    if chance < SYNTHETIC:
+        source = synthesis if "synthetic" in parts else None
+    elif chance < SYNTHETIC + ACCENTS:
+        source = voices if "accents" in parts else None
+    if source is not None:
+        voice = source.draw_voice(rng)
+        return [(digit, source.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
 
     speakers = sorted(takes)
     speaker, longer = speakers[rng.integers(len(speakers))], rng.uniform(0.9, 1.13)

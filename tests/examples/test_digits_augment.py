@@ -1,5 +1,7 @@
 """Training strings: how they are joined, synthetic voices, and what is varied at every step."""
 
+import sys
+
 import numpy as np
 import pytest
 from extras import import_or_skip_examples
@@ -8,17 +10,18 @@ import_or_skip_examples("kaldi_native_fbank")
 
 import jax  # noqa: E402
 
-from digits import augment, data, mixing, models, normalise, synthesis  # noqa: E402
+from digits import augment, data, mixing, models, normalise, synthesis, voices  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
+PARTS = tuple(part for part in mixing.PARTS if part != "accents")
 RECORDINGS = data.tone_recordings(count=2)
 vary = jax.jit(augment.vary, static_argnums=2)
 bands = jax.jit(augment.bands)
 
 
 def batch_of(count: int = 4) -> dict[str, np.ndarray]:
-    strings = mixing.training_strings(RECORDINGS, count, [1])
+    strings = mixing.training_strings(RECORDINGS, count, [1], PARTS)
     return data.stack(strings, data.MOST_FRAMES)
 
 
@@ -28,8 +31,8 @@ def power_of(features, frames) -> np.ndarray:
 
 
 def test_a_training_string_is_a_function_of_seed_and_number_and_fits():
-    one = mixing.training_strings(RECORDINGS, 6, [1])
-    two = mixing.training_strings(RECORDINGS, 3, [1])
+    one = mixing.training_strings(RECORDINGS, 6, [1], PARTS)
+    two = mixing.training_strings(RECORDINGS, 3, [1], PARTS)
     for a, b in zip(one[:3], two, strict=True):
         jax.tree.map(np.testing.assert_array_equal, a, b)
     for string in one:
@@ -86,6 +89,40 @@ def test_synthetic_digits_sound_as_their_phones():
     assert synthesis.draw_voice(rng).pitch != voices[0].pitch
 
 
+def test_every_accent_says_all_digits():
+    pytest.importorskip("espeakng_loader", reason="needs the `voices` extra")
+    pytest.importorskip("py_nanotts", reason="needs the `voices` extra")
+    for engine in voices.engines():
+        for accent, ways in engine.accents.items():
+            say = engine.draw(np.random.default_rng(0), accent)
+            found = []
+            for words in ways:
+                voice = voices.Voice(say, words.split(), trim=1e-3, fade=6.0)
+                assert len(voice.words) == 10
+                found += [voices.say(np.random.default_rng(1), voice, i) for i in range(10)]
+            assert all(5 <= len(x) <= 100 and np.all(np.isfinite(x)) for x in found), accent
+            assert len({x.tobytes() for x in found[-10:]}) == 10, accent  # each is said
+    strings = mixing.training_strings(RECORDINGS, 4, [1], ("accents",))
+    assert all(0 < len(string.features) <= data.MOST_FRAMES for string in strings)
+
+
+def test_voices_that_are_not_installed_are_named(monkeypatch):
+    voices.engines.cache_clear()
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(SystemExit, match=r"^espeakng_loader is not installed: .*--without accents"):
+        voices.draw_voice(np.random.default_rng(0))
+
+
+def test_sounds_of_other_rates_keep_what_is_below_4_khz():
+    time = np.arange(4096) / 22050
+    low, high = (np.sin(2 * np.pi * f * time).astype(np.float32) for f in (1000, 5000))
+    found = voices.resample(low + high, 22050)
+    assert len(found) == pytest.approx(4096 * data.RATE / 22050, abs=1)
+    expected = np.sin(2 * np.pi * 1000 * np.arange(len(found)) * (4096 / 22050 / len(found)))
+    inside = slice(100, -100)
+    np.testing.assert_allclose(found[inside], expected[inside], atol=0.05)
+
+
 def test_bands_are_those_of_the_features_and_move():
     warps = np.array([[1, 0], [1.1, 0], [1, 0.2]], np.float32)
     plain, higher, bent = np.asarray(bands(warps))
@@ -106,7 +143,9 @@ def test_bands_are_those_of_the_features_and_move():
 def test_modules_hold_no_arrays_of_jax():
     # They would start JAX, after which `jax.distributed` can't join processes.
     held = [
-        x for m in (augment, data, mixing, models, normalise, synthesis) for x in vars(m).values()
+        x
+        for m in (augment, data, mixing, models, normalise, synthesis, voices)
+        for x in vars(m).values()
     ]
     assert not any(isinstance(x, jax.Array) for x in held)
 

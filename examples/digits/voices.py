@@ -22,6 +22,7 @@ GERMAN = (
 )
 SPANISH = "siro uan tu tri for faif six seven eit nain"
 ITALIAN = "zirou uan tu tri for faiv six seven eit nain"
+# The digits as they are spelt in each language so that they sound English, in one or two ways.
 ESPEAK = {
     "en-us": (ENGLISH,),
     "en-us-nyc": (ENGLISH,),
@@ -70,6 +71,7 @@ PICO = {
     ),
     "it-IT": (ITALIAN,),
 }
+# Voices of espeak-ng that no person has.
 UNLIKELY = ("anikaRobot", "Demonic", "whisper", "whisperf", "UniRobot", "croak", "Tweaky", "Hugo")
 Rng = np.random.Generator
 Say = Callable[[Rng, str], tuple[np.ndarray, float]]  # samples, and their rate in Hz
@@ -89,7 +91,7 @@ class Espeak:
     """libespeak-ng. What it says depends a little on all that it said before in this process."""
 
     accents = ESPEAK
-    SYNCHRONOUS, UTF8, RATE, PITCH, RANGE = 2, 1, 1, 3, 4  # of espeak_ng's speak_lib.h
+    SYNCHRONOUS, UTF8, RATE, PITCH, RANGE = 2, 1, 1, 3, 4  # of its speak_lib.h
 
     def __init__(self):
         import espeakng_loader  # pyright: ignore[reportMissingImports]
@@ -124,7 +126,8 @@ class Espeak:
                 self.PITCH: np.clip(pitch + rng.normal(0, 6), 0, 99),
                 self.RANGE: spread,
             }
-            self._library.espeak_SetVoiceByName(voice)
+            if self._library.espeak_SetVoiceByName(voice):
+                raise RuntimeError(f"espeak-ng has no voice {voice.decode()}")
             for name, value in now.items():
                 self._library.espeak_SetParameter(name, int(value), 0)
             self._pieces.clear()

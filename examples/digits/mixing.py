@@ -49,14 +49,13 @@ def _draw(
 ) -> list[tuple[int, np.ndarray]]:
     """Returns digits and their spectra."""
     count = rng.integers(3, data.MOST_DIGITS + 1)
-    chance, source = rng.random(), None
-    if chance < SYNTHETIC:
-        source = synthesis if "synthetic" in parts else None
-    elif chance < SYNTHETIC + ACCENTS:
-        source = voices if "accents" in parts else None
-    if source is not None:
-        voice = source.draw_voice(rng)
-        return [(digit, source.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
+    chance = rng.random()
+    if "synthetic" in parts and chance < SYNTHETIC:
+        voice = synthesis.draw_voice(rng)
+        return [(digit, synthesis.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
+    if "accents" in parts and SYNTHETIC <= chance < SYNTHETIC + ACCENTS:
+        voice = voices.draw_voice(rng)
+        return [(digit, voices.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
 
     speakers = sorted(takes)
     speaker, longer = speakers[rng.integers(len(speakers))], rng.uniform(0.9, 1.13)

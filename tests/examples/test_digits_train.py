@@ -52,7 +52,7 @@ def test_run_leaves_metrics_and_scores(finished, capsys):
     assert digits_table.main([str(finished)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 3
-    assert table[-1].startswith("| `--steps 4 --batch-size 4 --strings 8` |")
+    assert table[-1].startswith("| `--strings 8 --steps 4 --batch-size 4` |")
     assert digits_table.main(["--by-speaker", str(finished)]) == 0
     named = capsys.readouterr().out.splitlines()
     assert named[-1] == table[-1].replace("` |", "` | bass |", 1)

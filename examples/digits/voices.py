@@ -96,7 +96,7 @@ class Espeak:
     def __init__(self):
         import espeakng_loader  # pyright: ignore[reportMissingImports]
 
-        self._library = espeakng_loader.load_library()
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         folder = Path(espeakng_loader.get_data_path())
         path = str(folder.parent).encode()
         self._rate = self._library.espeak_Initialize(self.SYNCHRONOUS, 0, path, 0)

@@ -80,6 +80,19 @@ def test_batches_have_few_widths_and_continue_from_their_state(monkeypatch):
             assert not image[:, width:].any()
 
 
+def test_empty_margins_are_cut_off_but_for_a_little():
+    paper = np.full((100, 400), 230, np.uint8)
+    line = paper.copy()
+    line[40:60, 150:250:10] = 20
+    found = data.trim(line)
+    assert found.shape == (24, 25 + 91 + 25)  # text of 20 rows and 91 columns
+    np.testing.assert_array_equal(found[2:-2, 25:-25], line[40:60, 150:241])
+    np.testing.assert_array_equal(data.trim(255 - line), 255 - found)
+    np.testing.assert_array_equal(data.trim(paper), paper)
+    noise = np.random.default_rng(0).integers(0, 255, (30, 90)).astype(np.uint8)
+    np.testing.assert_array_equal(data.trim(noise), noise)
+
+
 def test_check_names_every_bad_row(tmp_path, capsys):
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "tall.png", height=96, width=480)

@@ -26,12 +26,6 @@ class EditOperations(NamedTuple):
       substitutions: int32 ``[*batch]``: labels of the reference that are others in the hypothesis.
       insertions: int32 ``[*batch]``: labels only in the hypothesis.
       deletions: int32 ``[*batch]``: labels only in the reference.
-
-    Attributes:
-      distance: .
-      substitutions: int32 ``[*batch]``: labels of the reference that are others in the hypothesis.
-      insertions: .
-      deletions: .
     """
 
     distance: jax.Array

@@ -30,14 +30,6 @@ class Fsa(NamedTuple):
       start: float ``[*batch, S]``: ``-inf`` where no path may begin.
       final: float ``[*batch, S]``: ``-inf`` where no path may end.
 
-    Attributes:
-      source: int32 ``[*batch, A]``: the state each arc leaves.
-      destination: int32 ``[*batch, A]``: the state it enters.
-      label: .
-      weight: float ``[*batch, A]``: what it adds to the score of a path.
-      start: .
-      final: .
-
     Examples:
       >>> import jax, jax.numpy as jnp, jaxctc
       >>> arcs = [(0, 0, 1, 0.0), (0, 1, 2, -0.5), (1, 1, 1, 0.0)]  # 1s, one 2, 1s

@@ -199,11 +199,6 @@ class FsaPath(NamedTuple):
       arcs: int32 ``[*batch, T]``: indices into the arrays of the Fsa, -1 past the length.
       labels: int32 ``[*batch, T]``: the label of each arc, -1 past the length.
       score: float ``[*batch]``: log-weight of the path, with the scores of its frames.
-
-    Attributes:
-      arcs: .
-      labels: .
-      score: float ``[*batch]``: log-weight of the path, with the scores of its frames.
     """
 
     arcs: jax.Array

@@ -32,14 +32,6 @@ class Alignment(NamedTuple):
       starts: int32 ``[*batch, S]``: the first frame of each label, -1 past the length.
       ends: int32 ``[*batch, S]``: the frame after its last one, -1 past the length.
       label_scores: float ``[*batch, S]``: the mean of the scores of its frames, 0 past the length.
-
-    Attributes:
-      path: .
-      scores: .
-      score: .
-      starts: int32 ``[*batch, S]``: the first frame of each label, -1 past the length.
-      ends: int32 ``[*batch, S]``: the frame after its last one, -1 past the length.
-      label_scores: float ``[*batch, S]``: the mean of the scores of its frames, 0 past the length.
     """
 
     path: jax.Array

@@ -31,15 +31,6 @@ class BeamState(NamedTuple):
       after_segment: bool ``[*batch]``: do the labels begin where another segment ended, or is it
         unknown? False if the search began with a scorer's start, or labels before these have been
         handed out.
-
-    Attributes:
-      beam: .
-      labels: int32 ``[*batch, W, L]``: the labels of each prefix, -1 past its length.
-      frames: int32 ``[*batch, 2 W, L]``: where each label is in the best alignment; of those that
-        end in a blank, then of the others.
-      frame_count: int32 ``[*batch]``: how many frames were read.
-      runs: ``[*batch, 2 W, L]``: of each label its run of frames and its scores, as `frames`.
-      after_segment: .
     """
 
     beam: Beam

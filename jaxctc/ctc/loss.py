@@ -103,10 +103,6 @@ class CTCPosteriors(NamedTuple):
     Attributes:
       labels: float ``[*batch, T, S]``: the probability of being in the s-th label at a frame.
       blank: float ``[*batch, T]``: that of being in any blank.
-
-    Attributes:
-      labels: float ``[*batch, T, S]``: the probability of being in the s-th label at a frame.
-      blank: float ``[*batch, T]``: that of being in any blank.
     """
 
     labels: jax.Array

@@ -17,11 +17,6 @@ class PrefixState(NamedTuple):
       label: float ``[*batch, N, T]``: of the alignments that end in the last label.
       blank: float ``[*batch, N, T]``: of those that end in a blank.
       last: int32 ``[*batch, N]``: the last label; -1 of the empty prefix, -2 of none.
-
-    Attributes:
-      label: float ``[*batch, N, T]``: of the alignments that end in the last label.
-      blank: float ``[*batch, N, T]``: of those that end in a blank.
-      last: .
     """
 
     label: jax.Array

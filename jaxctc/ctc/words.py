@@ -25,14 +25,6 @@ class Word(NamedTuple):
       start: Where its first frame begins, in seconds; None without `frame_seconds`.
       end: Where its last frame ends, in seconds; None without `frame_seconds`.
       confidence: A probability.
-
-    Attributes:
-      text: What its labels spell, or its name in a lexicon.
-      first: Its first frame.
-      last: Its last frame, which belongs to it.
-      start: Where its first frame begins, in seconds; None without `frame_seconds`.
-      end: Where its last frame ends, in seconds; None without `frame_seconds`.
-      confidence: A probability.
     """
 
     text: str

@@ -27,18 +27,6 @@ class Hypotheses(NamedTuple):
         where the label was emitted, as a share of the highest entropy, so that 1 is sure; likewise.
       full: bool ``[*batch, (N,)]``, the same for all N: were there labels that `max_labels` had no
         room for?
-
-    Attributes:
-      labels: .
-      lengths: .
-      scores: .
-      frames: .
-      scorer_scores: .
-      complete: .
-      durations: .
-      label_scores: .
-      confidences: .
-      full: .
     """
 
     labels: jax.Array

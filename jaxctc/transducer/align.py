@@ -79,11 +79,6 @@ class TransducerAlignment(NamedTuple):
       frames: int32 ``[*batch, U]``: the frame each label is emitted at, -1 past the length.
       scores: float ``[*batch, U]``: its log-probability there, 0 past the length.
       score: float ``[*batch]``: log-probability of the whole path, blanks included.
-
-    Attributes:
-      frames: .
-      scores: .
-      score: .
     """
 
     frames: jax.Array

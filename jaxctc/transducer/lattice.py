@@ -36,10 +36,6 @@ class TransducerArcs(NamedTuple):
     Attributes:
       blank: float ``[*batch, T, U + 1]``: after u labels, on to the next frame.
       label: float ``[*batch, T, U]``: label u at frame t.
-
-    Attributes:
-      blank: .
-      label: .
     """
 
     blank: jax.Array

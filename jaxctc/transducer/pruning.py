@@ -113,10 +113,6 @@ class PrunedInputs(NamedTuple):
     Attributes:
       encoder: float ``[*batch, T, s_range, D]``.
       predictor: float ``[*batch, T, s_range, E]``.
-
-    Attributes:
-      encoder: float ``[*batch, T, s_range, D]``.
-      predictor: float ``[*batch, T, s_range, E]``.
     """
 
     encoder: jax.Array

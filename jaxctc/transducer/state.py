@@ -22,14 +22,6 @@ class TransducerState(NamedTuple):
         come, ``[*batch, A, W]``.
       emitted: The labels so far, with their frames and scores, ``[*batch, L]`` or
         ``[*batch, A * W, L]``.
-
-    Attributes:
-      frame_count: int32 ``[*batch]``: how many frames were read.
-      full: .
-      search: The path of greedy decoding, ``[*batch]``, or the beams of this frame and of those to
-        come, ``[*batch, A, W]``.
-      emitted: The labels so far, with their frames and scores, ``[*batch, L]`` or ``[*batch, A * W,
-        L]``.
     """
 
     frame_count: jax.Array

@@ -109,12 +109,6 @@ class TDTAlignment(NamedTuple):
       durations: int32 ``[*batch, U]``: the frames it advances, 0 past the length.
       scores: float ``[*batch, U]``: its own log-probability there, 0 past the length.
       score: float ``[*batch]``: of the whole path, with blanks and durations.
-
-    Attributes:
-      frames: .
-      durations: .
-      scores: .
-      score: .
     """
 
     frames: jax.Array

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import training
 from plates import models
 from plates.data import label_from_name, load_image
 from plates.provinces import ADAPT_HELP
@@ -51,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--adapt", action="store_true", help=ADAPT_HELP)
     args = parser.parse_args(arguments)
-    if args.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    training.at_least_one(parser, args, "batch_size")
     print_utf8()
 
     model, charset = load_reader(args.checkpoint)

@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import training
 from recognition.images import load_images
 from recognition.results import print_readings, print_utf8
 from text import corpus, data
@@ -32,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--batch-size", type=int, default=32, help="images per batch")
     add("--words", metavar="FILE", help="text, or `built-in`: search with a model of its words")
     args = parser.parse_args(arguments)
-    if args.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    training.at_least_one(parser, args, "batch_size")
     if not args.paths and not args.table:
         parser.error("give images or --table")
     print_utf8()

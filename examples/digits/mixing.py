@@ -1,6 +1,7 @@
 """Training strings, joined from power spectra of recordings and of synthetic voices."""
 
 from collections.abc import Collection, Iterable, Sequence
+from types import ModuleType
 
 import numpy as np
 
@@ -26,8 +27,8 @@ def training_strings(
     Args:
       recordings: the recordings to join.
       count: the number of strings.
-      seed: the seed; string i depends only on it and i. With "accents" it also depends on those
-        before, since espeak-ng never says a word twice the same.
+      seed: the seed; string i depends only on it and i. With "accents", some strings differ a
+        little between processes.
       parts: "speed": recordings are faster and higher, or slower and lower. "several": a third of
         the others are of several speakers. "synthetic": a fifth of all strings are of the voices of
         `synthesis`. "accents": nearly half are of the voices of `voices`.
@@ -44,18 +45,22 @@ def training_strings(
     ]
 
 
+def _said(rng: Rng, by: ModuleType, count: int) -> list[tuple[int, np.ndarray]]:
+    """Returns digits and their spectra, of one voice of `synthesis` or `voices`."""
+    voice = by.draw_voice(rng)
+    return [(digit, by.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
+
+
 def _draw(
     rng: Rng, takes: dict[str, dict[int, list[Recording]]], parts: Collection[str]
 ) -> list[tuple[int, np.ndarray]]:
     """Returns digits and their spectra."""
-    count = rng.integers(3, data.MOST_DIGITS + 1)
+    count = int(rng.integers(3, data.MOST_DIGITS + 1))
     chance = rng.random()
     if "synthetic" in parts and chance < SYNTHETIC:
-        voice = synthesis.draw_voice(rng)
-        return [(digit, synthesis.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
+        return _said(rng, synthesis, count)
     if "accents" in parts and SYNTHETIC <= chance < SYNTHETIC + ACCENTS:
-        voice = voices.draw_voice(rng)
-        return [(digit, voices.say(rng, voice, digit)) for digit in rng.integers(10, size=count)]
+        return _said(rng, voices, count)
 
     speakers = sorted(takes)
     speaker, longer = speakers[rng.integers(len(speakers))], rng.uniform(0.9, 1.13)

@@ -1,6 +1,6 @@
 """Digits said by speech synthesisers: espeak-ng and SVOX Pico, in many voices and accents.
 
-Both come with the extra `voices`. espeak-ng is a formant synthesiser (GPL 3) with a hundred voices,
+Both come with the extra `voices`. espeak-ng is a formant synthesiser (GPL 3) with some eighty voices,
 SVOX Pico (Apache 2.0) has six voices that were trained on speakers. Voices of other languages say
 digits that are spelt so that they sound English, with the accent of the language.
 """
@@ -73,6 +73,8 @@ PICO = {
 }
 # Voices of espeak-ng that no person has.
 UNLIKELY = ("anikaRobot", "Demonic", "whisper", "whisperf", "UniRobot", "croak", "Tweaky", "Hugo")
+# And those that never say a word twice the same, whatever the seed of its noise.
+UNSTEADY = ("Alicia", "f2", "f3", "f5", "sandro", "victor")
 Rng = np.random.Generator
 Say = Callable[[Rng, str], tuple[np.ndarray, float]]  # samples, and their rate in Hz
 
@@ -88,7 +90,7 @@ class Engine(Protocol):
 
 
 class Espeak:
-    """libespeak-ng. What it says depends a little on all that it said before in this process."""
+    """libespeak-ng. What it says depends a little on what it said before, and on the process."""
 
     accents = ESPEAK
     SYNCHRONOUS, UTF8, RATE, PITCH, RANGE = 2, 1, 1, 3, 4  # of its speak_lib.h
@@ -97,11 +99,12 @@ class Espeak:
         import espeakng_loader  # pyright: ignore[reportMissingImports]
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._seed = ctypes.CDLL(None).srand
         folder = Path(espeakng_loader.get_data_path())
         path = str(folder.parent).encode()
         self._rate = self._library.espeak_Initialize(self.SYNCHRONOUS, 0, path, 0)
         names = sorted(file.name for file in (folder / "voices" / "!v").iterdir())
-        self._variants = [name for name in names if name not in UNLIKELY]
+        self._variants = [name for name in names if name not in UNLIKELY + UNSTEADY]
         self._pieces: list[bytes] = []
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -130,6 +133,7 @@ class Espeak:
                 raise RuntimeError(f"espeak-ng has no voice {voice.decode()}")
             for name, value in now.items():
                 self._library.espeak_SetParameter(name, int(value), 0)
+            self._seed(int(rng.integers(2**31)))  # of its noise; it takes the time otherwise
             self._pieces.clear()
             text = word.encode()
             self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, self.UTF8, None, None)
@@ -148,6 +152,8 @@ class Pico:
         import py_nanotts  # pyright: ignore[reportMissingImports]
 
         self._engine = py_nanotts.NanoTTS()
+        for accent in PICO:  # the first word of a voice is never twice the same
+            self._engine.speak("o", voice=accent)
 
     def draw(self, rng: Rng, accent: str) -> Say:
         tempo = np.exp(rng.normal(0.1, 0.25))

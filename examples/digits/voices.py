@@ -1,6 +1,6 @@
 """Digits said by speech synthesisers: espeak-ng and SVOX Pico, in many voices and accents.
 
-Both come with the extra `voices`. espeak-ng is a formant synthesiser (GPL 3) with some eighty voices,
+Both come with the extra `voices`. espeak-ng is a formant synthesiser (GPL 3) with 80 voices,
 SVOX Pico (Apache 2.0) has six voices that were trained on speakers. Voices of other languages say
 digits that are spelt so that they sound English, with the accent of the language.
 """

@@ -27,8 +27,8 @@ def training_strings(
     Args:
       recordings: the recordings to join.
       count: the number of strings.
-      seed: the seed; string i depends only on it and i. With "accents", some strings differ a
-        little between processes.
+      seed: the seed; string i depends only on it and i. With "accents" it also depends on what
+        espeak-ng said before, so only the first call of a process gives the same again.
       parts: "speed": recordings are faster and higher, or slower and lower. "several": a third of
         the others are of several speakers. "synthetic": a fifth of all strings are of the voices of
         `synthesis`. "accents": nearly half are of the voices of `voices`.

@@ -5,9 +5,10 @@ SVOX Pico (Apache 2.0) has six voices that were trained on speakers. Voices of o
 digits that are spelt so that they sound English, with the accent of the language.
 """
 
+import contextlib
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -75,6 +76,7 @@ PICO = {
 UNLIKELY = ("anikaRobot", "Demonic", "whisper", "whisperf", "UniRobot", "croak", "Tweaky", "Hugo")
 # And those that never say a word twice the same, whatever the seed of its noise.
 UNSTEADY = ("Alicia", "f2", "f3", "f5", "sandro", "victor")
+M_PERTURB = -6  # of malloc.h
 Rng = np.random.Generator
 Say = Callable[[Rng, str], tuple[np.ndarray, float]]  # samples, and their rate in Hz
 
@@ -90,7 +92,7 @@ class Engine(Protocol):
 
 
 class Espeak:
-    """libespeak-ng. What it says depends a little on what it said before, and on the process."""
+    """libespeak-ng. What it says depends a little on what it said before."""
 
     accents = ESPEAK
     SYNCHRONOUS, UTF8, RATE, PITCH, RANGE = 2, 1, 1, 3, 4  # of its speak_lib.h
@@ -142,6 +144,17 @@ class Espeak:
         return say
 
 
+@contextlib.contextmanager
+def _zeroed() -> Iterator[None]:
+    """Has glibc fill new memory with zeros: SVOX Pico reads some that it never wrote."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # other libraries have none
+    mallopt(M_PERTURB, 255)  # it fills with the inverse
+    try:
+        yield
+    finally:
+        mallopt(M_PERTURB, 0)
+
+
 class Pico:
     """SVOX Pico, whose voices are women's: they are made deeper."""
 
@@ -152,20 +165,19 @@ class Pico:
         import py_nanotts  # pyright: ignore[reportMissingImports]
 
         self._engine = py_nanotts.NanoTTS()
-        for accent in PICO:  # the first word of a voice is never twice the same
-            self._engine.speak("o", voice=accent)
 
     def draw(self, rng: Rng, accent: str) -> Say:
         tempo = np.exp(rng.normal(0.1, 0.25))
         pitch, longer = rng.uniform(0.5, 1.5), rng.uniform(0.95, 1.25)
 
         def say(rng: Rng, word: str) -> tuple[np.ndarray, float]:
-            content = self._engine.speak(
-                word,
-                voice=accent,
-                speed=float(tempo * np.exp(rng.normal(0, 0.1))),
-                pitch=float(pitch * np.exp(rng.normal(0, 0.06))),
-            )
+            with _zeroed():
+                content = self._engine.speak(
+                    word,
+                    voice=accent,
+                    speed=float(tempo * np.exp(rng.normal(0, 0.1))),
+                    pitch=float(pitch * np.exp(rng.normal(0, 0.06))),
+                )
             return data.samples(content), self.RATE / longer / rng.uniform(0.97, 1.03)
 
         return say

@@ -1,5 +1,6 @@
 """Training strings: how they are joined, synthetic voices, and what is varied at every step."""
 
+import ctypes
 import sys
 
 import numpy as np
@@ -104,6 +105,22 @@ def test_every_accent_says_all_digits():
             assert len({x.tobytes() for x in found[-10:]}) == 10, accent  # each is said
     strings = mixing.training_strings(RECORDINGS, 4, [1], ("accents",))
     assert all(0 < len(string.features) <= data.MOST_FRAMES for string in strings)
+
+
+def test_a_word_is_the_same_whatever_pico_said_before():
+    pytest.importorskip("py_nanotts", reason="needs the `voices` extra")
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("only glibc can fill new memory with zeros")
+
+    def three(engine):
+        say = engine.draw(np.random.default_rng(0), "en-US")
+        return say(np.random.default_rng(1), "three")[0]
+
+    engine = voices.Pico()
+    first = three(engine)
+    for accent in engine.accents:
+        engine.draw(np.random.default_rng(0), accent)(np.random.default_rng(2), "seven")
+    np.testing.assert_array_equal(three(engine), first)
 
 
 def test_voices_that_are_not_installed_are_named(monkeypatch):

@@ -40,3 +40,12 @@ def import_or_skip_examples(*more: str) -> None:
         *more,
     ):
         pytest.importorskip(module, reason="needs the `examples` extra")
+
+
+def import_or_skip_text() -> None:
+    """Skips the module that calls this unless all of the `text` extra is installed."""
+    import_or_skip_examples("cv2", "faker")
+    from text import fonts
+
+    names = [*fonts.BOTH, *fonts.LATIN, *fonts.UNSEEN, *fonts.UNSEEN_LATIN]
+    import_or_skip_examples(*(f"fontpkg_{name}" for name in names))

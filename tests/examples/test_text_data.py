@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from extras import import_or_skip_examples
+from extras import import_or_skip_text
 
-import_or_skip_examples("cv2", "faker", "fontpkg_arimo", "fontpkg_ibm_plex_serif")
+import_or_skip_text()
 
 import cv2  # noqa: E402
 

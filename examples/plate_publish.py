@@ -1,13 +1,13 @@
 """Writes the weights of a run to one file, with confidences that mean something.
 
-    python examples/plate_publish.py RUN --calibrate PLATES/dev
+    python examples/plate_publish.py RUN --calibrate PLATES/dev --out FILE
 
 The file, in the format of safetensors, is what plate_read.py, plate_serve.py, plate_export.py and
-plate_speed.py use if they get no --checkpoint. The plates of --calibrate, which the run must not
-have been trained on, give a temperature, and the last layer is divided by it: texts stay the
-same, confidences change. The last line on stdout says how well confidence and truth agree before
-and after: after, each plate's temperature was fitted on four fifths of the plates without it. The
-picture shows the same.
+plate_speed.py use if they get no --checkpoint. Without --out, it is the one in this repository that
+is written. The plates of --calibrate, which the run must not have been trained on, give a
+temperature, and the last layer is divided by it: texts stay the same, confidences change. The last
+line on stdout says how well confidence and truth agree before and after: after, each plate's
+temperature was fitted on four fifths of the plates without it. The picture shows the same.
 """
 
 import argparse

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=int,
         choices=range(1, len(SHIFTS) + 1),
         help="read each image this many times, moved by a pixel or two, and take the most probable "
-        f"text; default: {len(SHIFTS)}, or 1 for published weights",
+        f"text; default: {len(SHIFTS)}, or 1 for the weights of LPRNet",
     )
     add("--adapt", action="store_true", help=ADAPT_HELP)
     args = parser.parse_args(arguments)

@@ -1,8 +1,9 @@
 """Writes the weights of a run of text_train.py to one file.
 
-    python examples/text_publish.py RUN
+    python examples/text_publish.py RUN --out FILE
 
 The file, in the format of safetensors, is what text_read.py uses if it gets no --checkpoint.
+Without --out, it is the one in this repository that is written.
 """
 
 import argparse

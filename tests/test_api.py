@@ -85,6 +85,14 @@ def test_the_reference_has_every_public_name():
     assert all(f"reference/{family}.md" in menu for family in pages)
 
 
+@pytest.mark.parametrize("name", PUBLIC)
+def test_results_are_described_without_a_colon_after_code(name):
+    # The reference would show all before the first colon as the name of a type.
+    found = re.search(r"Returns:\n((?:.+\n)+)", inspect.getdoc(getattr(jaxctc, name)) or "")
+    kind, *more = re.split(r":\s", found[1]) if found else [""]
+    assert not more or re.fullmatch(r"\s*[\w`.]+", kind), kind
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_optional_arguments_are_keyword_only_but_for_lengths(name):
     for parameter in inspect.signature(getattr(jaxctc, name)).parameters.values():

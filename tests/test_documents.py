@@ -1,5 +1,6 @@
 """The examples in README and docs run as they stand."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def test_the_page_runs(page):
 
 
 def test_links_lead_somewhere():
-    readmes = [ROOT / "README.md", ROOT / "examples" / "README.md"]
-    documents = [*readmes, *(ROOT / "docs").rglob("*.md")]
+    folders = (ROOT / "docs").rglob("*.md"), (ROOT / "examples").rglob("*.md")
+    documents = [*ROOT.glob("*.md"), *itertools.chain(*folders)]
     for document in documents:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
             if "reference/" not in target:  # made, and checked, while the site is built

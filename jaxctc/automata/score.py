@@ -145,7 +145,7 @@ def fsa_score(
       semiring: One of `jaxctc.semirings`; `MAX_TROPICAL` gives the score of the best path.
 
     Returns:
-      float ``[*batch]``: ``-inf``, with gradient 0, if no path has that many arcs. If a sequence's
+      float ``[*batch]``; ``-inf``, with gradient 0, if no path has that many arcs. If a sequence's
       own scores or weights contain NaN or ``+inf``, its result is NaN.
 
     Raises:

@@ -67,7 +67,7 @@ def ctc_loss_with_forward_probs(
       log_epsilon: The value of forward variables of states that can not be reached.
 
     Returns:
-      ``(loss, logalpha_phi, logalpha_emit)``: float ``(B,)``; ``(T, B, N + 1)``, the
+      A tuple ``(loss, logalpha_phi, logalpha_emit)`` of float ``(B,)``; ``(T, B, N + 1)``, the
       log-probability of the first t frames ending in the blank after n labels; ``(T, B, N)``,
       of their ending in the n-th label. Past a sequence's length they keep their last values.
       The last row of `logalpha_phi` also includes paths that end in the n-th label, as in optax.

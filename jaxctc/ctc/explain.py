@@ -34,7 +34,7 @@ def explain(
     Arguments and errors are those of `ctc_loss`; batch axes are broadcast.
 
     Returns:
-      One string for each sequence, in the order of the batch with its axes made one: empty where
+      One string for each sequence, in the order of the batch with its axes made one; empty where
       nothing is wrong, several sentences where several things are.
 
     Raises:

@@ -42,8 +42,8 @@ def ctc_loss(
       blank_id: The class that is the blank.
 
     Returns:
-      float ``[*batch]``, never negative. An infeasible pair has loss ``inf`` and gradient 0: one
-      with fewer frames than labels plus blanks between equal neighbours, with a label that is
+      float ``[*batch]``, never negative. An infeasible pair has loss ``inf`` and gradient 0. It is
+      one with fewer frames than labels plus blanks between equal neighbours, with a label that is
       not a class or is the blank, or, under `jit`, with a length out of range.
       If a sequence's own logits contain NaN or ``+inf``, its loss is NaN. `explain` says why.
 

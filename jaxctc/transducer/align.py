@@ -34,8 +34,8 @@ def rnnt_posteriors(
 
     Returns:
       `TransducerArcs`, float ``blank [*batch, T, U + 1]`` and ``label [*batch, T, U]``. Blanks
-      sum to 1 at each frame (monotonic: together with labels), each label sums to 1 over frames.
-      Past a length, and where there is no path, all are 0.
+      sum to 1 at each frame (if `monotonic`, together with labels), each label sums to 1 over
+      frames. Past a length, and where there is no path, all are 0.
 
     Examples:
       >>> import jax.numpy as jnp, jaxctc

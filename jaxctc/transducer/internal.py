@@ -78,7 +78,7 @@ def rnnt_internal_lm(
 
     Returns:
       A `Scorer` without a score of the end. Use it within the function that is jitted, as the
-      decoders: it holds the functions.
+      decoders are, since it holds the functions.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

@@ -61,9 +61,9 @@ def rnnt_loss(
 
     Returns:
       float ``[*batch]``, never negative without `delay_penalty`. An infeasible pair has loss
-      ``inf`` and gradient 0: one without frames, with a label that is not a class or is the blank,
-      with more labels than frames if `monotonic` or than `max_symbols` allows, or, under `jit`,
-      with a length out of range. If a sequence's own logits contain NaN, its loss is NaN.
+      ``inf`` and gradient 0. It is one without frames, with a label that is not a class or is the
+      blank, with more labels than frames if `monotonic` or than `max_symbols` allows, or, under
+      `jit`, with a length out of range. If a sequence's own logits contain NaN, its loss is NaN.
 
     Raises:
       TypeError: If a dtype is of the wrong kind.

@@ -134,7 +134,7 @@ def rnnt_loss_pruned(
       max_symbols, fastemit_lambda, delay_penalty: As in `rnnt_loss`.
 
     Returns:
-      float ``[*batch]``: never less than `rnnt_loss`, since paths are left out; ``inf`` if
+      float ``[*batch]``, never less than `rnnt_loss`, since paths are left out; ``inf`` if
       none is left.
 
     Raises:

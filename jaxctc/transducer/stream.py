@@ -54,7 +54,7 @@ def rnnt_decode_start(
       scorer_state: As for `rnnt_greedy_decode`.
 
     Returns:
-      `TransducerState`, for `rnnt_decode_extend`: a pytree of arrays with the batch's axes, which
+      `TransducerState`, for `rnnt_decode_extend`, a pytree of arrays with the batch's axes, which
       can be stored, sent, or put together with those of other streams.
 
     Raises:

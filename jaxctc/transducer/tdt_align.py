@@ -32,7 +32,7 @@ def tdt_posteriors(
     Arguments and errors are those of `tdt_loss`.
 
     Returns:
-      `TransducerArcs` with an axis of durations: float ``blank [*batch, T, U + 1, D]`` and
+      `TransducerArcs` with an axis of durations, float ``blank [*batch, T, U + 1, D]`` and
       ``label [*batch, T, U, D]``. Each label sums to 1 over frames and durations. Past a
       length, and where there is no path, all are 0; if a sequence's own logits contain NaN,
       all within its lengths are NaN.

@@ -149,8 +149,8 @@ def forced_align(
       blank: The class that is the blank.
 
     Returns:
-      ``(path, scores)``: int32 ``(1, T)``, the class at each frame, and float ``(1, T)``, its
-      element of `log_probs`. If ``-inf`` or NaN in `log_probs` leaves no alignment, or, under
+      A tuple ``(path, scores)`` of int32 ``(1, T)``, the class at each frame, and float ``(1, T)``,
+      its element of `log_probs`. If ``-inf`` or NaN in `log_probs` leaves no alignment, or, under
       `jit`, if targets are wrong or too long, the path is -1 and scores are ``-inf``.
 
     Raises:

@@ -212,9 +212,11 @@ def decoders():
 def plates():
     """Plates and what was read of them, and the posteriors of one, side by side."""
     sheet, posteriors = (Image.open(RUN / name) for name in ("readings.png", "posteriors.png"))
-    # Three columns of the sheet, from the last row of wrong readings on: see plates/report.py.
-    width, height = 3 * 216, 6 * 100
-    left = sheet.crop((0, 64 + 4 * 100, width, 64 + 4 * 100 + height))
+    # Three of the sheet's six columns, from the last row of wrong readings: see plates/report.py.
+    result = json.loads((RUN / "result.json").read_text())
+    wrong = round(result["images"] * (1 - result["exact_match"]))
+    width, height, top = 3 * 216, 6 * 100, 64 + max(0, wrong - 1) // 6 * 100
+    left = sheet.crop((0, top, width, top + height))
     right = posteriors.resize((width, round(width / posteriors.width * posteriors.height)))
     both = Image.new("RGB", (2 * width + 28, height), "white")
     both.paste(left, (14, 14))

@@ -36,14 +36,14 @@ def test_the_temperature_is_that_of_the_texts_and_the_best(sampled):
     assert 1.6 < found < 2.4
     prior = lambda t: 0.5 * (np.log(t) / calibration.DEVIATION) ** 2  # noqa: E731
     cost = lambda t: float(calibration.text_losses(*sampled, t).sum()) + prior(t)  # noqa: E731
-    assert cost(found) <= min(cost(t) for t in np.geomspace(0.5, 8, 33)) + 1e-3
+    assert cost(found) <= min(cost(t) for t in np.geomspace(0.5, 8, 33)) + 3e-4
 
 
 def test_texts_that_are_all_right_do_not_make_the_temperature_0(sampled):
     logits, labels, lengths = sampled
     sure = logits.copy()
-    sure[..., -1] = 20.0  # all blank, and the texts are empty
-    assert 0.3 < calibration.fit_temperature(sure, labels, 0 * lengths) < 1
+    sure[..., -1] = 12.0  # all blank, and the texts are empty
+    assert 0.5 < calibration.fit_temperature(sure, labels, 0 * lengths) < 1
 
 
 def test_a_plate_has_no_part_in_its_own_temperature(sampled):
